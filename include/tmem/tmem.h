@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * libtmem: transcendent memory in userspace.
+ *
+ * A *host* is one store with one memory limit. *Clients* own *pools*; a pool
+ * holds pages (4096 bytes) by <object id, index>. put copies a page in,
+ * compressed; get copies it out; invalidate drops it. There may be any number
+ * of hosts in a process; there is no global state.
+ *
+ * Contract of every call, unless it says otherwise: callable from any thread
+ * at any time, together with all others; does not block but for short mutexes;
+ * returns 0 (or a count) or a negative errno; after a failure the store is as
+ * the call's comment says and valid. Pointers passed in are only used during
+ * the call.
+ *
+ *   T1  a put may fail at any time
+ *   T2  after a put on a handle, successful or not, older data of that handle
+ *       is never returned: it holds the new page, or nothing
+ *   T6  an acknowledged page of a persistent pool is there, byte for byte,
+ *       until it is invalidated, replaced, or its pool destroyed
+ *   T7  when an invalidate has returned, no get that starts later sees the data
+ *   T8  a get allocates nothing that could fail
+ */
+#ifndef TMEM_TMEM_H
+#define TMEM_TMEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TMEM_API __attribute__((visibility("default")))
+#define TMEM_CHECK __attribute__((warn_unused_result))
+
+#define TMEM_PAGE_SIZE 4096
+#define TMEM_CLUSTER_MAX 16 /* pages compressed together at most */
+
+/* Object id: 192 bits, e.g. a file. */
+typedef struct tmem_oid {
+	uint64_t w[3];
+} tmem_oid;
+
+typedef struct tmem_host tmem_host;
+typedef struct tmem_client tmem_client;
+typedef int32_t tmem_pool; /* >= 0; belongs to one client; not reused while it can be named */
+
+/* Library version, "MAJOR.MINOR.PATCH". Static. */
+TMEM_API const char *tmem_version(void);
+/* One line for a code that a tmem call returned. Static. */
+TMEM_API const char *tmem_strerror(int err);
+
+/* ---- hosts ---------------------------------------------------------------- */
+
+typedef struct tmem_host_options {
+	size_t size;	     /* sizeof(tmem_host_options): set by TMEM_HOST_OPTIONS */
+	uint64_t limit_bytes; /* hard limit on all memory of the host, metadata included; 0: none */
+	const char *codec;   /* NAME or NAME:LEVEL; NULL: "lz4" */
+	const char *zpool;   /* allocator; NULL: "zsmalloc" */
+	uint32_t max_zsize;  /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
+	uint32_t store_raw;  /* 1: keep such pages uncompressed instead of refusing them */
+	const char *overflow_path; /* file for zpages that do not fit; NULL: none */
+} tmem_host_options;
+#define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
+
+/*
+ * Make a host. opts may be NULL. -EINVAL (unknown codec, level, allocator or
+ * option size), -ENOMEM, or the error of opening the overflow file; err, if
+ * not NULL, then receives one line of errlen bytes saying what and what is known.
+ */
+TMEM_API int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err,
+			      size_t errlen) TMEM_CHECK;
+/* Destroys clients and pools too. No other call on the host may be running. NULL is allowed. */
+TMEM_API void tmem_host_destroy(tmem_host *host);
+/* Change the hard limit. When more is in use, puts fail until it is not. */
+TMEM_API int tmem_host_set_limit(tmem_host *host, uint64_t limit_bytes);
+/* Change the codec of later puts. -ENOENT, -ERANGE: refused, the old one kept. */
+TMEM_API int tmem_host_set_codec(tmem_host *host, const char *codec) TMEM_CHECK;
+/* While frozen, puts fail with -EAGAIN and act as invalidates (T9). */
+TMEM_API void tmem_host_freeze(tmem_host *host, int frozen);
+/* Move zpages together so that frames go back to the OS, until about max_bytes came back. Bytes returned. */
+TMEM_API uint64_t tmem_host_compact(tmem_host *host, uint64_t max_bytes);
+
+/* ---- clients and pools ---------------------------------------------------- */
+
+/* name: for reports, copied, at most 63 bytes. */
+TMEM_API int tmem_client_create(tmem_host *host, const char *name, tmem_client **out) TMEM_CHECK;
+/* Destroys its pools. No other call on the client may be running. NULL is allowed. */
+TMEM_API void tmem_client_destroy(tmem_client *client);
+
+#define TMEM_POOL_PERSIST 1u /* pages stay until invalidated; always set today */
+
+/* A new empty pool. shards: how many locks, a power of two; 0: 256. Pool id, or -ENOMEM, -EINVAL. */
+TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags, uint32_t shards) TMEM_CHECK;
+/* Empties and removes the pool; sleeps until calls that are inside it have left. -ENOENT. */
+TMEM_API int tmem_pool_destroy(tmem_client *client, tmem_pool pool);
+/* Drop all pages, keep the pool. Pages dropped, or -ENOENT. In bounded batches. */
+TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
+/*
+ * A new pool of the same client that holds the same pages. The stored data is
+ * shared and counted once; each pool then changes by itself. Puts into the
+ * source that run at the same time may or may not be in the copy. Pool id; on
+ * failure (-ENOENT, -ENOMEM) there is no new pool.
+ */
+TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHECK;
+
+/* ---- pages ---------------------------------------------------------------- */
+
+/*
+ * Copy a page (TMEM_PAGE_SIZE bytes) in. -ENOENT no such pool; -ENOMEM limit
+ * or memory; -E2BIG compresses too poorly; -EAGAIN frozen. After any failure
+ * the handle holds nothing.
+ */
+TMEM_API int tmem_put(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		      const void *page) TMEM_CHECK;
+/*
+ * Copy a page out; it stays. 0; 1: absent; -EIO: what is stored fails its
+ * checksum (page is untouched, the data stays for inspection); -ENOENT.
+ */
+TMEM_API int tmem_get(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		      void *page) TMEM_CHECK;
+/* The same, and the handle is empty afterwards. Of concurrent callers exactly one gets the page. */
+TMEM_API int tmem_get_and_invalidate(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+				     uint64_t index, void *page) TMEM_CHECK;
+/* 1: a page was dropped; 0: there was none; -ENOENT. */
+TMEM_API int tmem_invalidate_page(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+				  uint64_t index);
+/* Pages dropped, or -ENOENT. In bounded batches. n pages from index on / the whole object. */
+TMEM_API int64_t tmem_invalidate_range(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+				       uint64_t index, uint64_t n);
+TMEM_API int64_t tmem_invalidate_object(tmem_client *client, tmem_pool pool, const tmem_oid *oid);
+
+/*
+ * Clusters: neighbours compressed together, denser than one by one.
+ *
+ * put: n (1..TMEM_CLUSTER_MAX) pages, contiguous at `pages`, for index ..
+ * index+n-1, all in one 64-aligned group of indexes. All or none, as tmem_put.
+ */
+TMEM_API int tmem_put_cluster(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+			      uint64_t index, unsigned n, const void *pages) TMEM_CHECK;
+/*
+ * get: the page at index and whatever lives with it. `buf` has room for
+ * TMEM_CLUSTER_MAX pages; *first is the index of the page at buf, and bit i of
+ * *mask says that page first+i is valid at buf + i*4096. A page stored alone
+ * comes alone. With invalidate != 0 all pages of the mask are removed. Returns as tmem_get.
+ */
+TMEM_API int tmem_get_cluster(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+			      uint64_t index, int invalidate, void *buf, uint64_t *first,
+			      uint32_t *mask) TMEM_CHECK;
+
+/* ---- sight ---------------------------------------------------------------- */
+
+/*
+ * All counters since the host was made, summed over threads. Not a snapshot of
+ * one instant while others run. Fields are only ever added, at the end.
+ */
+typedef struct tmem_stats {
+	size_t size; /* sizeof(tmem_stats), set by the caller */
+	/* now */
+	uint64_t pages;		     /* readable pages */
+	uint64_t same_filled_pages;  /* of those, kept in the index word */
+	uint64_t zpages;	     /* stored compressed objects (a cluster is one) */
+	uint64_t compressed_bytes;   /* sum of their compressed sizes */
+	uint64_t store_bytes;	     /* all memory charged to the host: frames, index, everything */
+	uint64_t store_peak_bytes;
+	uint64_t limit_bytes;
+	uint64_t frame_bytes;	     /* of store_bytes: frames of the allocator */
+	uint64_t meta_bytes;	     /* of store_bytes: all the rest */
+	uint64_t objects, nodes, pools, clients;
+	uint64_t overflow_pages;     /* pages in the overflow file */
+	uint64_t overflow_bytes;
+	/* ever */
+	uint64_t puts, puts_ok, puts_same_filled, puts_replaced;
+	uint64_t puts_poor, puts_nomem, puts_frozen; /* refused, by reason */
+	uint64_t puts_raw;	     /* poor ones kept raw */
+	uint64_t gets, gets_found, gets_missed;
+	uint64_t checksum_failures;
+	uint64_t invalidates, invalidates_found; /* pages */
+	uint64_t object_invalidates, pool_flushes;
+	uint64_t shared_pages;	     /* pages that a clone shared */
+	uint64_t compacted_bytes;    /* returned to the OS by compaction */
+	uint64_t moved_zpages;
+} tmem_stats;
+TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);
+/* Pages in a pool, or -ENOENT. */
+TMEM_API int64_t tmem_pool_pages(tmem_client *client, tmem_pool pool);
+/*
+ * Walk everything and check every invariant. For tests and for `tmem ctl`;
+ * takes each lock for as long as its part lasts. 0, or -EINVAL with a line
+ * logged for the first damage. Counters are compared only when the caller
+ * says that nothing else runs (quiet != 0).
+ */
+TMEM_API int tmem_host_verify(tmem_host *host, int quiet);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Codecs by name.
+ *
+ * A codec turns n bytes (one page, or up to 16 neighbouring pages end to end)
+ * into at most n bytes and back. Contexts hold a codec's working memory; one
+ * thread uses one context at a time. Compression happens outside every lock.
+ */
+#ifndef TMEM_CODEC_CODEC_H
+#define TMEM_CODEC_CODEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CODEC_MAX 16 /* codec ids fit four bits */
+
+struct codec {
+	const char *name;
+	uint8_t id; /* stable: it is kept beside stored data; 0 is "raw" (a copy) */
+	int level_min, level_max, level_default;
+	/* Contexts: NULL when memory is short. A compression context serves one level. */
+	void *(*cctx_create)(int level);
+	void (*cctx_destroy)(void *cctx);
+	void *(*dctx_create)(void);
+	void (*dctx_destroy)(void *dctx);
+	size_t cctx_bytes, dctx_bytes; /* what a context holds, about; for accounts */
+	/*
+	 * Compress n > 0 bytes into dst. The compressed size, or 0 when it would
+	 * be more than cap: then dst holds nothing of use.
+	 */
+	size_t (*compress)(void *cctx, const void *src, size_t n, void *dst, size_t cap);
+	/*
+	 * Decompress exactly n bytes. 0, or -EBADMSG when src is not a whole
+	 * stream of n bytes; never reads past src + size nor writes past dst + n,
+	 * whatever the bytes are. Allocates nothing.
+	 */
+	int (*decompress)(void *dctx, const void *src, size_t size, void *dst, size_t n);
+};
+
+/* By name or by id; NULL if there is none. */
+const struct codec *codec_find(const char *name);
+const struct codec *codec_by_id(unsigned id);
+/* The i-th codec, NULL past the end. For listings. */
+const struct codec *codec_at(unsigned i);
+
+struct codec_spec {
+	const struct codec *codec;
+	int level;
+};
+/*
+ * Parse NAME or NAME:LEVEL ("zstd:-1"). 0; -ENOENT for an unknown name,
+ * -ERANGE for a level the codec does not have, -EINVAL for anything else, each
+ * with one line in err (of errlen bytes) that lists what is known.
+ */
+int codec_parse(const char *text, struct codec_spec *out, char *err, size_t errlen)
+	__attribute__((warn_unused_result));
+
+/* Whether all n/8 words of a buffer (n a multiple of 64) are equal; the word in *word. */
+bool codec_same_filled(const void *page, size_t n, uint64_t *word);
+/* The inverse. */
+void codec_fill(void *page, size_t n, uint64_t word);
+
+/*
+ * One thread's contexts for all codecs, made when first used. Zeroed memory is
+ * an empty set. Calls return NULL when memory is short; the set stays valid.
+ */
+struct codec_set {
+	void *cctx[CODEC_MAX];
+	int level[CODEC_MAX];
+	void *dctx[CODEC_MAX];
+};
+void *codec_set_cctx(struct codec_set *s, const struct codec_spec *spec);
+void *codec_set_dctx(struct codec_set *s, const struct codec *codec);
+/* Frees all contexts; a set that was never used is fine. */
+void codec_set_clear(struct codec_set *s);
+/* Bytes held by the contexts of the set, about. */
+size_t codec_set_bytes(const struct codec_set *s);
+
+#endif

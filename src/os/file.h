@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Files: whole reads and writes, EINTR and short transfers handled. */
+#ifndef TMEM_OS_FILE_H
+#define TMEM_OS_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* A descriptor (close-on-exec), or -errno. flags and mode as open(2)'s. */
+int os_file_open(const char *path, int flags, mode_t mode) __attribute__((warn_unused_result));
+void os_file_close(int fd);
+/* Bytes read (fewer than n only at the end of the file), or -errno. */
+ssize_t os_file_pread(int fd, void *buf, size_t n, uint64_t offset) __attribute__((warn_unused_result));
+/* 0 when all n bytes are written, else -errno. */
+int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset) __attribute__((warn_unused_result));
+int os_file_write(int fd, const void *buf, size_t n) __attribute__((warn_unused_result));
+/* A whole small file (at most max bytes) as a NUL-terminated os_alloc'd string; NULL with errno. */
+char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));
+/* Give the blocks of a range back to the file system; 0 or -errno. */
+int os_file_punch(int fd, uint64_t offset, uint64_t bytes);
+
+#endif
