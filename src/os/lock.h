@@ -5,7 +5,8 @@
  * Every mutex has a rank from enum os_rank. A thread may only take a mutex
  * whose rank is greater than that of every mutex it holds; builds with
  * -Dchecks=1 or more abort on the first violation and name both locks
- * (the idea is jemalloc's witness). A rank marked "leaf" nests inside all.
+ * (the idea is jemalloc's witness). A rank marked "leaf" nests inside all. A
+ * trylock never waits, so it may go against the order; what it took counts.
  * docs/architecture.md holds the same table with the call path of each edge.
  */
 #ifndef TMEM_OS_LOCK_H

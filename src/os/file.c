@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Files: whole transfers. */
+#include "os/file.h"
+
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+int os_file_open(const char *path, int flags, mode_t mode)
+{
+	int fd;
+
+	do {
+		fd = open(path, flags | O_CLOEXEC, mode);
+	} while (fd < 0 && errno == EINTR);
+	return fd < 0 ? -errno : fd;
+}
+
+void os_file_close(int fd)
+{
+	/* On Linux the descriptor is gone whatever close() says: never try again. */
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+ssize_t os_file_pread(int fd, void *buf, size_t n, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t rc = pread(fd, (char *)buf + done, n - done, (off_t)(offset + done));
+
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc < 0)
+			return -errno;
+		if (rc == 0)
+			break;
+		done += (size_t)rc;
+	}
+	return (ssize_t)done;
+}
+
+int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t rc = pwrite(fd, (const char *)buf + done, n - done, (off_t)(offset + done));
+
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc < 0)
+			return -errno;
+		if (rc == 0) /* not known to happen; must not loop for ever if it does */
+			return -EIO;
+		done += (size_t)rc;
+	}
+	return 0;
+}
+
+int os_file_write(int fd, const void *buf, size_t n)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t rc = write(fd, (const char *)buf + done, n - done);
+
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc < 0)
+			return -errno;
+		if (rc == 0)
+			return -EIO;
+		done += (size_t)rc;
+	}
+	return 0;
+}
+
+/* One read until the end or until size bytes; their number or -errno. */
+static ssize_t read_up_to(int fd, char *buf, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t rc = read(fd, buf + done, size - done);
+
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc < 0)
+			return -errno;
+		if (rc == 0)
+			break;
+		done += (size_t)rc;
+	}
+	return (ssize_t)done;
+}
+
+/*
+ * Files of /proc and /sys have no size to ask for, so the buffer has room for
+ * max bytes and one more, which tells a file of max bytes from a larger one.
+ */
+char *os_file_slurp(const char *path, size_t max, size_t *len)
+{
+	char *text = NULL;
+	ssize_t n;
+	int fd = os_file_open(path, O_RDONLY, 0);
+
+	if (fd < 0) {
+		errno = -fd;
+		return NULL;
+	}
+	n = -ENOMEM;
+	text = os_alloc(max + 1);
+	if (text)
+		n = read_up_to(fd, text, max + 1);
+	os_file_close(fd);
+	if (n >= 0 && (size_t)n > max)
+		n = -EFBIG;
+	if (n < 0) {
+		os_free(text);
+		errno = (int)-n;
+		return NULL;
+	}
+	text[n] = '\0';
+	if (len)
+		*len = (size_t)n;
+	return text;
+}
+
+int os_file_punch(int fd, uint64_t offset, uint64_t bytes)
+{
+	int rc;
+
+	do {
+		rc = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			       (off_t)bytes);
+	} while (rc != 0 && errno == EINTR);
+	return rc ? -errno : 0;
+}
