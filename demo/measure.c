@@ -19,7 +19,7 @@
  *   status                exit code, or 128 + signal
  *
  * Pages that a fork shares are counted in both processes. SIGINT, SIGTERM and
- * SIGHUP are passed to the program; what is left of the tree when the program
+ * SIGHUP are passed to the program, which is killed 10 s later; what is left of the tree when the program
  * has ended is killed. Exit code: the program's; 128+n; 126/127 as a shell's.
  */
 #include <ctype.h>
@@ -38,6 +38,7 @@
 #include <unistd.h>
 
 #define TREE_MAX 4096
+#define GRACE_S 10
 
 struct peaks {
 	uint64_t anon, one, shmem, hwm; /* bytes */
@@ -180,7 +181,7 @@ static void start(char **argv)
 static int watch(struct peaks *pk, double interval_s)
 {
 	struct timespec pause = {0, (long)(interval_s * 1e9)};
-	double last = now_s(), t;
+	double last = now_s(), told = 0, t;
 	int status;
 	pid_t pid;
 
@@ -192,6 +193,11 @@ static int watch(struct peaks *pk, double interval_s)
 		t = now_s();
 		pk->max_gap_s = t - last > pk->max_gap_s ? t - last : pk->max_gap_s;
 		last = t;
+		/* A program that was told to end has a while for it. */
+		if (passed_signal && told == 0)
+			told = t;
+		if (told > 0 && t - told > GRACE_S)
+			kill(child, SIGKILL);
 		nanosleep(&pause, NULL);
 	}
 }

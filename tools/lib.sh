@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Shell functions of the scripts: what to install, how to build, where things are.
 # Sourced, not run. The caller has set ROOT, the top of the source tree.
 

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=bash disable=SC2034
+# What the end-to-end tests share. A test is a script that sources this file, prints
+# "ok NAME", "not ok NAME: why" or "skip NAME: reason" for each thing it checks (other lines are
+# for its log), and ends with finish. TMEM_BUILD: the build folder; TMEM_LONG=1: the long version.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
+. "$ROOT/tools/lib.sh"
+BUILD=${TMEM_BUILD:-$ROOT/build}
+TMEM=$BUILD/tmem
+MEASURE=$BUILD/demo/tmem-measure
+TEST=$(basename "$0" .sh)
+LONG=${TMEM_LONG:-}
+export LC_ALL=C
+T=$(mktemp -d "${TMPDIR:-/tmp}/tmem-e2e.XXXXXX") || exit 1
+FAILURES=0
+PIDS=()
+
+cleanup() {
+	local p
+	trap - EXIT INT TERM HUP
+	for p in "${PIDS[@]}"; do
+		kill -TERM "$p" 2>/dev/null
+		wait "$p" 2>/dev/null
+	done
+	rm -rf "$T"
+}
+trap cleanup EXIT
+trap 'cleanup; exit 130' INT
+trap 'cleanup; exit 143' TERM HUP
+
+ok() { printf 'ok %s\n' "$1"; }
+not_ok() {
+	FAILURES=$((FAILURES + 1))
+	printf 'not ok %s: %s\n' "$1" "$2"
+}
+skip() { printf 'skip %s: %s\n' "$1" "$2"; }
+finish() { exit $((FAILURES > 0)); }
+# check NAME WHY COMMAND...: ok when the command succeeds.
+check() {
+	local name=$1 why=$2
+	shift 2
+	if "$@"; then ok "$name"; else not_ok "$name" "$why"; fi
+}
+note() { printf '# %s\n' "$*"; }
+
+# The whole test is skipped when a program is missing or `tmem run` cannot be had.
+need_program() {
+	local p
+	for p; do
+		command -v "$p" >/dev/null && continue
+		skip "$TEST" "$p is not installed"
+		exit 0
+	done
+}
+need_run() {
+	[ -x "$MEASURE" ] || {
+		not_ok "$TEST" "$MEASURE is not built"
+		finish
+	}
+	run_works "$BUILD" && return
+	if [ "$RUN_STATUS" = 126 ] || [ "$RUN_STATUS" = 2 ]; then
+		skip "$TEST" "tmem run cannot be had: $RUN_REASON"
+		exit 0
+	fi
+	not_ok "$TEST" "tmem run -- /bin/true: exit code $RUN_STATUS, $RUN_REASON"
+	finish
+}
+
+# bare NAME COMMAND...: as it is; its output in NAME.bare.out, its peak in BARE, code in CODE.
+bare() {
+	local name=$1
+	shift
+	"$MEASURE" --report "$T/$name.bare.json" -- "$@" >"$T/$name.bare.out" 2>"$T/$name.bare.err"
+	CODE=$?
+	BARE=$(number_of "$T/$name.bare.json" peak_anon_bytes)
+	note "$name: bare peak $(mib "$BARE"), $(number_of "$T/$name.bare.json" wall_s) s, exit code $CODE"
+}
+
+# limited NAME LIMIT_BYTES COMMAND...: under tmem run, watched from outside as well.
+limited() {
+	local name=$1 j=$T/$1.report.json
+	LIMIT=$(($2 / 4096 * 4096))
+	shift 2
+	"$MEASURE" --report "$T/$name.tmem.json" -- "$TMEM" run --limit "$((LIMIT / 1024))K" \
+		${TMEM_CODEC:+--codec "$TMEM_CODEC"} --report "$j" -- "$@" \
+		>"$T/$name.tmem.out" 2>"$T/$name.tmem.err"
+	CODE=$?
+	PEAK=$(number_of "$j" peak_total_bytes)
+	note "$name: limit $(mib "$LIMIT"), peak $(mib "${PEAK:-0}")," \
+		"$(number_of "$T/$name.tmem.json" wall_s) s," \
+		"sampled from outside $(mib "$(number_of "$T/$name.tmem.json" peak_anon_bytes)")," \
+		"evicted $(number_of "$j" evicted_pages), faults $(number_of "$j" faults)," \
+		"ratio $(number_of "$j" ratio), over the limit $(number_of "$j" over_limit_s) s, exit code $CODE"
+}
+
+# The report of NAME is there, the limit held within 5 %, and something was really evicted.
+check_limit() {
+	local name=$1 j=$T/$1.report.json
+	if [ ! -s "$j" ] || [ -z "$PEAK" ]; then
+		not_ok "$name.limit" "no report"
+	elif [ "$(calc "$PEAK <= $LIMIT * 1.05")" != 1 ]; then
+		not_ok "$name.limit" "peak $(mib "$PEAK") of $(mib "$LIMIT"): $(calc "$PEAK / $LIMIT" %.3f)"
+	elif [ "$(number_of "$j" evicted_pages)" = 0 ]; then
+		not_ok "$name.limit" "nothing was evicted: the test is too small"
+	else
+		note "$name: peak_total / limit = $(calc "$PEAK / $LIMIT" %.3f)"
+		ok "$name.limit"
+	fi
+}
+
+# half NAME COMMAND...: the same exit code and standard output in half of the bare peak, within
+# the limit. FILTER, if set, is a command that both outputs go through before they are compared.
+half() {
+	local name=$1 code
+	bare "$@"
+	code=$CODE
+	shift
+	if [ "${BARE:-0}" -lt 8388608 ]; then
+		not_ok "$name" "the bare run failed: exit code $code, $(tail -n 1 "$T/$name.bare.err")"
+		return 1
+	fi
+	limited "$name" $((BARE / 2)) "$@"
+	if [ "$CODE" != "$code" ]; then
+		not_ok "$name" "exit code $CODE, bare $code: $(tail -n 1 "$T/$name.tmem.err")"
+		tail -n 5 "$T/$name.tmem.err" "$T/$name.tmem.out" | sed 's/^/# /'
+	elif ! diff <(${FILTER:-cat} <"$T/$name.bare.out") <(${FILTER:-cat} <"$T/$name.tmem.out") >"$T/diff"; then
+		not_ok "$name" "the output differs: $(head -n 3 "$T/diff" | cut -c-160 | tr '\n' ' ')"
+	else
+		ok "$name"
+	fi
+	check_limit "$name"
+}
