@@ -36,6 +36,8 @@ struct codec {
 	 * whatever the bytes are. Allocates nothing.
 	 */
 	int (*decompress)(void *dctx, const void *src, size_t size, void *dst, size_t n);
+	/* What a compression context of this level holds; NULL: cctx_bytes for every level. */
+	size_t (*cctx_size)(int level);
 };
 
 /* By name or by id; NULL if there is none. */

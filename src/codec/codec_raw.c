@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * "none": a copy. Used for pages that no codec makes smaller, and to measure
+ * what the rest of the engine costs.
+ */
+#include "codec/builtin.h"
+
+#include <errno.h>
+#include <string.h>
+
+char codec_no_context;
+
+static void *raw_cctx_create(int level)
+{
+	(void)level;
+	return &codec_no_context;
+}
+
+static void *raw_dctx_create(void)
+{
+	return &codec_no_context;
+}
+
+static void raw_ctx_destroy(void *ctx)
+{
+	(void)ctx;
+}
+
+static size_t raw_compress(void *cctx, const void *src, size_t n, void *dst, size_t cap)
+{
+	(void)cctx;
+	if (n > cap)
+		return 0;
+	memcpy(dst, src, n);
+	return n;
+}
+
+static int raw_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n)
+{
+	(void)dctx;
+	if (size != n)
+		return -EBADMSG;
+	memcpy(dst, src, n);
+	return 0;
+}
+
+const struct codec codec_raw = {
+	.name = "none",
+	.id = CODEC_ID_RAW,
+	.cctx_create = raw_cctx_create,
+	.cctx_destroy = raw_ctx_destroy,
+	.dctx_create = raw_dctx_create,
+	.dctx_destroy = raw_ctx_destroy,
+	.compress = raw_compress,
+	.decompress = raw_decompress,
+};
