@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tmem SUBCOMMAND: finds the subcommand and hands over. */
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <tmem/tmem.h>
+
+/* A build without frontswap has no `tmem run`; it is then neither listed nor known. */
+#pragma weak cmd_run
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *about;
+} commands[] = {
+	{"run", cmd_run, "run a program in less memory than it wants"},
+	{"estimate", cmd_estimate, "what a process or files would take when compressed"},
+	{"bench", cmd_bench, "measure the store's parts, or `tmem run`, on this machine"},
+};
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static int help(void)
+{
+	size_t i;
+
+	printf("usage: tmem COMMAND [OPTIONS] ...\n"
+	       "\n"
+	       "Transcendent memory: pages that do not fit, compressed and kept in RAM.\n"
+	       "\n"
+	       "commands:\n");
+	for (i = 0; i < N_COMMANDS; i++)
+		if (commands[i].run)
+			printf("  %-10s  %s\n", commands[i].name, commands[i].about);
+	printf("\n"
+	       "'tmem COMMAND --help' tells more; so do the man pages tmem-COMMAND(1).\n"
+	       "  -h, --help  this text\n"
+	       "      --version  the version\n");
+	return cli_flush("");
+}
+
+int main(int argc, char **argv)
+{
+	size_t i;
+
+	if (argc < 2)
+		return cli_usage("", "which command?");
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return help();
+	if (!strcmp(argv[1], "--version")) {
+		printf("tmem %s\n", tmem_version());
+		return cli_flush("");
+	}
+	if (argv[1][0] == '-')
+		return cli_usage("", "unknown option '%s'", argv[1]);
+	for (i = 0; i < N_COMMANDS; i++)
+		if (commands[i].run && !strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	return cli_usage("", "unknown command '%s'", argv[1]);
+}
