@@ -15,12 +15,17 @@
  * itself. Words that a call takes out of the index are given to pam->drop()
  * after the shard is unlocked.
  *
- * Invariants, checked by index_verify():
- *   I1  every node but a root has 1..64 children or words; an object has >= 1 page
- *   I2  pages of a pool = sum over its objects of words present
- *   I3  every node's parent, slot and object agree with the path that leads to it
- *   I4  the root's height is the least that holds the object's largest index... a
- *       tree shrinks when only slot 0 of its root is left
+ * Invariants, checked by index_verify() (field names: internal.h):
+ *   I1  node->count = words (leaf) or children (interior) present = 1..64;
+ *       object->pages >= 1
+ *   I2  object->pages = sum of count over its leaves;
+ *       shard->pages = sum of object->pages; pool = sum over shards
+ *   I3  every node's parent, slot, shift, base and object agree with the path
+ *       that leads to it
+ *   I4  a tree is as low as it can be: its root is a leaf, or has a child in a
+ *       slot other than 0
+ *   I5  an object is in the shard and the bucket of its hash;
+ *       shard->objects = objects in the shard's chains
  */
 #ifndef TMEM_INDEX_INDEX_H
 #define TMEM_INDEX_INDEX_H
@@ -68,7 +73,7 @@ void index_destroy(struct index *ix);
 
 /*
  * shards: a power of two up to 4096; 0 takes 256. `owner` is an opaque word
- * returned by index_pool_owner(). 0 or -ENOMEM.
+ * returned by index_pool_owner(). 0, -ENOMEM, or -EINVAL for a bad shard count.
  */
 int index_pool_create(struct index *ix, unsigned shards, const struct pam_ops *pam, void *ctx,
 		      void *owner, struct index_pool **out) __attribute__((warn_unused_result));
@@ -154,7 +159,7 @@ void index_stats(struct index *ix, struct index_stats *st);
 uint64_t index_pool_pages(struct index_pool *ip);
 /* The spread: how many objects the fullest shard holds, and the mean times 1000. For tests. */
 void index_pool_spread(struct index_pool *ip, uint64_t *fullest, uint64_t *mean_milli);
-/* Checks I1..I4 for the pool, shard by shard. 0 or -EINVAL with a line logged. */
+/* Checks I1..I5 for the pool, shard by shard. 0 or -EINVAL with a line logged. */
 int index_verify(struct index_pool *ip);
 
 #endif
