@@ -7,7 +7,8 @@
  * walked in runs of four cache lines that are compared without a branch, so
  * that a page that is same-filled is read at the speed of memory. The vector
  * type is the compiler's own and becomes whatever the processor has: with the
- * SSE2 of every x86-64 a page in the first cache takes 45 ns.
+ * SSE2 of every x86-64 a page in the first or second cache takes 62 ns, and an
+ * ordinary page 2 ns.
  */
 #include "codec/codec.h"
 #include "os/check.h"
