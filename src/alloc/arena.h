@@ -11,7 +11,7 @@
  * rest on this.
  *
  * Slabs are runs of 1 to 16 frames chosen for the least waste; a slab whose
- * last item goes is returned to the OS.
+ * last item goes is returned to the OS, but for one that is kept for the next.
  */
 #ifndef TMEM_ALLOC_ARENA_H
 #define TMEM_ALLOC_ARENA_H
@@ -47,7 +47,7 @@ int arena_verify(struct arena *a);
 struct arena_geometry {
 	char *base;
 	uint32_t item_bytes, per_slab, slab_bytes;
-	uint64_t reciprocal; /* floor(2^32 / per_slab) + 1 */
+	uint64_t reciprocal; /* floor((2^64 - 1) / per_slab) + 1, per_slab >= 2: exact for any id */
 	uint32_t max_items;
 };
 static inline const struct arena_geometry *arena_geometry(const struct arena *a)
@@ -58,7 +58,7 @@ static inline void *arena_ptr(const struct arena *a, arena_id id)
 {
 	const struct arena_geometry *g = arena_geometry(a);
 	uint32_t i = id - 1;
-	uint32_t slab = (uint32_t)(((__uint128_t)i * g->reciprocal) >> 32);
+	uint32_t slab = (uint32_t)(((__uint128_t)i * g->reciprocal) >> 64);
 	return g->base + (size_t)slab * g->slab_bytes + (size_t)(i - slab * g->per_slab) * g->item_bytes;
 }
 /* Whether an id taken from untrusted or stale memory names a place in the arena at all. */

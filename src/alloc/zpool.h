@@ -22,12 +22,19 @@
  * and puts the new handle where the old one was; or refuses. The owner never
  * calls malloc or free with that lock of its own held; map is allowed, and is
  * what makes an object safe to use after that lock is dropped.
+ *
+ * Between the driver's look at the pins and the owner's lock a reader may
+ * still pin the old place. His pin keeps the old bytes until he unmaps, so a
+ * reader needs nothing more; but what he *writes* there after the copy is
+ * lost. An owner that writes to mapped objects calls zpool_pinned(from) in
+ * move(), with its lock held, and refuses when it says true.
  */
 #ifndef TMEM_ALLOC_ZPOOL_H
 #define TMEM_ALLOC_ZPOOL_H
 
 #include "alloc/frames.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +73,7 @@ struct zpool_ops {
 	void (*unmap)(struct zpool *zp, zpool_handle h);
 	void (*set_movable)(struct zpool *zp, zpool_handle h, bool movable);
 	void *(*peek)(struct zpool *zp, zpool_handle h);
+	bool (*pinned)(struct zpool *zp, zpool_handle h);
 	uint64_t (*compact)(struct zpool *zp, uint64_t frames);
 	int (*shrink)(struct zpool *zp, uint64_t pages, uint64_t *reclaimed);
 	void (*stats)(struct zpool *zp, struct zpool_stats *st);
@@ -116,6 +124,8 @@ static inline void *zpool_map(struct zpool *zp, zpool_handle h) { return zp->ops
 static inline void zpool_unmap(struct zpool *zp, zpool_handle h) { zp->ops->unmap(zp, h); }
 /* The address without a pin: for use under the owner's lock, or before the object is movable. */
 static inline void *zpool_peek(struct zpool *zp, zpool_handle h) { return zp->ops->peek(zp, h); }
+/* Whether anybody has the object mapped: a firm answer only while the owner's lock keeps others from mapping. */
+static inline bool zpool_pinned(struct zpool *zp, zpool_handle h) { return zp->ops->pinned(zp, h); }
 /* Say that the owner can now find (or no longer find) whoever names this object. Lock-free. */
 static inline void zpool_set_movable(struct zpool *zp, zpool_handle h, bool movable)
 {
