@@ -37,7 +37,7 @@
 #include <stdint.h>
 
 #define INDEX_FANOUT_SHIFT 6
-#define INDEX_FANOUT (1u << INDEX_FANOUT_SHIFT)
+#define INDEX_FANOUT	   (1u << INDEX_FANOUT_SHIFT)
 
 struct index_oid {
 	uint64_t w[3];
@@ -110,9 +110,9 @@ struct index_cursor {
 	struct index_pool *pool;
 	void *shard;
 	arena_id object;
-	arena_id leaf;	    /* 0: no such leaf; then words and immediate are NULL */
-	uint64_t base;	    /* index of slot 0 */
-	uint64_t *words;    /* INDEX_FANOUT of them */
+	arena_id leaf;	     /* 0: no such leaf; then words and immediate are NULL */
+	uint64_t base;	     /* index of slot 0 */
+	uint64_t *words;     /* INDEX_FANOUT of them */
 	uint64_t *immediate; /* one bit a slot */
 };
 /* Lock the shard of oid and find the leaf that holds index. Always locks. */

@@ -56,19 +56,19 @@ struct index_object {
 	uint8_t pad[3];
 };
 
-#define SHARD_FIRST_HEADS 8u
+#define SHARD_FIRST_HEADS  8u
 #define SHARD_VERIFY_EVERY 512u /* operations between walks of a shard, -Dchecks=2 */
 
 struct index_shard {
 	struct os_mutex lock;
 	struct index_pool *pool;
-	arena_id *heads;   /* mask + 1 of them */
-	arena_id *old;	   /* the smaller table while its buckets are being moved, else NULL */
+	arena_id *heads; /* mask + 1 of them */
+	arena_id *old;	 /* the smaller table while its buckets are being moved, else NULL */
 	uint32_t mask;
-	uint32_t moved;	   /* old[0 .. moved-1] have been moved to heads */
+	uint32_t moved; /* old[0 .. moved-1] have been moved to heads */
 	uint32_t objects;
 	uint32_t bottom_up; /* the holder came by index_lock_leaf() */
-	uint64_t pages;	   /* written under the lock, summed without it */
+	uint64_t pages;	    /* written under the lock, summed without it */
 	/* What the last operation found. 0: nothing; last_leaf implies last_object. */
 	struct index_oid last_oid;
 	uint64_t last_group; /* index / 64 of last_leaf */

@@ -13,11 +13,11 @@
 #include <errno.h>
 
 #define SHARDS_DEFAULT 256u
-#define SHARDS_MAX 4096u
+#define SHARDS_MAX     4096u
 /* Bounds on address space only: 73 GB and 8 GB of it. */
-#define NODES_MAX (1u << 27)
-#define OBJECTS_MAX (1u << 27)
-#define NODE_BYTES 544u
+#define NODES_MAX      (1u << 27)
+#define OBJECTS_MAX    (1u << 27)
+#define NODE_BYTES     544u
 
 void *index_block_alloc(struct index *ix, size_t bytes)
 {
@@ -97,8 +97,8 @@ int index_pool_create(struct index *ix, unsigned shards, const struct pam_ops *p
 		shards = SHARDS_DEFAULT;
 	if (shards > SHARDS_MAX || (shards & (shards - 1)))
 		goto out;
-	bytes = sizeof(*ip) + shards * (sizeof(ip->shard[0]) +
-					SHARD_FIRST_HEADS * sizeof(arena_id));
+	bytes = sizeof(*ip) +
+		shards * (sizeof(ip->shard[0]) + SHARD_FIRST_HEADS * sizeof(arena_id));
 	err = -ENOMEM;
 	ip = index_block_alloc(ix, bytes);
 	if (!ip)

@@ -25,13 +25,13 @@
 #define RADIX_HEIGHT_MAX 11 /* 11 x 6 >= 64 bits */
 
 struct index_node {
-	uint64_t bits; /* leaf: slot is immediate; interior: slot has a child */
-	uint64_t base; /* the first index below this node */
+	uint64_t bits;	 /* leaf: slot is immediate; interior: slot has a child */
+	uint64_t base;	 /* the first index below this node */
 	arena_id object; /* 0: in no tree */
 	arena_id parent; /* 0: the root; in a reserve: the next spare node */
-	uint8_t count; /* slots in use */
-	uint8_t shift; /* 0: a leaf */
-	uint8_t slot;  /* in the parent */
+	uint8_t count;	 /* slots in use */
+	uint8_t shift;	 /* 0: a leaf */
+	uint8_t slot;	 /* in the parent */
 	uint8_t pad[5];
 	uint64_t word[INDEX_FANOUT];
 };

@@ -24,9 +24,9 @@
 #include "index/internal.h"
 #include "index/reserve.h"
 
-#define TABLE_LOAD 2	   /* objects a head before the table doubles */
-#define TABLE_STEP 4	   /* old buckets moved for each insertion */
-#define TABLE_LOOK 256	   /* buckets looked at in one call of table_next() */
+#define TABLE_LOAD	2   /* objects a head before the table doubles */
+#define TABLE_STEP	4   /* old buckets moved for each insertion */
+#define TABLE_LOOK	256 /* buckets looked at in one call of table_next() */
 #define TABLE_HEADS_MAX (1u << 27)
 
 struct table_key {

@@ -39,7 +39,8 @@ uint64_t index_invalidate_range(struct index_pool *ip, const struct index_oid *o
 uint64_t index_invalidate_object(struct index_pool *ip, const struct index_oid *oid)
 {
 	/* 2^64 - 1 from 0 on leaves out the last index of all. */
-	return index_invalidate_range(ip, oid, 0, UINT64_MAX) + index_invalidate(ip, oid, UINT64_MAX);
+	return index_invalidate_range(ip, oid, 0, UINT64_MAX) +
+	       index_invalidate(ip, oid, UINT64_MAX);
 }
 
 /* Where a walk stands in its shard. */

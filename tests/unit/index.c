@@ -140,8 +140,8 @@ static void test_heights(void **state)
 	static const struct {
 		uint64_t index;
 		unsigned height;
-	} t[] = {{0, 1},	{63, 1},	  {64, 2},	    {4095, 2},
-		 {4096, 3},	{1ull << 36, 7},  {1ull << 54, 10}, {(1ull << 60) - 1, 10},
+	} t[] = {{0, 1},	   {63, 1},	    {64, 2},	      {4095, 2},
+		 {4096, 3},	   {1ull << 36, 7}, {1ull << 54, 10}, {(1ull << 60) - 1, 10},
 		 {1ull << 60, 11}, {~0ull, 11}};
 	unsigned i;
 
@@ -492,11 +492,21 @@ static void test_pool_create(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_put_get_invalidate), T(test_immediate),	  T(test_put_many),
-		T(test_heights),	    T(test_ranges),	  T(test_flush),
-		T(test_cursors),	    T(test_lock_leaf),	  T(test_take_error),
-		T(test_walk),		    T(test_no_memory),	  T(test_drop_unlocked),
-		T(test_many_objects),	    T(test_metadata),	  T(test_pool_create),
+		T(test_put_get_invalidate),
+		T(test_immediate),
+		T(test_put_many),
+		T(test_heights),
+		T(test_ranges),
+		T(test_flush),
+		T(test_cursors),
+		T(test_lock_leaf),
+		T(test_take_error),
+		T(test_walk),
+		T(test_no_memory),
+		T(test_drop_unlocked),
+		T(test_many_objects),
+		T(test_metadata),
+		T(test_pool_create),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
