@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define JSON_VERSION 1 /* raised when a field changes its meaning or goes; not when one is added   \
-			*/
+#define JSON_VERSION                                                                               \
+	1 /* raised when a field changes its meaning or goes; not when one is added                \
+	   */
 
 static void message(const char *command, const char *fmt, va_list ap, const char *tail)
 {
