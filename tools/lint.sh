@@ -52,7 +52,7 @@ check_spdx() {
 			echo "$f: no SPDX line"
 			bad=1
 		fi
-	done < <(files '*.c' '*.h' '*.sh' '*.py' '*meson.build')
+	done < <(files '*.c' '*.h' '*.sh' '*.py' 'meson.build')
 	return $bad
 }
 

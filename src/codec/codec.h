@@ -36,9 +36,15 @@ struct codec {
 	 * whatever the bytes are. Allocates nothing.
 	 */
 	int (*decompress)(void *dctx, const void *src, size_t size, void *dst, size_t n);
-	/* What a compression context of this level holds; NULL: cctx_bytes for every level. */
+	/* For codecs whose levels differ (see codec_cctx_bytes); NULL: cctx_bytes for all. */
 	size_t (*cctx_size)(int level);
 };
+
+/* What a compression context of this level holds. */
+static inline size_t codec_cctx_bytes(const struct codec *c, int level)
+{
+	return c->cctx_size ? c->cctx_size(level) : c->cctx_bytes;
+}
 
 /* By name or by id; NULL if there is none. */
 const struct codec *codec_find(const char *name);

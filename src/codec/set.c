@@ -56,8 +56,7 @@ size_t codec_set_bytes(const struct codec_set *s)
 		const struct codec *codec = codec_by_id(id);
 
 		if (s->cctx[id])
-			bytes += codec->cctx_size ? codec->cctx_size(s->level[id])
-						  : codec->cctx_bytes;
+			bytes += codec_cctx_bytes(codec, s->level[id]);
 		if (s->dctx[id])
 			bytes += codec->dctx_bytes;
 	}
