@@ -52,6 +52,11 @@ struct taken {
 	uint64_t index, version;
 };
 
+static inline bool index_oid_same(const struct index_oid *a, const struct index_oid *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
 static inline void pam_double_init(struct pam_double *d, uint32_t tickets)
 {
 	memset(d, 0, sizeof(*d));
