@@ -131,6 +131,11 @@ char *os_file_slurp(const char *path, size_t max, size_t *len)
 	return text;
 }
 
+int os_file_unlink(const char *path)
+{
+	return unlink(path) ? -errno : 0;
+}
+
 int os_file_punch(int fd, uint64_t offset, uint64_t bytes)
 {
 	int rc;

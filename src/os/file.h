@@ -17,6 +17,8 @@ int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset) __attribu
 int os_file_write(int fd, const void *buf, size_t n) __attribute__((warn_unused_result));
 /* A whole small file (at most max bytes) as a NUL-terminated os_alloc'd string; NULL with errno. */
 char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));
+/* Remove a file's name; 0 or -errno. */
+int os_file_unlink(const char *path);
 /* Give the blocks of a range back to the file system; 0 or -errno. */
 int os_file_punch(int fd, uint64_t offset, uint64_t bytes);
 

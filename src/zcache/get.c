@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Get: pages out.
+ *
+ *   lock shard -> word -> make the zpage safe -> (unlink) -> unlock
+ *     -> check the checksum -> decompress -> let go
+ *
+ * Safe means: a local zpage is pinned, or, when its pin count is full, copied
+ * under the lock; in the overflow file it gets one more reference. Everything
+ * after the unlock runs on bytes that cannot change.
+ *
+ * Nothing is written to the caller's page before the checksum of the
+ * compressed bytes was found right. Nothing is allocated that a get depends
+ * on: where the thread's own state lacks a context or a buffer, the emergency
+ * state has it (T8).
+ *
+ * get_and_invalidate unlinks under the same lock hold in which it found the
+ * word, so that of several callers one gets the page.
+ */
+#include "os/log.h"
+#include "zcache/zcache.h"
+
+struct get {
+	struct tmem_host *h;
+	struct zc_slot *s;
+	struct zc_thread *t;
+	const struct index_oid *oid;
+	uint64_t index;
+	bool invalidate;
+	bool cluster; /* the caller takes all of the zpage's pages */
+	/* Found under the lock. */
+	struct pampd word;
+	struct zpage *pinned; /* to unmap, or NULL */
+	struct zc_stored z;   /* bytes NULL: in the overflow file */
+	uint32_t mask;	      /* places that the caller gets; 0: the page alone */
+	uint32_t same;	      /* of those, immediate */
+	uint64_t fill[TMEM_CLUSTER_MAX];
+	/* Taken out of the index. */
+	unsigned ntaken;
+	struct pampd taken[TMEM_CLUSTER_MAX];
+};
+
+void zc_bad_checksum(struct tmem_host *h, struct zc_thread *t, const char *where, uint64_t handle)
+{
+	zc_count(t, ZC_BAD_CHECKSUMS, 1);
+	if (!atomic_exchange(&h->complained, true))
+		os_log(OS_LOG_ERROR, "stored data is damaged: %s %#llx (further ones are counted)",
+		       where, (unsigned long long)handle);
+}
+
+/* ---- under the shard's lock -------------------------------------------------------- */
+
+static void stored_of(struct zpage *z, struct zc_stored *s)
+{
+	uint16_t info = zpage_info(z, __ATOMIC_RELAXED);
+
+	s->bytes = zpage_bytes(z, info);
+	s->zsize = z->zsize;
+	s->checksum = z->checksum;
+	s->codec = zpage_codec(info);
+	s->pages = zpage_pages(info);
+}
+
+/* -EBUSY: cannot be pinned, and there is no buffer to copy it to. */
+static int take_local(struct get *g, uint64_t handle)
+{
+	struct zpage *z = zpool_map(g->h->zpool, handle);
+
+	g->pinned = z;
+	if (tmem_likely(z != NULL)) {
+		stored_of(z, &g->z);
+		return 0;
+	}
+	if (!g->t->big[0])
+		return -EBUSY;
+	stored_of(zpool_peek(g->h->zpool, handle), &g->z);
+	memcpy(g->t->big[0], g->z.bytes, g->z.zsize);
+	g->z.bytes = g->t->big[0];
+	return 0;
+}
+
+static int take(struct get *g)
+{
+	uint64_t handle = zc_word_handle(g->word.word);
+
+	g->pinned = NULL;
+	if (tmem_likely(zc_word_kind(g->word.word) == ZC_LOCAL))
+		return take_local(g, handle);
+	zc_overflow_ref(g->h, handle);
+	zc_overflow_info(g->h, handle, &g->z);
+	return 0;
+}
+
+/* The neighbours that come along. */
+static void take_cluster(struct get *g, const struct index_cursor *c, unsigned slot)
+{
+	unsigned first = slot - zc_word_place(g->word.word);
+	bool with_same = true;
+
+	zc_words_of(c, slot, g->z.pages, &g->mask);
+	/*
+	 * Same-filled pages among them come too. When all are to be removed, a
+	 * damaged zpage must not take these, which are fine, along: so first
+	 * look, here under the lock (some µs, and rare).
+	 */
+	for (unsigned i = 0; i < g->z.pages && with_same; i++) {
+		if (g->mask >> i & 1 || !(*c->immediate >> (first + i) & 1))
+			continue;
+		if (g->invalidate && !g->same)
+			with_same = g->z.bytes &&
+				    zc_checksum(g->z.bytes, g->z.zsize) == g->z.checksum;
+		if (!with_same)
+			break;
+		g->same |= 1u << i;
+		g->fill[i] = c->words[first + i];
+	}
+	g->mask |= g->same;
+}
+
+static void untie(struct get *g, struct index_cursor *c, unsigned slot)
+{
+	unsigned first = slot - zc_word_place(g->word.word);
+
+	if (!g->mask) {
+		g->taken[g->ntaken++] = g->word;
+		index_cursor_clear(c, slot);
+		return;
+	}
+	for (unsigned i = 0; i < TMEM_CLUSTER_MAX; i++) {
+		if (!(g->mask >> i & 1))
+			continue;
+		g->taken[g->ntaken++] = index_cursor_get(c, first + i);
+		index_cursor_clear(c, first + i);
+	}
+}
+
+/* 0 with everything of the page safe; 1: absent. */
+static int lookup(struct get *g)
+{
+	unsigned slot = zc_slot(g->index);
+	struct index_cursor c;
+	int rc;
+
+again:
+	rc = 0;
+	g->mask = g->same = 0;
+	g->ntaken = 0;
+	g->pinned = NULL;
+	index_lock(g->s->pool, g->oid, g->index, &c);
+	if (!index_cursor_present(&c, slot)) {
+		rc = 1;
+		goto out;
+	}
+	g->word = index_cursor_get(&c, slot);
+	if (!g->word.immediate) {
+		rc = take(g);
+		if (tmem_unlikely(rc))
+			goto out;
+		if (g->cluster && g->z.pages > 1)
+			take_cluster(g, &c, slot);
+	} else if (g->invalidate) {
+		g->taken[g->ntaken++] = g->word;
+		index_cursor_clear(&c, slot);
+		goto out;
+	}
+	if (g->invalidate)
+		untie(g, &c, slot);
+out:
+	index_unlock(&c);
+	if (tmem_unlikely(rc == -EBUSY)) {
+		zc_thread_need_big(&g->t);
+		goto again;
+	}
+	return rc;
+}
+
+/* ---- after it ------------------------------------------------------------------------ */
+
+/* The state that has this codec's context. */
+static void *context(struct get *g, const struct codec *codec)
+{
+	void *ctx = zc_thread_dctx(g->t, codec);
+
+	if (tmem_unlikely(!ctx)) {
+		struct tmem_host *h = g->h;
+		struct zc_thread *t = zc_thread_emergency(h);
+
+		/* Bytes that were copied to the old state's buffer stay there: it is this thread's. */
+		zc_thread_leave(g->t);
+		g->t = t;
+		ctx = zc_thread_dctx(t, codec);
+		tmem_must(ctx);
+	}
+	return ctx;
+}
+
+/* The compressed bytes, checked. */
+static int fetch(struct get *g)
+{
+	uint64_t handle = zc_word_handle(g->word.word);
+	int rc = 0;
+
+	if (tmem_unlikely(!g->z.bytes)) {
+		zc_thread_need_big(&g->t);
+		rc = zc_overflow_read(g->h, handle, g->t->big[0]);
+		g->z.bytes = g->t->big[0];
+	}
+	if (tmem_unlikely(rc || zc_checksum(g->z.bytes, g->z.zsize) != g->z.checksum)) {
+		zc_bad_checksum(g->h, g->t,
+				zc_word_kind(g->word.word) == ZC_LOCAL ? "zpage" : "overflow file",
+				handle);
+		rc = -EIO;
+	}
+	return rc;
+}
+
+/* Pages 0 .. n-1 of the zpage into buf. */
+static int decompress(struct get *g, void *buf, unsigned n)
+{
+	const struct codec *codec = codec_by_id(g->z.codec);
+	void *ctx = context(g, codec);
+
+	if (tmem_likely(codec->decompress(ctx, g->z.bytes, g->z.zsize, buf, (size_t)n * ZC_PAGE) ==
+			0))
+		return 0;
+	zc_bad_checksum(g->h, g->t, "cannot be decompressed, zpage", zc_word_handle(g->word.word));
+	return -EIO;
+}
+
+static int unpack(struct get *g, char *buf)
+{
+	unsigned place = zc_word_place(g->word.word);
+	int rc = fetch(g);
+
+	if (rc)
+		return rc;
+	if (tmem_likely(g->z.pages == 1 || g->cluster)) {
+		rc = decompress(g, buf, g->z.pages);
+		for (uint32_t m = rc ? 0 : g->same; m; m &= m - 1) {
+			unsigned i = (unsigned)__builtin_ctz(m);
+
+			codec_fill(buf + (size_t)i * ZC_PAGE, ZC_PAGE, g->fill[i]);
+		}
+	} else {
+		/* One page of several: by way of the thread's buffer. */
+		zc_thread_need_big(&g->t);
+		rc = decompress(g, g->t->big[1], g->z.pages);
+		if (rc == 0)
+			memcpy(buf, g->t->big[1] + (size_t)place * ZC_PAGE, ZC_PAGE);
+	}
+	return rc;
+}
+
+static void let_go(struct get *g)
+{
+	uint64_t handle = zc_word_handle(g->word.word);
+
+	if (tmem_likely(g->pinned != NULL))
+		zpool_unmap(g->h->zpool, handle);
+	if (!g->word.immediate && tmem_unlikely(zc_word_kind(g->word.word) == ZC_OVERFLOW))
+		zc_overflow_unref(g->h, g->t, handle, 1);
+	if (g->ntaken)
+		zc_drop(g->h, g->t, g->taken, g->ntaken);
+}
+
+static int get_pages(struct get *g, void *buf)
+{
+	unsigned n = 1;
+	int rc;
+
+	g->t = zc_thread_enter(g->h);
+	rc = lookup(g);
+	if (rc == 0) {
+		if (g->word.immediate)
+			codec_fill(buf, ZC_PAGE, g->word.word);
+		else
+			rc = unpack(g, buf);
+		let_go(g);
+		if (g->mask)
+			n = (unsigned)__builtin_popcount(g->mask);
+	}
+	zc_count(g->t, ZC_GETS, n);
+	if (rc >= 0)
+		zc_count(g->t, rc ? ZC_GETS_MISSED : ZC_GETS_FOUND, n);
+	zc_thread_leave(g->t);
+	return rc;
+}
+
+static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page,
+		   bool invalidate)
+{
+	struct get g;
+	int rc;
+
+	g.s = zc_pool_enter(c, pool);
+	if (tmem_unlikely(!g.s))
+		return -ENOENT;
+	g.h = c->host;
+	g.oid = zc_oid(oid);
+	g.index = index;
+	g.invalidate = invalidate;
+	g.cluster = false;
+	rc = get_pages(&g, page);
+	zc_pool_leave(g.s);
+	return rc;
+}
+
+int tmem_get(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page)
+{
+	return get_one(c, pool, oid, index, page, false);
+}
+
+int tmem_get_and_invalidate(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+			    void *page)
+{
+	return get_one(c, pool, oid, index, page, true);
+}
+
+int tmem_get_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		     int invalidate, void *buf, uint64_t *first, uint32_t *mask)
+{
+	struct get g;
+	int rc;
+
+	g.s = zc_pool_enter(c, pool);
+	if (tmem_unlikely(!g.s))
+		return -ENOENT;
+	g.h = c->host;
+	g.oid = zc_oid(oid);
+	g.index = index;
+	g.invalidate = invalidate != 0;
+	g.cluster = true;
+	rc = get_pages(&g, buf);
+	if (rc == 0) {
+		*first = g.mask ? index - zc_word_place(g.word.word) : index;
+		*mask = g.mask ? g.mask : 1;
+	}
+	zc_pool_leave(g.s);
+	return rc;
+}

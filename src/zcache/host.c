@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Hosts: creation, destruction, limits, codec.
+ *
+ * A host owns everything below it and the account (struct frames) that all of
+ * it is charged to. Creation goes down the list of parts and unwinds from
+ * where it failed; destruction is the same list upwards.
+ */
+#include "os/clock.h"
+#include "zcache/zcache.h"
+
+#include <stdio.h>
+
+/* A put that the limit refused may try a compaction this often, and for this much. */
+#define COMPACT_PAUSE_NS 20000000ull
+#define COMPACT_FRAMES 64
+
+const char *tmem_version(void)
+{
+	return TMEM_VERSION;
+}
+
+const char *tmem_strerror(int err)
+{
+	switch (err) {
+	case 0:
+		return "success";
+	case 1:
+		return "no such page";
+	case -ENOENT:
+		return "no such pool or name";
+	case -ENOMEM:
+		return "out of memory or over the limit";
+	case -E2BIG:
+		return "the page compresses too poorly";
+	case -EAGAIN:
+		return "the store is frozen";
+	case -EIO:
+		return "stored data is damaged";
+	case -EINVAL:
+		return "invalid argument";
+	case -ERANGE:
+		return "level out of range";
+	default:
+		return "unknown error";
+	}
+}
+
+/* What the C library's allocator adds to a block, about. */
+static uint64_t block_cost(size_t bytes)
+{
+	return (bytes + 63) / 64 * 64 + 64;
+}
+
+void *zc_alloc(struct tmem_host *h, size_t bytes)
+{
+	void *p;
+
+	if (!frames_charge(&h->frames, block_cost(bytes)))
+		return NULL;
+	p = os_zalloc_aligned(bytes);
+	if (!p)
+		frames_uncharge(&h->frames, block_cost(bytes));
+	return p;
+}
+
+void zc_free(struct tmem_host *h, void *p, size_t bytes)
+{
+	if (!p)
+		return;
+	os_free(p);
+	frames_uncharge(&h->frames, block_cost(bytes));
+}
+
+/* ---- the codec, packed into one word so that puts read it without a lock --- */
+
+static uint32_t codec_pack(const struct codec_spec *spec)
+{
+	return (uint32_t)spec->level << 8 | spec->codec->id;
+}
+
+struct codec_spec zc_codec(const struct tmem_host *h)
+{
+	uint32_t word = atomic_load_explicit(&h->codec, memory_order_relaxed);
+
+	return (struct codec_spec){codec_by_id(word & 0xff), (int32_t)word >> 8};
+}
+
+int tmem_host_set_codec(tmem_host *h, const char *codec)
+{
+	struct codec_spec spec;
+	char err[160];
+	int rc = codec_parse(codec ? codec : "lz4", &spec, err, sizeof(err));
+
+	if (rc == 0)
+		rc = zc_emergency_ready(h, spec.codec);
+	if (rc == 0)
+		atomic_store_explicit(&h->codec, codec_pack(&spec), memory_order_relaxed);
+	return rc;
+}
+
+/* ---- creation --------------------------------------------------------------- */
+
+static void say(char *err, size_t errlen, const char *fmt, const char *a, const char *b)
+{
+	if (err && errlen)
+		snprintf(err, errlen, fmt, a, b);
+}
+
+/* Copy the caller's options over the defaults and judge them. */
+static int read_options(const tmem_host_options *in, tmem_host_options *o, char *err, size_t errlen)
+{
+	size_t least = __builtin_offsetof(tmem_host_options, limit_bytes) + sizeof(o->limit_bytes);
+
+	*o = TMEM_HOST_OPTIONS;
+	if (in && (in->size < least || in->size > sizeof(*o))) {
+		say(err, errlen, "size of the options is not of this version%s%s", "", "");
+		return -EINVAL;
+	}
+	if (in)
+		memcpy(o, in, in->size);
+	if (!o->codec)
+		o->codec = "lz4";
+	if (!o->zpool)
+		o->zpool = "zsmalloc";
+	if (!o->max_zsize)
+		o->max_zsize = ZC_MAX_ZSIZE_DEFAULT;
+	if (o->max_zsize > ZC_PAGE) {
+		say(err, errlen, "max_zsize is above the page size (4096)%s%s", "", "");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int create_parts(struct tmem_host *h, const tmem_host_options *o,
+			const struct codec_spec *spec, char *err, size_t errlen)
+{
+	int rc = zc_threads_init(h);
+
+	if (rc)
+		goto out;
+	rc = zc_emergency_ready(h, codec_by_id(0));
+	if (rc == 0)
+		rc = zc_emergency_ready(h, spec->codec);
+	if (rc)
+		goto no_pool;
+	rc = zpool_create(o->zpool, &h->frames, &zc_owner, h, &h->zpool);
+	if (rc)
+		goto no_pool;
+	rc = index_create(&h->frames, &h->index);
+	if (rc)
+		goto no_index;
+	if (o->overflow_path) {
+		rc = zc_overflow_create(h, o->overflow_path, &h->overflow);
+		if (rc) {
+			say(err, errlen, "cannot open the overflow file %s: %s", o->overflow_path,
+			    strerror(-rc));
+			goto no_overflow;
+		}
+	}
+	return 0;
+no_overflow:
+	index_destroy(h->index);
+no_index:
+	zpool_destroy(h->zpool);
+no_pool:
+	zc_threads_exit(h);
+out:
+	if (rc == -ENOMEM)
+		say(err, errlen, "out of memory, or the limit is too low for an empty store%s%s",
+		    "", "");
+	return rc;
+}
+
+int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, size_t errlen)
+{
+	struct codec_spec spec;
+	tmem_host_options o;
+	tmem_host *h = NULL;
+	int rc;
+
+	if (err && errlen)
+		err[0] = '\0';
+	rc = read_options(opts, &o, err, errlen);
+	if (rc)
+		goto out;
+	if (codec_parse(o.codec, &spec, err, errlen)) {
+		rc = -EINVAL;
+		goto out;
+	}
+	if (!zpool_find(o.zpool)) {
+		say(err, errlen, "unknown allocator '%s'; known: %s", o.zpool, zpool_names());
+		rc = -EINVAL;
+		goto out;
+	}
+	h = os_zalloc_aligned(sizeof(*h));
+	if (!h) {
+		rc = -ENOMEM;
+		goto out;
+	}
+	frames_init(&h->frames, o.limit_bytes);
+	os_mutex_init(&h->lock, OS_RANK_HOST, "zcache host");
+	h->max_zsize = o.max_zsize;
+	h->store_raw = o.store_raw != 0;
+	atomic_store(&h->codec, codec_pack(&spec));
+	atomic_store(&h->adopt_after_ns, UINT64_MAX);
+	rc = frames_charge(&h->frames, block_cost(sizeof(*h)))
+		     ? create_parts(h, &o, &spec, err, errlen)
+		     : -ENOMEM;
+	if (rc) {
+		os_mutex_destroy(&h->lock);
+		os_free(h);
+		h = NULL;
+	}
+out:
+	if (rc == -ENOMEM && err && errlen && !err[0])
+		say(err, errlen, "out of memory, or the limit is too low for an empty store%s%s",
+		    "", "");
+	*out = h;
+	return rc;
+}
+
+void tmem_host_destroy(tmem_host *h)
+{
+	if (!h)
+		return;
+	while (h->clients)
+		tmem_client_destroy(h->clients);
+	if (h->overflow)
+		zc_overflow_destroy(h, h->overflow);
+	index_destroy(h->index);
+	zpool_destroy(h->zpool);
+	zc_threads_exit(h);
+	/* Whatever was charged has been given back, or somebody forgot to. */
+	tmem_assert(frames.I2, frames_used(&h->frames) == block_cost(sizeof(*h)));
+	os_mutex_destroy(&h->lock);
+	os_free(h);
+}
+
+/* ---- limits ----------------------------------------------------------------- */
+
+int tmem_host_set_limit(tmem_host *h, uint64_t limit_bytes)
+{
+	frames_set_limit(&h->frames, limit_bytes);
+	return 0;
+}
+
+void tmem_host_freeze(tmem_host *h, int frozen)
+{
+	atomic_store(&h->frozen, frozen != 0);
+}
+
+uint64_t tmem_host_compact(tmem_host *h, uint64_t max_bytes)
+{
+	uint64_t frames = max_bytes / OS_FRAME_SIZE;
+
+	zc_adopt(h);
+	if (frames == 0 && max_bytes)
+		frames = 1;
+	return frames ? zpool_compact(h->zpool, frames) * OS_FRAME_SIZE : 0;
+}
+
+bool zc_make_room(struct tmem_host *h)
+{
+	uint64_t now = os_clock_ns();
+	uint64_t after = atomic_load_explicit(&h->compact_after_ns, memory_order_relaxed);
+
+	/* One thread at a time, and a pause: what cannot be gained is not asked for at every put. */
+	if (now < after || !atomic_compare_exchange_strong(&h->compact_after_ns, &after,
+							    now + COMPACT_PAUSE_NS))
+		return false;
+	return zpool_compact(h->zpool, COMPACT_FRAMES) > 0;
+}

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Put: pages in.
+ *
+ *   enter pool -> frozen? over the limit? -> build words -> link them -> drop
+ *   what they replaced
+ *
+ * build: a same-filled page becomes an immediate word. The others are
+ * compressed into the thread's scratch, with no lock held, judged, and copied
+ * into a zpage of exactly their size; or, where the limit refuses that, into
+ * the overflow file. Same-filled members of a cluster are compressed with it
+ * (a few bytes) so that place and index go in step, but hold no reference.
+ *
+ * link: one lock hold for all pages of the put, in which the words are set and
+ * the zpages learn where they are, so that compaction finds complete clusters
+ * or nothing.
+ *
+ * Failure (T2): whatever goes wrong, the handles are invalidated last, so that
+ * after a failed put they hold nothing, and never what they held before. That
+ * is also a resource: a put that finds no memory gives up the old page first
+ * and tries again.
+ */
+#include "zcache/zcache.h"
+
+struct put {
+	struct tmem_host *h;
+	struct zc_slot *s;
+	struct zc_thread *t;
+	const struct index_oid *oid;
+	uint64_t index;
+	unsigned n;
+	const char *pages;
+	unsigned built; /* words so far */
+	bool emptied;	/* the handles were invalidated */
+	struct pampd word[TMEM_CLUSTER_MAX];
+};
+
+static const char *put_page(const struct put *p, unsigned i)
+{
+	return p->pages + (size_t)i * ZC_PAGE;
+}
+
+/* Nothing of these handles stays. */
+static void put_empty(struct put *p)
+{
+	if (p->n == 1)
+		(void)index_invalidate(p->s->pool, p->oid, p->index);
+	else
+		(void)index_invalidate_range(p->s->pool, p->oid, p->index, p->n);
+}
+
+/* Something was given up that may let a second attempt succeed. */
+static bool put_make_room(struct put *p)
+{
+	if (!p->emptied) {
+		p->emptied = true;
+		put_empty(p);
+		return true;
+	}
+	return zc_make_room(p->h);
+}
+
+static bool over_limit(const struct tmem_host *h)
+{
+	uint64_t limit = atomic_load_explicit(&h->frames.limit_bytes, memory_order_relaxed);
+
+	return limit && frames_used(&h->frames) > limit;
+}
+
+/* ---- building -------------------------------------------------------------------- */
+
+/* Keep compressed bytes: in the zpool, or in the file. */
+static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, uint64_t *word)
+{
+	struct tmem_host *h = p->h;
+	uint64_t handle = 0;
+	int rc = -ENOMEM;
+
+	if (!h->overflow || !zc_overflow_wanted(h)) {
+		do
+			rc = zpage_make(h, p->t, s, refs, &handle);
+		while (tmem_unlikely(rc == -ENOMEM) && put_make_room(p));
+	}
+	if (tmem_likely(rc == 0)) {
+		*word = zc_word(ZC_LOCAL, 0, handle);
+	} else if (rc == -ENOMEM && h->overflow) {
+		rc = zc_overflow_put(h, p->t, s, refs, &handle);
+		*word = zc_word(ZC_OVERFLOW, 0, handle);
+	}
+	return rc;
+}
+
+/* Compress pages [first, first + n) into scratch. -E2BIG when that does not pay. */
+static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_stored *s)
+{
+	struct codec_spec spec = zc_codec(p->h);
+	size_t cap = (size_t)p->h->max_zsize * n;
+	char *scratch = n == 1 ? p->t->small : p->t->big[0];
+	void *ctx;
+
+	s->pages = n;
+	s->codec = spec.codec->id;
+	if (spec.codec->id == 0) { /* codec "none" */
+		s->bytes = put_page(p, first);
+		s->zsize = (size_t)n * ZC_PAGE;
+		return n == 1 ? 0 : -E2BIG;
+	}
+	ctx = zc_thread_cctx(p->t, &spec);
+	if (tmem_unlikely(!ctx))
+		return -ENOMEM;
+	s->bytes = scratch;
+	s->zsize = spec.codec->compress(ctx, put_page(p, first), (size_t)n * ZC_PAGE, scratch, cap);
+	return tmem_likely(s->zsize) ? 0 : -E2BIG;
+}
+
+static int build_page(struct put *p, unsigned i, bool same_checked)
+{
+	struct zc_stored s;
+	uint64_t word;
+	int rc;
+
+	if (!same_checked && codec_same_filled(put_page(p, i), ZC_PAGE, &word)) {
+		p->word[i] = (struct pampd){word, true};
+		zc_count(p->t, ZC_SAME_NOW, 1);
+		zc_count(p->t, ZC_PUTS_SAME, 1);
+		return 0;
+	}
+	rc = put_compress(p, i, 1, &s);
+	if (tmem_unlikely(rc == -E2BIG) && p->h->store_raw) {
+		s = (struct zc_stored){.bytes = put_page(p, i), .zsize = ZC_PAGE, .pages = 1};
+		zc_count(p->t, ZC_PUTS_RAW, 1);
+		rc = 0;
+	}
+	if (tmem_unlikely(rc))
+		return rc;
+	s.checksum = zc_checksum(s.bytes, s.zsize);
+	rc = put_store(p, &s, 1, &word);
+	p->word[i] = (struct pampd){word, false};
+	return rc;
+}
+
+/* One page after the other; p->built counts. */
+static int build_singles(struct put *p, uint32_t same)
+{
+	int rc = 0;
+
+	for (unsigned i = p->built; i < p->n && rc == 0; i++) {
+		if (!(same >> i & 1))
+			rc = build_page(p, i, true);
+		if (rc == 0)
+			p->built = i + 1;
+	}
+	return rc;
+}
+
+/* Pages first..last together; those in `same` are immediate words already. */
+static int build_cluster(struct put *p, unsigned first, unsigned last, uint32_t same)
+{
+	unsigned n = last - first + 1, refs = n;
+	struct zc_stored s;
+	uint64_t word = 0;
+	int rc;
+
+	for (unsigned i = first; i <= last; i++)
+		refs -= same >> i & 1;
+	zc_thread_need_big(&p->t);
+	rc = put_compress(p, first, n, &s);
+	if (rc)
+		return rc;
+	s.checksum = zc_checksum(s.bytes, s.zsize);
+	rc = put_store(p, &s, refs, &word);
+	if (rc)
+		return rc;
+	for (unsigned i = first; i <= last; i++)
+		if (!(same >> i & 1))
+			p->word[i].word = word | (uint64_t)(i - first) << ZC_PLACE_SHIFT;
+	return 0;
+}
+
+static int build(struct put *p)
+{
+	unsigned first = 0, last = p->n - 1;
+	uint32_t same = 0, all = (1u << p->n) - 1;
+	int rc;
+
+	if (p->n == 1) {
+		rc = build_page(p, 0, false);
+		p->built = rc == 0;
+		return rc;
+	}
+	for (unsigned i = 0; i < p->n; i++) {
+		p->word[i] = (struct pampd){0, false};
+		if (!codec_same_filled(put_page(p, i), ZC_PAGE, &p->word[i].word))
+			continue;
+		p->word[i].immediate = true;
+		same |= 1u << i;
+		zc_count(p->t, ZC_SAME_NOW, 1);
+		zc_count(p->t, ZC_PUTS_SAME, 1);
+	}
+	if (same == all) {
+		p->built = p->n;
+		return 0;
+	}
+	while (same >> first & 1)
+		first++;
+	while (same >> last & 1)
+		last--;
+	rc = -E2BIG;
+	if (first < last)
+		rc = build_cluster(p, first, last, same);
+	if (rc == 0)
+		p->built = p->n;
+	else if (rc == -E2BIG && (first == last || p->h->store_raw || zc_codec(p->h).codec->id == 0))
+		rc = build_singles(p, same);
+	return rc;
+}
+
+/* ---- linking --------------------------------------------------------------------- */
+
+/* New zpages learn their place; the shard is locked. */
+static void place_zpages(struct put *p, const struct index_cursor *c, unsigned slot)
+{
+	uint64_t last = 0;
+
+	for (unsigned i = 0; i < p->n; i++) {
+		uint64_t word = p->word[i].word, handle = zc_word_handle(word);
+
+		if (p->word[i].immediate || zc_word_kind(word) != ZC_LOCAL || handle == last)
+			continue;
+		zpage_place(p->h, handle, c->leaf, slot + i - zc_word_place(word));
+		last = handle;
+	}
+}
+
+static int put_link(struct put *p)
+{
+	struct pampd old[TMEM_CLUSTER_MAX];
+	unsigned slot = zc_slot(p->index), replaced = 0;
+	struct index_cursor c;
+	int rc;
+
+	do
+		rc = index_lock_create(p->s->pool, p->oid, p->index, &c);
+	while (tmem_unlikely(rc) && put_make_room(p));
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < p->n; i++) {
+		if (index_cursor_present(&c, slot + i))
+			old[replaced++] = index_cursor_get(&c, slot + i);
+		index_cursor_set(&c, slot + i, p->word[i]);
+	}
+	place_zpages(p, &c, slot);
+	index_unlock(&c);
+	if (replaced) {
+		zc_drop(p->h, p->t, old, replaced);
+		zc_count(p->t, ZC_PUTS_REPLACED, replaced);
+	}
+	return 0;
+}
+
+/* Words that were built and not linked. Of a failed cluster only the immediate ones exist. */
+static void unbuild(struct put *p)
+{
+	for (unsigned i = 0; i < p->n; i++)
+		if (i < p->built || (p->n > 1 && p->word[i].immediate))
+			zc_drop(p->h, p->t, &p->word[i], 1);
+}
+
+static enum zc_counter reason(int rc)
+{
+	return rc == -EAGAIN ? ZC_PUTS_FROZEN : rc == -E2BIG ? ZC_PUTS_POOR : ZC_PUTS_NOMEM;
+}
+
+static int put_pages(struct put *p)
+{
+	int rc = 0;
+
+	p->t = zc_thread_enter(p->h);
+	p->built = 0;
+	p->emptied = false;
+	if (tmem_unlikely(atomic_load_explicit(&p->h->frozen, memory_order_relaxed)))
+		rc = -EAGAIN;
+	else if (tmem_unlikely(over_limit(p->h)) && !p->h->overflow) {
+		while (over_limit(p->h) && put_make_room(p))
+			;
+		rc = over_limit(p->h) ? -ENOMEM : 0;
+	}
+	if (tmem_likely(rc == 0)) {
+		rc = build(p);
+		if (tmem_likely(rc == 0))
+			rc = put_link(p);
+		if (tmem_unlikely(rc))
+			unbuild(p);
+	}
+	zc_count(p->t, ZC_PUTS, p->n);
+	zc_count(p->t, tmem_likely(rc == 0) ? ZC_PUTS_OK : reason(rc), p->n);
+	zc_thread_leave(p->t);
+	if (tmem_unlikely(rc))
+		put_empty(p);
+	return rc;
+}
+
+int tmem_put(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, const void *page)
+{
+	struct put p;
+	int rc;
+
+	p.s = zc_pool_enter(c, pool);
+	if (tmem_unlikely(!p.s))
+		return -ENOENT;
+	p.h = c->host;
+	p.oid = zc_oid(oid);
+	p.index = index;
+	p.n = 1;
+	p.pages = page;
+	rc = put_pages(&p);
+	zc_pool_leave(p.s);
+	return rc;
+}
+
+int tmem_put_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		     unsigned n, const void *pages)
+{
+	struct put p;
+	int rc;
+
+	if (n < 1 || n > TMEM_CLUSTER_MAX || zc_slot(index) + n > INDEX_FANOUT)
+		return -EINVAL;
+	p.s = zc_pool_enter(c, pool);
+	if (!p.s)
+		return -ENOENT;
+	p.h = c->host;
+	p.oid = zc_oid(oid);
+	p.index = index;
+	p.n = n;
+	p.pages = pages;
+	rc = put_pages(&p);
+	zc_pool_leave(p.s);
+	return rc;
+}

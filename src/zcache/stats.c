@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Statistics: counters summed over threads, and the gauges of the parts. */
+#include "zcache/zcache.h"
+
+int tmem_host_stats(tmem_host *h, tmem_stats *out)
+{
+	size_t size = out->size, least = __builtin_offsetof(tmem_stats, pages);
+	tmem_stats s = {.size = sizeof(s)};
+	uint64_t n[ZC_COUNTERS];
+	struct index_stats ix;
+	struct zpool_stats zp;
+
+	if (size < least || size > sizeof(s))
+		return -EINVAL;
+	zc_threads_sum(h, n);
+	index_stats(h->index, &ix);
+	zpool_stats(h->zpool, &zp);
+
+	s.pages = ix.pages;
+	s.same_filled_pages = n[ZC_SAME_NOW];
+	s.zpages = n[ZC_ZPAGES_NOW];
+	s.compressed_bytes = n[ZC_ZBYTES_NOW];
+	s.store_bytes = frames_used(&h->frames);
+	s.store_peak_bytes = atomic_load_explicit(&h->frames.peak_bytes, memory_order_relaxed);
+	s.limit_bytes = atomic_load_explicit(&h->frames.limit_bytes, memory_order_relaxed);
+	s.frame_bytes = zp.frame_bytes;
+	s.meta_bytes = s.store_bytes > zp.frame_bytes ? s.store_bytes - zp.frame_bytes : 0;
+	s.objects = ix.objects;
+	s.nodes = ix.nodes;
+	s.pools = atomic_load(&h->npools);
+	s.clients = atomic_load(&h->nclients);
+	s.overflow_pages = n[ZC_OVER_WORDS_NOW];
+	s.overflow_bytes = n[ZC_OVER_BYTES_NOW];
+	s.puts = n[ZC_PUTS];
+	s.puts_ok = n[ZC_PUTS_OK];
+	s.puts_same_filled = n[ZC_PUTS_SAME];
+	s.puts_replaced = n[ZC_PUTS_REPLACED];
+	s.puts_poor = n[ZC_PUTS_POOR];
+	s.puts_nomem = n[ZC_PUTS_NOMEM];
+	s.puts_frozen = n[ZC_PUTS_FROZEN];
+	s.puts_raw = n[ZC_PUTS_RAW];
+	s.gets = n[ZC_GETS];
+	s.gets_found = n[ZC_GETS_FOUND];
+	s.gets_missed = n[ZC_GETS_MISSED];
+	s.checksum_failures = n[ZC_BAD_CHECKSUMS];
+	s.invalidates = n[ZC_INVALIDATES];
+	s.invalidates_found = n[ZC_INVALIDATES_FOUND];
+	s.object_invalidates = n[ZC_OBJECT_INVALIDATES];
+	s.pool_flushes = n[ZC_FLUSHES];
+	s.shared_pages = n[ZC_SHARED_PAGES];
+	s.compacted_bytes = zp.compacted_frames * OS_FRAME_SIZE;
+	s.moved_zpages = zp.moved_objects;
+
+	s.size = size;
+	memcpy(out, &s, size);
+	return 0;
+}
+
+int64_t tmem_pool_pages(tmem_client *c, tmem_pool pool)
+{
+	struct zc_slot *s = zc_pool_enter(c, pool);
+	int64_t pages;
+
+	if (!s)
+		return -ENOENT;
+	pages = (int64_t)index_pool_pages(s->pool);
+	zc_pool_leave(s);
+	return pages;
+}
