@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Pages for a bench whose user has none: text from this machine and made-up program memory. */
+#ifndef TMEM_CLI_BENCH_PAGES_H
+#define TMEM_CLI_BENCH_PAGES_H
+
+#include "cli/pages.h"
+
+#define BENCH_PAGES_BYTES (64ull << 20)
+
+/* Fills *out; says in out->name what it is. 0 or -ENOMEM. */
+int bench_pages_make(struct pages *out) __attribute__((warn_unused_result));
+/* A fixed sequence of numbers: the same on every machine and run. */
+static inline uint64_t bench_random(uint64_t *state)
+{
+	/* splitmix64 */
+	uint64_t z = (*state += 0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+#endif
