@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Failures on demand.
+ *
+ * The linker sends the engine's calls of malloc and its kin here (--wrap). A
+ * test arms the shim with a number n; the n-th call that may fail, fails: once,
+ * or it and all that follow. The shim also counts what is alive, so that a leak
+ * shows in the run that made it.
+ *
+ * Thread-safe. Costs a stack walk a call while armed.
+ */
+#ifndef TMEM_TESTS_FAULT_SHIM_H
+#define TMEM_TESTS_FAULT_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What may fail. */
+enum shim_kind {
+	SHIM_MALLOC,   /* malloc, calloc, realloc, posix_memalign, aligned_alloc: ENOMEM */
+	SHIM_MMAP,     /* mmap: ENOMEM */
+	SHIM_POPULATE, /* madvise(MADV_POPULATE_WRITE): ENOMEM */
+	SHIM_THREAD,   /* pthread_create: EAGAIN */
+	SHIM_TLS,      /* pthread_key_create: EAGAIN, pthread_setspecific: ENOMEM */
+	SHIM_CHARGE,   /* frames_charge: the limit refuses */
+	SHIM_FILE,     /* open: EMFILE; pwrite, ftruncate, fallocate: ENOSPC */
+	SHIM_KINDS
+};
+
+/* Fail the n-th call from now on (from 1; 0: none, count only); `from_then_on`: all after it too.
+ */
+void shim_arm(uint64_t n, bool from_then_on);
+void shim_disarm(void);
+/* Since the last shim_arm(). */
+uint64_t shim_calls(void);
+uint64_t shim_failed(void);
+/* Where and what the first failed call was, on stderr. */
+void shim_describe(void);
+
+/* What is alive: equal before and after means that nothing leaked. */
+struct shim_alive {
+	int64_t blocks, mapped_bytes, threads, keys, files;
+};
+void shim_alive(struct shim_alive *a);
+
+/* Different call sites (five frames deep) that were reached, and that failed, ever. */
+void shim_sites(uint64_t *reached, uint64_t *failed);
+/* Calls that failed, ever, by kind. */
+const char *shim_kind_name(unsigned kind);
+uint64_t shim_failed_of(unsigned kind);
+
+#endif
