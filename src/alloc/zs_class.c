@@ -30,7 +30,8 @@
  * Invariants
  *   I1  sizes ascend; class_of[u] is the first class with size >= u * 16
  *   I2  slots = floor(frames * 4096 / size), 1 <= slots <= 4095
- *   I3  no two classes have the same frames and slots in the same region
+ *   I3  size is the largest multiple of 16 for which I2 holds (or 65536): so no
+ *       two classes have the same frames and slots, what packs alike is merged
  */
 #include "alloc/zs_internal.h"
 
@@ -66,12 +67,17 @@ static void zs_class_set(struct zs_class *c, uint32_t size)
 {
 	uint32_t bytes;
 
-	c->size = size;
-	c->units = size >> ZS_UNIT_SHIFT;
 	c->large = size > ZS_SMALL_SPAN_MAX;
 	c->frames = zs_plan_frames(size, c->large ? ZS_LARGE_FRAMES : ZS_SMALL_FRAMES);
 	bytes = c->frames * (uint32_t)OS_FRAME_SIZE;
 	c->slots = bytes / size;
+	/*
+	 * The slots may grow into the tail: larger objects fit at no cost, and
+	 * the next class begins later.
+	 */
+	size = bytes / c->slots & ~(ZS_UNIT - 1);
+	c->size = size < ZS_SLOT_MAX ? size : ZS_SLOT_MAX;
+	c->units = c->size >> ZS_UNIT_SHIFT;
 	/*
 	 * inuse * group_mul >> 16 is 0..15 for inuse < slots: rounded down, so
 	 * that it never reaches 16.
@@ -96,16 +102,9 @@ unsigned zs_classes_plan(struct zs_class *classes, uint16_t *class_of)
 	unsigned n = 0, k = 0;
 
 	for (uint32_t size = ZS_SLOT_MIN; size <= ZS_SLOT_MAX; size = zs_size_next(size)) {
-		struct zs_class *c = &classes[n], *before = n ? c - 1 : NULL;
-
 		tmem_must(n < ZS_CLASSES_MAX);
-		zs_class_set(c, size);
-		/* I3: what packs alike is one class, of the larger size. */
-		if (before && before->large == c->large && before->frames == c->frames &&
-		    before->slots == c->slots)
-			zs_class_set(before, size);
-		else
-			n++;
+		zs_class_set(&classes[n], size);
+		size = classes[n++].size;
 	}
 	for (uint32_t u = 0; u <= ZS_SLOT_MAX / ZS_UNIT; u++) {
 		while (classes[k].units < u)

@@ -46,16 +46,11 @@ struct zs_gone {
 	} page[ZS_MOVE_BATCH];
 };
 
-static uint64_t zs_gone_release(struct zs_pool *p, struct zs_gone *gone)
+static void zs_gone_release(struct zs_pool *p, struct zs_gone *gone)
 {
-	uint64_t frames = 0;
-
-	for (unsigned i = 0; i < gone->nr; i++) {
+	for (unsigned i = 0; i < gone->nr; i++)
 		zs_span_release(p, gone->page[i].id, gone->page[i].frames);
-		frames += gone->page[i].frames;
-	}
 	gone->nr = 0;
-	return frames;
 }
 
 static void zs_gone_add(struct zs_gone *gone, uint32_t id, uint32_t frames)
@@ -210,7 +205,7 @@ static void zs_free_list_rebuild(struct zs_pool *p, struct zs_class *c, uint32_t
  * Move objects from the top of a zspage to its bottom, at most a batch, and
  * give back the frames above. True when another batch would go on.
  */
-static bool zs_pack(struct zs_pool *p, struct zs_class *c, uint32_t id, uint64_t *frames)
+static bool zs_pack(struct zs_pool *p, struct zs_class *c, uint32_t id)
 {
 	struct zs_page *z = &p->pages[id];
 	uint32_t top = z->touched;
@@ -239,26 +234,24 @@ static bool zs_pack(struct zs_pool *p, struct zs_class *c, uint32_t id, uint64_t
 	z->touched = (uint16_t)top;
 	zs_free_list_rebuild(p, c, id);
 	zs_page_regroup(p, c, id);
-	*frames += zs_page_trim(p, c, id, zs_frames_for(c, top));
+	zs_page_trim(p, c, id, zs_frames_for(c, top));
 	return more;
 }
 
 /* Frames of ROOM beyond what is used, and an empty zspage that was kept. */
-static uint64_t zs_trim_room(struct zs_pool *p, struct zs_class *c, struct zs_gone *gone)
+static void zs_trim_room(struct zs_pool *p, struct zs_class *c, struct zs_gone *gone)
 {
 	uint32_t id = c->head[ZS_ROOM], next;
-	uint64_t frames = 0;
 
 	for (unsigned i = 0; id && i < ZS_LOOK_MAX; i++, id = next) {
 		next = p->pages[id].next;
 		if (!p->pages[id].inuse)
 			zs_gone_add(gone, id, zs_page_detach(p, c, id));
 		else
-			frames += zs_page_trim(p, c, id, zs_frames_for(c, p->pages[id].touched));
+			zs_page_trim(p, c, id, zs_frames_for(c, p->pages[id].touched));
 		if (next == c->head[ZS_ROOM] || next == id)
 			break;
 	}
-	return frames;
 }
 
 static void zs_be_polite(struct zs_class *c)
@@ -271,7 +264,7 @@ static void zs_be_polite(struct zs_class *c)
 static uint64_t zs_compact_moves(struct zs_pool *p, struct zs_class *c, uint64_t want)
 {
 	struct zs_gone gone = {0};
-	uint64_t frames = 0, rounds = 16;
+	uint64_t frames = 0, rounds = 16, before;
 	bool more = true;
 
 	/* Enough for all that is there now: others may make new work without end. */
@@ -279,9 +272,11 @@ static uint64_t zs_compact_moves(struct zs_pool *p, struct zs_class *c, uint64_t
 		os_mutex_lock(&c->lock);
 		if (i == 0)
 			rounds += 2 * c->zspages + 2 * c->objects / ZS_MOVE_BATCH;
+		before = c->resident_frames; /* nothing here makes frames resident */
 		more = zs_compact_batch(p, c, &gone);
+		frames += before - c->resident_frames;
 		os_mutex_unlock(&c->lock);
-		frames += zs_gone_release(p, &gone);
+		zs_gone_release(p, &gone);
 		zs_be_polite(c);
 	}
 	return frames;
@@ -292,23 +287,25 @@ static uint64_t zs_compact_tails(struct zs_pool *p, struct zs_class *c)
 {
 	struct zs_gone gone = {0};
 	unsigned packed = 0;
-	uint64_t frames = 0;
+	uint64_t frames = 0, before;
 	uint32_t id;
 
 	do {
 		os_mutex_lock(&c->lock);
+		before = c->resident_frames;
 		id = zs_emptiest(p, c);
 		if (id && (zs_frames_for(c, p->pages[id].inuse) >= p->pages[id].frames ||
-			   !zs_pack(p, c, id, &frames))) {
+			   !zs_pack(p, c, id))) {
 			p->pages[id].pass = p->pass;
 			packed++;
 		}
 		if (!id || packed == ZS_PACK_MAX) {
-			frames += zs_trim_room(p, c, &gone);
+			zs_trim_room(p, c, &gone);
 			id = 0;
 		}
+		frames += before - c->resident_frames;
 		os_mutex_unlock(&c->lock);
-		frames += zs_gone_release(p, &gone);
+		zs_gone_release(p, &gone);
 		zs_be_polite(c);
 	} while (id);
 	return frames;

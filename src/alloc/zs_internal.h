@@ -26,7 +26,7 @@
 #define ZS_SLOT_MAX	    65536
 #define ZS_STEP_SHIFT	    6 /* above it by about 1/64 */
 #define ZS_HUGE_WATERMARK   3632
-#define ZS_CLASSES_MAX	    512
+#define ZS_CLASSES_MAX	    432
 #define ZS_REGION_MAX	    ((size_t)1 << 40)
 #define ZS_REGION_MIN	    ((size_t)8 << 30)
 #define ZS_POPULATE_MAX	    16u /* frames in one go, at most */
