@@ -56,7 +56,7 @@ static struct index_node *cursor_leaf(const struct index_cursor *c)
 void index_lock(struct index_pool *ip, const struct index_oid *oid, uint64_t index,
 		struct index_cursor *c)
 {
-	uint64_t hash = index_hash(oid);
+	uint64_t hash = index_hash(ip, oid);
 	struct index_shard *sh = index_pool_shard(ip, hash);
 	arena_id object, leaf;
 
@@ -93,7 +93,7 @@ static arena_id make_leaf(struct index_shard *sh, const struct index_oid *oid, u
 int index_lock_create(struct index_pool *ip, const struct index_oid *oid, uint64_t index,
 		      struct index_cursor *c)
 {
-	uint64_t hash = index_hash(oid);
+	uint64_t hash = index_hash(ip, oid);
 	struct index_shard *sh = index_pool_shard(ip, hash);
 	struct index_reserve r = {0};
 	struct index_need need;

@@ -40,6 +40,7 @@ struct index {
 	struct arena *nodes;
 	struct arena *objects;
 	struct os_mutex bottom_up;
+	uint64_t seed; /* of the hash; a test that wants the same order each time sets it */
 	_Atomic uint64_t block_bytes; /* charged for pools and tables */
 	_Atomic uint64_t nodes_max, objects_max;
 	struct index_pool *pools; /* list, under bottom_up */
@@ -85,6 +86,7 @@ struct index_pool {
 	const struct pam_ops *pam;
 	void *ctx;
 	void *owner;
+	uint64_t seed; /* of ix */
 	unsigned shards;
 	unsigned shard_shift; /* shard = hash >> 1 >> shard_shift */
 	uint64_t block_bytes;
@@ -111,12 +113,13 @@ static inline uint64_t index_fold(uint64_t a, uint64_t b)
 
 /*
  * The shard is taken from the high bits, the bucket from the low ones, so both
- * halves must be good for oids that differ in a few low bits of one word.
- * tests/unit/index_spread.c measures that.
+ * halves must be good for oids that differ in a few low bits of one word:
+ * tests/unit/index_spread.c measures that. The seed is the host's own, so that
+ * a client cannot choose oids that all meet in one bucket.
  */
-static inline uint64_t index_hash(const struct index_oid *oid)
+static inline uint64_t index_hash(const struct index_pool *ip, const struct index_oid *oid)
 {
-	uint64_t h = index_fold(oid->w[0] ^ 0x9e3779b97f4a7c15u, oid->w[1] ^ 0xd1b54a32d192ed03u);
+	uint64_t h = index_fold(oid->w[0] ^ ip->seed, oid->w[1] ^ 0xd1b54a32d192ed03u);
 
 	h = index_fold(h ^ 0x8cb92ba72f3d8dd7u, oid->w[2] ^ 0xaef17502108ef2d9u);
 	return index_fold(h, 0x9fb21c651e98df25u);

@@ -37,7 +37,7 @@ out:
 int index_get(struct index_pool *ip, const struct index_oid *oid, uint64_t index, struct pampd *p,
 	      void *taken)
 {
-	uint64_t hash = index_hash(oid);
+	uint64_t hash = index_hash(ip, oid);
 	struct index_shard *sh = index_pool_shard(ip, hash);
 	unsigned slot = index & (INDEX_FANOUT - 1);
 	arena_id object, id;
@@ -60,7 +60,7 @@ int index_get(struct index_pool *ip, const struct index_oid *oid, uint64_t index
 
 bool index_invalidate(struct index_pool *ip, const struct index_oid *oid, uint64_t index)
 {
-	uint64_t hash = index_hash(oid);
+	uint64_t hash = index_hash(ip, oid);
 	struct index_shard *sh = index_pool_shard(ip, hash);
 	struct index_reserve freed = {0};
 	unsigned slot = index & (INDEX_FANOUT - 1);

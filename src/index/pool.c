@@ -8,6 +8,7 @@
  */
 #include "index/internal.h"
 
+#include "os/clock.h"
 #include "os/mem.h"
 
 #include <errno.h>
@@ -56,6 +57,8 @@ int index_create(struct frames *f, struct index **out)
 		goto out;
 	}
 	ix->frames = f;
+	/* The clock only: where it is simulated, the order of walks replays. */
+	ix->seed = index_fold(os_clock_ns() ^ 0x9e3779b97f4a7c15u, 0xe7037ed1a0b428dbu);
 	os_mutex_init(&ix->bottom_up, OS_RANK_BOTTOM_UP, "index bottom-up");
 	err = arena_create(f, "index nodes", NODE_BYTES, NODES_MAX, &ix->nodes);
 	if (!err)
@@ -107,6 +110,7 @@ int index_pool_create(struct index *ix, unsigned shards, const struct pam_ops *p
 	ip->pam = pam;
 	ip->ctx = ctx;
 	ip->owner = owner;
+	ip->seed = ix->seed;
 	ip->shards = shards;
 	ip->shard_shift = 63 - (unsigned)__builtin_ctz(shards);
 	ip->block_bytes = bytes;

@@ -74,7 +74,7 @@ static int verify_object(struct index_shard *sh, arena_id id, uint64_t *pages_su
 
 	CHECK(I5, arena_id_plausible(ix->objects, id));
 	o = index_object(ix, id);
-	hash = index_hash(&o->oid);
+	hash = index_hash(sh->pool, &o->oid);
 	CHECK(I5, o->shard == sh);
 	CHECK(I5, o->tag == (uint32_t)hash);
 	CHECK(I5, index_pool_shard(sh->pool, hash) == sh);

@@ -15,7 +15,7 @@
 uint64_t index_invalidate_range(struct index_pool *ip, const struct index_oid *oid, uint64_t index,
 				uint64_t n)
 {
-	uint64_t hash = index_hash(oid);
+	uint64_t hash = index_hash(ip, oid);
 	struct index_shard *sh = index_pool_shard(ip, hash);
 	uint64_t last = n - 1 > UINT64_MAX - index ? UINT64_MAX : index + n - 1;
 	struct index_batch batch = {.n = 0};

@@ -23,6 +23,7 @@
  */
 #include "../unit/index_double.h"
 
+#include "index/internal.h"
 #include "os/clock.h"
 #include "os/log.h"
 #include "os/thread.h"
@@ -475,6 +476,7 @@ static void begin(unsigned shards)
 	frames_init(&frames, 0);
 	pam_double_init(&pam, 1 << 17);
 	MUST(index_create(&frames, &ix) == 0);
+	ix->seed = seed * 0x9e3779b97f4a7c15u; /* tables and walks replay too */
 	MUST(index_pool_create(ix, shards, &pam_double_ops, &pam, &pool_owner, &pool) == 0);
 }
 

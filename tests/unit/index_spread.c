@@ -161,6 +161,7 @@ static void test_spread(void **state)
 	frames_init(&frames, 0);
 	pam_double_init(&pam, 16);
 	assert_int_equal(index_create(&frames, &ix), 0);
+	ix->seed = 0x9e3779b97f4a7c15u;
 	measure("frontswap, a 16 GiB heap", 1024, heap_of_one);
 	measure("frontswap, a 256 GiB heap", 16384, heap_of_one);
 	measure("frontswap, 64 heaps", 16384, heaps_of_many);
