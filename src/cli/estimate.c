@@ -19,8 +19,8 @@
 
 #define COMMAND	    "estimate"
 #define PAGE	    TMEM_PAGE_SIZE
-/* The rows together take about half a millisecond a page, so each row sees at most this much. */
-#define TRIAL_BYTES (64ull << 20)
+/* The rows together take about a tenth of a millisecond a page: each row sees at most this much. */
+#define TRIAL_BYTES (256ull << 20)
 
 static const unsigned clusters[] = {1, 4, 16};
 #define N_CLUSTERS 3
@@ -287,7 +287,7 @@ int cmd_estimate(int argc, char **argv)
 		{"max", 'm', CLI_SIZE, &e.max_bytes, "SIZE",
 		 "read at most so much, evenly (default: 1G)", 0, 0},
 		{"full", 0, CLI_FLAG, &e.full, NULL,
-		 "measure all that was read (default: 64M of it)", 0, 0},
+		 "measure all that was read (default: 256M of it)", 0, 0},
 		{"save", 0, CLI_TEXT, &e.save, "FILE",
 		 "write the pages that were read to FILE, for tmem bench", 0, 0},
 		{"json", 'J', CLI_FLAG, &e.json, NULL, "print JSON", 0, 0},

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tmem bench engine: sets up, has the parts measure, prints. See bench_engine_pages.c. */
+#include "cli/bench_engine.h"
+
+#include "cli/bench_pages.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define COMMAND "bench engine"
+#define PAGE	ENGINE_PAGE
+
+/* ---- setting up -------------------------------------------------------------------------- */
+
+/* Same-filled pages would flatter the engine, which never compresses them: they are measured apart.
+ */
+static void drop_same_filled(struct engine *e)
+{
+	struct pages *p = &e->pages;
+	uint64_t i, n = 0, word;
+
+	for (i = 0; i < p->count; i++) {
+		if (codec_same_filled(p->data + i * PAGE, PAGE, &word)) {
+			e->r.same_filled++;
+			continue;
+		}
+		if (n != i)
+			memmove(p->data + n * PAGE, p->data + i * PAGE, PAGE);
+		p->number[n] = n;
+		n++;
+	}
+	p->count = n;
+}
+
+static uint64_t frames_of(uint64_t bytes)
+{
+	return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+static int set_up(struct engine *e)
+{
+	uint64_t offsets = frames_of((e->pages.count + 1) * sizeof(uint64_t));
+	unsigned m;
+	int code = team_start(&e->team, e->threads);
+
+	if (code)
+		return code;
+	e->packed = os_reserve(e->pages.count * PAGE);
+	e->packed_at = os_reserve(offsets);
+	if (!e->packed || !e->packed_at)
+		return -ENOMEM;
+	for (m = 0; m < e->threads; m++) {
+		struct engine_thread *t = &e->thread[m];
+
+		t->scratch = os_zalloc_aligned(2 * PAGE);
+		t->to = os_reserve(ENGINE_CHUNK * PAGE);
+		if (!t->scratch || !t->to || !codec_set_cctx(&t->set, &e->spec) ||
+		    !codec_set_dctx(&t->set, e->spec.codec))
+			return -ENOMEM;
+		memset(t->to, 1, ENGINE_CHUNK * PAGE);
+		memset(t->scratch, 1, 2 * PAGE);
+	}
+	return 0;
+}
+
+static void tear_down(struct engine *e)
+{
+	unsigned m;
+
+	if (e->team.members)
+		team_stop(&e->team);
+	for (m = 0; m < e->threads; m++) {
+		os_free(e->thread[m].scratch);
+		if (e->thread[m].to)
+			os_unreserve(e->thread[m].to, ENGINE_CHUNK * PAGE);
+		codec_set_clear(&e->thread[m].set);
+	}
+	if (e->packed)
+		os_unreserve(e->packed, e->pages.count * PAGE);
+	if (e->packed_at)
+		os_unreserve(e->packed_at, frames_of((e->pages.count + 1) * sizeof(uint64_t)));
+	pages_free(&e->pages);
+}
+
+/* ---- printing ------------------------------------------------------------------------------ */
+
+static double over(double a, double b)
+{
+	return b > 0 ? a / b : 0;
+}
+
+static double density(const struct engine *e)
+{
+	return over((double)e->r.growth_bytes, (double)e->r.compressed_bytes);
+}
+
+static double meta_a_page(const struct engine *e)
+{
+	return over((double)e->r.meta_bytes, (double)e->pages.count);
+}
+
+static void print_table(const struct engine *e, bool exact)
+{
+	const struct engine_result *r = &e->r;
+	char a[CLI_TEXT_MAX], b[CLI_TEXT_MAX], c[CLI_TEXT_MAX], d[CLI_TEXT_MAX];
+
+	printf("pages     %" PRIu64 " (%s)\n", e->pages.count, e->pages.name);
+	printf("          %" PRIu64 " same-filled ones left out, %" PRIu64
+	       " too poor to compress\n",
+	       r->same_filled, r->poor);
+	printf("codec     %s, one thread; medians of %u rounds\n\n", e->spec_text, r->put.rounds);
+	printf("%-22s %10s %10s %8s\n", "ns a page", "bare", "engine", "ratio");
+	printf("%-22s %10.0f %10.0f %8.3f\n", "put", r->put.raw_ns, r->put.engine_ns, r->put.ratio);
+	printf("%-22s %10.0f %10.0f %8.3f\n", "get", r->get.raw_ns, r->get.engine_ns, r->get.ratio);
+	printf("%-22s %10.0f %10.0f\n", "put, same-filled", r->same_check_ns, r->same_put_ns);
+	printf("%-22s %10.0f %10.0f\n", "get, same-filled", r->same_fill_ns, r->same_get_ns);
+	if (r->lz4_default_ns > 0)
+		printf("(bare put by LZ4_compress_default: %.0f ns)\n", r->lz4_default_ns);
+	printf("\noriginal  %s\ncompressed %s\nstore     %s, of it %.1f bytes a page of metadata\n"
+	       "resident  %s more: %.4f of the compressed bytes\n",
+	       cli_bytes(a, e->pages.count * PAGE, exact), cli_bytes(b, r->compressed_bytes, exact),
+	       cli_bytes(c, r->store_bytes, exact), meta_a_page(e),
+	       cli_bytes(d, r->growth_bytes, exact), density(e));
+	if (e->threads > 1)
+		printf("threads   %u over 1: put %.2f, get %.2f (the bare codec: %.2f)\n",
+		       e->threads, r->put_scaling, r->get_scaling, r->raw_scaling);
+	if (e->scale)
+		printf("scale     4194304 pages over 4096, no codec: %.2f at random (%.0f over "
+		       "%.0f ns), "
+		       "%.2f in order\n",
+		       r->scale_4m, r->scale_large_ns, r->scale_small_ns, r->scale_4m_sequential);
+	printf("checked   every page read back and compared\n");
+}
+
+static int print_json(const struct engine *e)
+{
+	const struct engine_result *r = &e->r;
+	json_t *o = cli_json(COMMAND);
+
+	cli_json_text(o, "codec", e->spec_text);
+	cli_json_text(o, "source", e->pages.name);
+	cli_json_u64(o, "threads", e->threads);
+	cli_json_u64(o, "rounds", r->put.rounds);
+	cli_json_u64(o, "pages", e->pages.count);
+	cli_json_u64(o, "same_filled_left_out", r->same_filled);
+	cli_json_u64(o, "raw_pages", r->poor);
+	cli_json_real(o, "raw_compress_ns", r->put.raw_ns);
+	cli_json_real(o, "raw_decompress_ns", r->get.raw_ns);
+	if (r->lz4_default_ns > 0)
+		cli_json_real(o, "lz4_compress_default_ns", r->lz4_default_ns);
+	cli_json_real(o, "put_ns", r->put.engine_ns);
+	cli_json_real(o, "get_ns", r->get.engine_ns);
+	cli_json_real(o, "put_over_raw", r->put.ratio);
+	cli_json_real(o, "get_over_raw", r->get.ratio);
+	cli_json_real(o, "same_filled_put_ns", r->same_put_ns);
+	cli_json_real(o, "same_filled_get_ns", r->same_get_ns);
+	cli_json_real(o, "same_filled_check_ns", r->same_check_ns);
+	cli_json_real(o, "same_filled_fill_ns", r->same_fill_ns);
+	cli_json_u64(o, "original_bytes", e->pages.count * PAGE);
+	cli_json_u64(o, "compressed_bytes", r->compressed_bytes);
+	cli_json_u64(o, "store_bytes", r->store_bytes);
+	cli_json_u64(o, "resident_growth_bytes", r->growth_bytes);
+	cli_json_real(o, "density", density(e));
+	cli_json_real(o, "metadata_bytes_per_page", meta_a_page(e));
+	if (e->threads > 1) {
+		cli_json_real(o, "scaling", r->scaling);
+		cli_json_real(o, "put_scaling", r->put_scaling);
+		cli_json_real(o, "get_scaling", r->get_scaling);
+		cli_json_real(o, "raw_scaling", r->raw_scaling);
+	} else {
+		json_object_set_new(o, "scaling", json_null());
+	}
+	if (e->scale) {
+		cli_json_real(o, "scale_4m", r->scale_4m);
+		cli_json_real(o, "scale_4m_sequential", r->scale_4m_sequential);
+		cli_json_real(o, "scale_4096_ns", r->scale_small_ns);
+		cli_json_real(o, "scale_4m_ns", r->scale_large_ns);
+	}
+	return cli_json_print(o);
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+static int measure(struct engine *e)
+{
+	static const struct {
+		const char *name;
+		int (*run)(struct engine *e);
+	} parts[] = {
+		{"put and get", engine_measure_pages},
+		{"threads", engine_measure_threads},
+		{"same-filled", engine_measure_same_filled},
+		{"4 million pages", engine_measure_scale},
+	};
+	size_t n = sizeof(parts) / sizeof(parts[0]) - !e->scale, k;
+	struct progress bar;
+	int code = set_up(e);
+
+	if (code)
+		return cli_fail(COMMAND, "cannot start: %s", strerror(-code));
+	progress_start(&bar, parts[0].name, n);
+	for (k = 0; k < n && !code; k++) {
+		progress_label(&bar, parts[k].name);
+		code = parts[k].run(e);
+		progress_add(&bar, 1);
+	}
+	progress_end(&bar);
+	if (code == -EBADMSG)
+		return cli_fail(COMMAND,
+				"%s: a page came back with other bytes than it was put with",
+				parts[k - 1].name);
+	return code ? cli_fail(COMMAND, "%s: %s", parts[k - 1].name, tmem_strerror(code)) : CLI_OK;
+}
+
+static int load(struct engine *e, const char *path, uint64_t max_bytes)
+{
+	struct pages_want want = {.max_bytes = max_bytes};
+	char *paths[1], err[512];
+	int code;
+
+	if (path) {
+		paths[0] = (char *)path;
+		code = pages_from_files(paths, 1, &want, &e->pages, err, sizeof(err));
+	} else {
+		code = bench_pages_make(&e->pages);
+		snprintf(err, sizeof(err), "cannot make pages: %s", strerror(-code));
+	}
+	if (code)
+		return cli_fail(COMMAND, "%s", err);
+	drop_same_filled(e);
+	if (e->pages.count < 64)
+		return cli_fail(COMMAND,
+				"'%s' has only %" PRIu64 " pages that are not same-filled; "
+				"64 is the least",
+				e->pages.name, e->pages.count);
+	return CLI_OK;
+}
+
+int cmd_bench_engine(int argc, char **argv)
+{
+	static struct engine e; /* large */
+	const char *path = NULL, *codec = "lz4";
+	uint64_t max_bytes = 0;
+	bool json = false, bytes = false, no_scale = false;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	const struct cli_option options[] = {
+		{"pages", 'p', CLI_TEXT, &path, "FILE",
+		 "pages to use (tmem estimate --save); default: made up", 0, 0},
+		{"codec", 'c', CLI_TEXT, &codec, "NAME[:LEVEL]", "default: lz4", 0, 0},
+		{"threads", 't', CLI_COUNT, &e.threads, "N", "for scaling; default: 2", 1,
+		 TEAM_MAX},
+		{"rounds", 'r', CLI_COUNT, &e.rounds, "N", "at least so many; default: 41", 1,
+		 100000},
+		{"max", 'm', CLI_SIZE, &max_bytes, "SIZE",
+		 "use at most so much of FILE (default: 1G)", 0, 0},
+		{"no-scale", 0, CLI_FLAG, &no_scale, NULL, "leave the 4 million pages out", 0, 0},
+		{"json", 'J', CLI_FLAG, &json, NULL, "print JSON", 0, 0},
+		{"bytes", 'b', CLI_FLAG, &bytes, NULL, "exact bytes in the table", 0, 0},
+		{0},
+	};
+	const struct cli_syntax syntax = {COMMAND, "",
+					  "Puts pages into a store and gets them back, in turn "
+					  "with the bare codec's calls on the\n"
+					  "same pages, and compares every page that comes back.",
+					  options, false};
+	char err[256];
+	int operands, code;
+
+	e.threads = cpus > 1 ? 2 : 1;
+	e.rounds = 41;
+	code = cli_parse(&syntax, argc, argv, &operands);
+	if (code >= 0)
+		return code;
+	if (operands)
+		return cli_usage(COMMAND, "'%s': no operands, see --pages", argv[1]);
+	if (codec_parse(codec, &e.spec, err, sizeof(err)))
+		return cli_usage(COMMAND, "--codec: %s", err);
+	e.spec_text = codec;
+	e.scale = !no_scale;
+	code = load(&e, path, max_bytes);
+	if (code == CLI_OK)
+		code = measure(&e);
+	if (code == CLI_OK && json) {
+		code = print_json(&e);
+	} else if (code == CLI_OK) {
+		print_table(&e, bytes);
+		code = cli_flush(COMMAND);
+	}
+	tear_down(&e);
+	return code;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the parts of `tmem bench engine` share: the pages, the store, what was measured. */
+#ifndef TMEM_CLI_BENCH_ENGINE_H
+#define TMEM_CLI_BENCH_ENGINE_H
+
+#include "cli/cli.h"
+#include "cli/pages.h"
+#include "cli/team.h"
+#include "codec/codec.h"
+
+#include <tmem/tmem.h>
+
+#define ENGINE_CHUNK	 2048 /* pages of a round at most */
+#define ENGINE_PAGE	 TMEM_PAGE_SIZE
+/* What the engine refuses to call compressed (tmem_host_options.max_zsize). */
+#define ENGINE_MAX_ZSIZE 3584
+
+/* A median and how many rounds it is of; ratios are medians of the rounds' own ratios. */
+struct engine_pair {
+	double raw_ns, engine_ns, ratio;
+	unsigned rounds;
+};
+
+struct engine_result {
+	struct engine_pair put, get;
+	double lz4_default_ns; /* LZ4_compress_default beside the state that is kept; 0: not lz4 */
+	double same_put_ns, same_get_ns, same_check_ns, same_fill_ns;
+	double scaling, put_scaling, get_scaling, raw_scaling;
+	double scale_4m, scale_4m_sequential;
+	double scale_small_ns, scale_large_ns;
+	uint64_t same_filled, poor;
+	uint64_t compressed_bytes, store_bytes, meta_bytes, growth_bytes;
+};
+
+struct engine_thread {
+	struct codec_set set;
+	uint8_t *scratch; /* one page and then some */
+	uint8_t *to;	  /* ENGINE_CHUNK pages */
+	int code;	  /* the first error */
+};
+
+struct engine {
+	/* given */
+	struct codec_spec spec;
+	const char *spec_text;
+	struct pages pages; /* those that are not same-filled, numbered from 0 */
+	unsigned threads, rounds;
+	bool scale;
+	/* working */
+	struct team team;
+	struct engine_thread thread[TEAM_MAX];
+	uint8_t *packed;     /* every page compressed by the bare codec */
+	uint64_t *packed_at; /* count + 1 offsets */
+	tmem_host *host;
+	tmem_client *client;
+	tmem_pool pool;
+	/* the round under way */
+	uint64_t lo;	/* first page */
+	uint64_t count; /* of each member */
+	struct engine_result r;
+};
+
+/* What each part measures is said at its definition. 0 or a negative errno. */
+int engine_measure_pages(struct engine *e);
+int engine_measure_threads(struct engine *e);
+int engine_measure_same_filled(struct engine *e);
+int engine_measure_scale(struct engine *e);
+
+/* A new store in e->host, client and pool. */
+int engine_open(struct engine *e, const char *codec);
+void engine_close(struct engine *e);
+
+/*
+ * Where page i goes: oids differ in 256 ways, as frontends spread them over
+ * the locks, and neighbours share a leaf.
+ */
+static inline void engine_handle(uint64_t i, tmem_oid *oid, uint64_t *index)
+{
+	*oid = (tmem_oid){{1, i >> 6 & 255, 0}};
+	*index = (i >> 14 << 6) | (i & 63);
+}
+
+#endif
