@@ -1,0 +1,125 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# tmem run: exit codes, and every way of being called wrongly: one clear line, nothing started.
+. "$(dirname "$0")/lib.sh"
+need_run
+
+# code NAME EXPECTED COMMAND...: the exit code.
+code() {
+	local name=$1 want=$2 got
+	shift 2
+	timeout 20 "$@" >"$T/out" 2>"$T/err" </dev/null
+	got=$?
+	check "$name" "exit code $got, not $want: $(head -n 1 "$T/err")" test "$got" = "$want"
+}
+# refused NAME CODES COMMAND...: one of the codes, one or two lines on stderr that start with
+# "tmem", and the program (which would make a file) was not started.
+refused() {
+	local name=$1 want=$2 got lines
+	shift 2
+	rm -f "$T/started"
+	timeout 20 "$@" >"$T/out" 2>"$T/err" </dev/null
+	got=$?
+	lines=$(wc -l <"$T/err")
+	if [[ " $want " != *" $got "* ]]; then
+		not_ok "$name" "exit code $got, not one of: $want; $(head -n 1 "$T/err")"
+	elif [ "$lines" -lt 1 ] || [ "$lines" -gt 2 ] || ! head -n 1 "$T/err" | grep -q '^tmem'; then
+		not_ok "$name" "not one clear line: $(tr '\n' '|' <"$T/err" | cut -c-160)"
+	elif [ -e "$T/started" ]; then
+		not_ok "$name" "the program was started"
+	else
+		note "$name: $(head -n 1 "$T/err")"
+		ok "$name"
+	fi
+}
+
+touch_it=(/bin/touch "$T/started")
+code exit_0 0 "$TMEM" run -- /bin/true
+code exit_1 1 "$TMEM" run -- /bin/false
+code exit_7 7 "$TMEM" run -- /bin/sh -c 'exit 7'
+code exit_255 255 "$TMEM" run -- /bin/sh -c 'exit 255'
+code exit_signal 143 "$TMEM" run -- /bin/sh -c 'kill -TERM $$'
+code exit_abort 134 "$TMEM" run -- /bin/sh -c 'ulimit -c 0; kill -ABRT $$'
+code exit_kill 137 "$TMEM" run -- /bin/sh -c 'kill -KILL $$'
+code by_path 0 "$TMEM" run -- true
+code with_limit 0 "$TMEM" run --limit 64M -- /bin/true
+
+"$TMEM" run -- /bin/sh -c 'cat; echo err >&2; echo "$1 $#"' sh 'two words' b <<<"input" >"$T/out" 2>"$T/err"
+check streams "standard streams or arguments are not the program's" \
+	test "$(cat "$T/out") / $(cat "$T/err")" = "input
+two words 2 / err"
+# The parent's signal reaches the program, and its exit is ours.
+"$TMEM" run -- /bin/sh -c 'trap "exit 9" TERM; echo up; while :; do sleep 0.05; done' >"$T/out" 2>/dev/null &
+PIDS=($!)
+for _ in {1..100}; do
+	grep -q up "$T/out" && break
+	sleep 0.05
+done
+kill -TERM "${PIDS[0]}"
+(
+	sleep 10
+	kill -KILL "${PIDS[0]}"
+) 2>/dev/null &
+watchdog=$!
+wait "${PIDS[0]}"
+got=$?
+kill "$watchdog" 2>/dev/null
+PIDS=()
+check signal_forwarded "exit code $got, not 9" test "$got" = 9
+
+code not_found 127 "$TMEM" run -- /nonexistent/program
+check not_found_line "no line that names it" grep -q nonexistent "$T/err"
+: >"$T/plain"
+code not_executable 126 "$TMEM" run -- "$T/plain"
+refused no_program "2" "$TMEM" run
+refused unknown_option "2" "$TMEM" run --limitt 1G -- "${touch_it[@]}"
+refused limit_missing "2" "$TMEM" run --limit
+refused limit_word "2" "$TMEM" run --limit lots -- "${touch_it[@]}"
+refused limit_negative "2" "$TMEM" run --limit -5M -- "${touch_it[@]}"
+refused limit_zero "2" "$TMEM" run --limit 0 -- "${touch_it[@]}"
+refused limit_small "2 126" "$TMEM" run --limit 64K -- "${touch_it[@]}"
+refused limit_huge "2" "$TMEM" run --limit 99999999999999999999G -- "${touch_it[@]}"
+refused codec_unknown "2" "$TMEM" run --codec lz5 -- "${touch_it[@]}"
+refused codec_level "2" "$TMEM" run --codec zstd:99 -- "${touch_it[@]}"
+refused report_unwritable "1 2 126" "$TMEM" run --report /nonexistent/x.json -- "${touch_it[@]}"
+refused overflow_unwritable "1 2 126" "$TMEM" run --overflow /nonexistent/x -- "${touch_it[@]}"
+
+# What cannot carry the agent is refused rather than run unmanaged.
+cat >"$T/touch.c" <<'C'
+#include <fcntl.h>
+int main(int argc, char **argv) { return argc < 2 || open(argv[1], O_CREAT | O_WRONLY, 0600) < 0; }
+C
+if gcc -static -o "$T/static" "$T/touch.c" 2>/dev/null; then
+	refused static_program "126" "$TMEM" run -- "$T/static" "$T/started"
+else
+	skip static_program "no static libc here"
+fi
+if [ "$(id -u)" = 0 ] && gcc -o "$T/setuid" "$T/touch.c" 2>/dev/null &&
+	chown 65534 "$T/setuid" && chmod 4755 "$T/setuid"; then
+	chmod 755 "$T"
+	refused setuid_program "126" "$TMEM" run -- "$T/setuid" "$T/started"
+else
+	skip setuid_program "needs root"
+fi
+
+# The report: all fields, as numbers.
+"$TMEM" run --limit 64M --report "$T/report.json" -- /bin/sh -c 'exit 3' 2>/dev/null
+if python3 - "$T/report.json" <<'PY' 2>"$T/err"; then
+import json, sys
+r = json.load(open(sys.argv[1]))
+want = """wall_s limit_bytes peak_total_bytes peak_resident_bytes store_bytes stored_pages
+compressed_bytes same_filled_pages ratio evicted_pages faults fault_us_p50 fault_us_p99
+over_limit_s""".split()
+missing = [k for k in want if not isinstance(r.get(k), (int, float))]
+assert not missing, "missing or no number: %s" % missing
+assert r["limit_bytes"] == 64 << 20, r["limit_bytes"]
+PY
+	ok report_fields
+else
+	not_ok report_fields "$(tail -n 1 "$T/err")"
+fi
+# Nothing of ours stays behind in the program's environment or among its descriptors.
+"$TMEM" run -- /bin/sh -c 'ls /proc/self/fd' >"$T/fds" 2>/dev/null
+note "descriptors in the program: $(tr '\n' ' ' <"$T/fds")"
+check fds_low "the program's low descriptors are not its own" test "$(sed -n '1,3p' "$T/fds" | tr '\n' ' ')" = "0 1 2 "
+finish

@@ -1,0 +1,22 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# A program whose every page names itself, in half of its memory: touched, discarded, moved,
+# forked, by several threads, through system calls. A page that is stale, zero or another's is told.
+. "$(dirname "$0")/lib.sh"
+need_run
+mib=$([ -n "$LONG" ] && echo 256 || echo 64)
+seconds=$([ -n "$LONG" ] && echo 120 || echo 5)
+seed=${TMEM_SEED:-$(date +%s)}
+note "seed $seed"
+PAGES=$BUILD/tests/e2e/e2e-pages
+[ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages
+
+for mode in touch discard remap fork threads syscall; do
+	limited "$mode" $((mib * 1048576 / 2)) "$PAGES" "$mode" "$mib" "$seconds" "$seed"
+	tail -n 2 "$T/$mode.tmem.err" | sed 's/^/# /'
+	check "$mode" "exit code $CODE: $(tail -n 1 "$T/$mode.tmem.err")" \
+		test "$CODE.$(cat "$T/$mode.tmem.out")" = "0.all pages right"
+	# After a fork the parent's and the child's pages are both there; the figures are only printed.
+	[ "$mode" = fork ] || check_limit "$mode"
+done
+finish
