@@ -159,7 +159,7 @@ static bool zs_compact_batch(struct zs_pool *p, struct zs_class *c, struct zs_go
 	slot = id == c->source ? c->source_slot : 0;
 	c->source = id;
 	for (; slot < z->touched && tried < ZS_MOVE_BATCH; slot++) {
-		zpool_handle from = zs_handle(id, slot * c->units);
+		zpool_handle from = zs_handle(p, id, slot * c->units);
 
 		if (!zs_is_movable(p, from))
 			continue;
@@ -191,7 +191,7 @@ static void zs_free_list_rebuild(struct zs_pool *p, struct zs_class *c, uint32_t
 	uint16_t *link = &p->pages[id].free_head;
 
 	for (uint32_t s = 0; s < p->pages[id].touched; s++) {
-		zpool_handle h = zs_handle(id, s * c->units);
+		zpool_handle h = zs_handle(p, id, s * c->units);
 
 		if (atomic_load_explicit(zs_state(p, h), memory_order_relaxed))
 			continue;
@@ -214,7 +214,7 @@ static bool zs_pack(struct zs_pool *p, struct zs_class *c, uint32_t id)
 
 	zs_free_list_rebuild(p, c, id);
 	for (; top > 0; top--) {
-		zpool_handle from = zs_handle(id, (top - 1) * c->units);
+		zpool_handle from = zs_handle(p, id, (top - 1) * c->units);
 
 		if (!atomic_load_explicit(zs_state(p, from), memory_order_relaxed))
 			continue;

@@ -16,10 +16,10 @@
 /* Geometry. A unit is 16 bytes; a handle counts units from the base of the reservation. */
 #define ZS_UNIT_SHIFT	    4
 #define ZS_UNIT		    (1u << ZS_UNIT_SHIFT)
-#define ZS_ID_SHIFT	    16 /* a zspage id counts 64 KiB from the base */
-#define ZS_SMALL_FRAMES	    16 /* of a span of the small region: one id */
-#define ZS_LARGE_FRAMES	    64 /* of a span of the large region: four ids */
-#define ZS_LARGE_IDS	    (ZS_LARGE_FRAMES / ZS_SMALL_FRAMES)
+#define ZS_SMALL_FRAMES	    16 /* of a span of the small region */
+#define ZS_LARGE_FRAMES	    64 /* of a span of the large region */
+#define ZS_SMALL_SHIFT	    12 /* units of a small span, as a shift: 64 KiB */
+#define ZS_LARGE_SHIFT	    14 /* of a large one: 256 KiB */
 #define ZS_SMALL_SPAN_MAX   1024 /* slots up to this size live in the small region */
 #define ZS_SLOT_MIN	    32
 #define ZS_LINEAR_MAX	    4128 /* slot sizes step by one unit up to here */
@@ -82,7 +82,7 @@ struct zs_class {
 /* Ids of one region: the lowest free one first. Two levels of bits, 1 = free. */
 struct zs_region {
 	struct os_mutex lock;
-	uint32_t first, step; /* id = first + k * step */
+	uint32_t first;	      /* id = first + k */
 	uint32_t max, next;   /* k below next was used before */
 	uint32_t nr_free;     /* of those */
 	uint32_t hint;	      /* no word of `coarse` below has a bit */
@@ -94,7 +94,9 @@ struct zs_pool {
 	struct zpool zp; /* first */
 	char *base;	 /* objects: small region, then large region */
 	struct zs_page *pages;
-	uint32_t large_first; /* lowest id of the large region */
+	uint64_t large_units; /* where the large region begins, in units from base */
+	uint32_t large_first; /* its lowest id */
+	uint32_t large_bias;  /* id = bias + units >> ZS_LARGE_SHIFT there */
 	struct frames *frames;
 	const struct zpool_owner *owner;
 	void *ctx;
@@ -126,14 +128,17 @@ static inline _Atomic uint16_t *zs_state(const struct zs_pool *p, zpool_handle h
 
 static inline uint32_t zs_id(const struct zs_pool *p, zpool_handle h)
 {
-	uint32_t id = (uint32_t)(h >> (ZS_ID_SHIFT - ZS_UNIT_SHIFT));
-
-	return id < p->large_first ? id : id & ~(uint32_t)(ZS_LARGE_IDS - 1);
+	return h < p->large_units ? (uint32_t)(h >> ZS_SMALL_SHIFT) :
+				    (uint32_t)(h >> ZS_LARGE_SHIFT) + p->large_bias;
 }
 
-static inline zpool_handle zs_handle(uint32_t id, uint32_t unit)
+static inline zpool_handle zs_handle(const struct zs_pool *p, uint32_t id, uint32_t unit)
 {
-	return ((zpool_handle)id << (ZS_ID_SHIFT - ZS_UNIT_SHIFT)) + unit;
+	zpool_handle start = id < p->large_first ?
+				     (zpool_handle)id << ZS_SMALL_SHIFT :
+				     (zpool_handle)(id - p->large_bias) << ZS_LARGE_SHIFT;
+
+	return start + unit;
 }
 
 /* Frames that `slots` slots from the start of a zspage reach into. */

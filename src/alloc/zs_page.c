@@ -201,7 +201,7 @@ static uint32_t zs_page_with_room(struct zs_pool *p, struct zs_class *c)
 zpool_handle zs_slot_reuse(struct zs_pool *p, struct zs_class *c, uint32_t id, unsigned state)
 {
 	struct zs_page *z = &p->pages[id];
-	zpool_handle h = zs_handle(id, z->free_head - 1u);
+	zpool_handle h = zs_handle(p, id, z->free_head - 1u);
 
 	tmem_assert(I2, z->free_head && z->inuse < z->touched);
 	tmem_assert(I5, atomic_load_explicit(zs_state(p, h), memory_order_relaxed) == 0);
@@ -225,7 +225,7 @@ zpool_handle zs_slot_alloc(struct zs_pool *p, struct zs_class *c)
 	if (!id)
 		return 0;
 	z = &p->pages[id];
-	h = zs_handle(id, z->touched * c->units);
+	h = zs_handle(p, id, z->touched * c->units);
 	z->touched++;
 	z->inuse++;
 	c->touched_slots++;
@@ -262,10 +262,10 @@ bool zs_slot_free(struct zs_pool *p, struct zs_class *c, zpool_handle h, uint32_
 	*id = zs_id(p, h);
 	z = &p->pages[*id];
 	tmem_assert(I2, z->cls == c->number + 1u && z->inuse > 0);
-	tmem_assert(I3, (h - zs_handle(*id, 0)) % c->units == 0);
+	tmem_assert(I3, (h - zs_handle(p, *id, 0)) % c->units == 0);
 	((uint16_t *)zs_address(p, h))[1] = z->free_head;
 	atomic_store_explicit(zs_state(p, h), 0, memory_order_relaxed);
-	z->free_head = (uint16_t)(h - zs_handle(*id, 0) + 1);
+	z->free_head = (uint16_t)(h - zs_handle(p, *id, 0) + 1);
 	z->inuse--;
 	c->objects--;
 	if (z->inuse == 0)

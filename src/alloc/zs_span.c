@@ -3,13 +3,13 @@
  * Spans of zsmalloc: zspage ids, their descriptors, their frames.
  *
  *   base                        base + half
- *   | unused | id 1 | id 2 | ...  | id L | id L+4 | ...
+ *   | unused | id 1 | id 2 | ...  | id L | id L+1 | ...
  *     64 KiB   64 KiB               256 KiB
  *   small region                  large region, L = half / 64 KiB
  *
  *   meta: | descriptors by id | fine, coarse bits small | fine, coarse large |
  *
- * An id is also an address (base + id * 64 KiB), so a handle needs no table.
+ * An id is also an address, by a shift, so a handle needs no table.
  * The lowest free id is handed out first: what lives stays at low addresses,
  * where page tables and descriptors are dense. Finding it takes two levels of
  * bits and a hint, about four instructions a level.
@@ -37,18 +37,17 @@ static size_t zs_frame_round(size_t bytes)
 
 static char *zs_span_address(const struct zs_pool *p, uint32_t id)
 {
-	return p->base + ((size_t)id << ZS_ID_SHIFT);
+	return zs_address(p, zs_handle(p, id, 0));
 }
 
 /*
- * I3: bytes of meta that the ids below `next` reach. The small region's ids
- * begin at 1, so its descriptors begin one past a frame's edge.
+ * I3: bytes of meta that the ids below `next` reach. The first descriptor of
+ * the small region is at 1, that of the large region at a frame's edge.
  */
 static uint64_t zs_region_meta(const struct zs_region *r, uint32_t next)
 {
 	uint64_t words = ((uint64_t)next + 63) / 64, coarse = (words + 63) / 64;
-	uint64_t ids = (uint64_t)next * r->step + r->first % ZS_LARGE_IDS;
-	uint64_t bytes = zs_frame_round(ids * sizeof(struct zs_page));
+	uint64_t bytes = zs_frame_round(((uint64_t)next + r->first % 2) * sizeof(struct zs_page));
 
 	return bytes + zs_frame_round(words * 8) + zs_frame_round(coarse * 8);
 }
@@ -67,15 +66,18 @@ int zs_spans_create(struct zs_pool *p)
 	char *at;
 
 	for (half = ZS_REGION_MAX; half >= ZS_REGION_MIN; half /= 2) {
-		uint32_t ids = (uint32_t)(half >> ZS_ID_SHIFT);
+		uint64_t units = half >> ZS_UNIT_SHIFT;
+		uint32_t small = (uint32_t)(units >> ZS_SMALL_SHIFT);
+		uint32_t large = (uint32_t)(units >> ZS_LARGE_SHIFT);
 
-		p->region[0] = (struct zs_region){.first = 1, .step = 1, .max = ids - 1};
-		p->region[1] = (struct zs_region){.first = ids, .step = ZS_LARGE_IDS,
-						  .max = ids / ZS_LARGE_IDS};
-		pages_bytes = 2 * (size_t)ids * sizeof(struct zs_page);
+		p->region[0] = (struct zs_region){.first = 1, .max = small - 1};
+		p->region[1] = (struct zs_region){.first = small, .max = large};
+		pages_bytes = zs_frame_round(((size_t)small + large) * sizeof(struct zs_page));
 		for (int i = 0; i < 2; i++)
 			fine[i] = zs_bits_bytes(p->region[i].max, &coarse[i]);
-		p->large_first = ids;
+		p->large_units = units;
+		p->large_first = small;
+		p->large_bias = small - large;
 		p->object_bytes = 2 * half;
 		p->meta_bytes = pages_bytes + fine[0] + coarse[0] + fine[1] + coarse[1];
 		p->base = os_reserve(p->object_bytes);
@@ -152,13 +154,13 @@ uint32_t zs_span_alloc(struct zs_pool *p, bool large)
 	os_mutex_lock(&r->lock);
 	k = r->nr_free ? zs_region_take(r) : zs_region_grow(p, r);
 	os_mutex_unlock(&r->lock);
-	return k == UINT32_MAX ? 0 : r->first + k * r->step;
+	return k == UINT32_MAX ? 0 : r->first + k;
 }
 
 void zs_span_release(struct zs_pool *p, uint32_t id, uint32_t frames)
 {
 	struct zs_region *r = &p->region[id >= p->large_first];
-	uint32_t k = (id - r->first) / r->step, w = k / 64;
+	uint32_t k = id - r->first, w = k / 64;
 
 	zs_span_return(p, id, 0, frames);
 	os_mutex_lock(&r->lock);

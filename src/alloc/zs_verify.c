@@ -30,7 +30,7 @@ static int zs_verify_slots(struct zs_pool *p, struct zs_class *c, uint32_t id)
 	uint32_t inuse = 0, freed = 0;
 
 	for (uint32_t s = 0; s < z->touched; s++) {
-		zpool_handle h = zs_handle(id, s * c->units);
+		zpool_handle h = zs_handle(p, id, s * c->units);
 		unsigned state = atomic_load_explicit(zs_state(p, h), memory_order_relaxed);
 
 		if (state && !(state & ZS_ALLOCATED))
@@ -41,7 +41,7 @@ static int zs_verify_slots(struct zs_pool *p, struct zs_class *c, uint32_t id)
 		return zs_broken(c, id, "I2: inuse is not the number of allocated slots");
 	for (uint32_t head = z->free_head; head; freed++) {
 		uint32_t unit = head - 1;
-		zpool_handle h = zs_handle(id, unit);
+		zpool_handle h = zs_handle(p, id, unit);
 
 		if (unit % c->units || unit / c->units >= z->touched || freed >= z->touched)
 			return zs_broken(c, id, "I2: the free list leaves the zspage or is a ring");
@@ -120,7 +120,7 @@ static int zs_verify_region(struct zs_pool *p, struct zs_region *r)
 		for (; bits; bits &= bits - 1) {
 			uint32_t k = w * 64 + (uint32_t)__builtin_ctzll(bits);
 
-			if (k >= r->next || p->pages[r->first + k * r->step].cls)
+			if (k >= r->next || p->pages[r->first + k].cls)
 				ret = -EINVAL;
 		}
 	}

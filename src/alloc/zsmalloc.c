@@ -6,7 +6,7 @@
  * frames that are contiguous in virtual addresses. A handle is the object's
  * place in one reservation of address space, counted in units of 16 bytes:
  *
- *   handle 37 bits | zspage id | unit in span |      address = base + handle * 16
+ *   handle 37 bits | zspage | unit in its span |     address = base + handle * 16
  *
  *   slot: | state 16 bits | the owner's bytes ... | up to 14 bytes of rounding
  *

@@ -13,6 +13,13 @@
 
 #include <cmocka.h>
 
+/* Sanitizers keep shadow memory: what is resident says little then. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define RESIDENT_IS_TRUE 0
+#else
+#define RESIDENT_IS_TRUE 1
+#endif
+
 static const size_t item_sizes[] = {8, 24, 64, 200, 536, 600, 1000, 4096, 4104, 8200, 16384};
 #define NR_SIZES (sizeof(item_sizes) / sizeof(item_sizes[0]))
 
@@ -128,7 +135,8 @@ static void test_return(void **state)
 		arena_free(a, id[n]);
 	assert_true(arena_bytes(a) < full / 100);
 	assert_int_equal(frames_used(&f), arena_bytes(a));
-	assert_true(os_resident_bytes() < resident - full * 9 / 10);
+	if (RESIDENT_IS_TRUE)
+		assert_true(os_resident_bytes() < resident - full * 9 / 10);
 	assert_true(all_zero(arena_ptr(a, id[N / 2]), 536));
 	assert_int_equal(arena_verify(a), 0);
 	/* At a slab's edge the last one stays: no call to the OS for each item. */

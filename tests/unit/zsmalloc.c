@@ -13,6 +13,13 @@
 
 #include <cmocka.h>
 
+/* Sanitizers keep shadow memory: what is resident says little then. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define RESIDENT_IS_TRUE 0
+#else
+#define RESIDENT_IS_TRUE 1
+#endif
+
 /*
  * The owner: objects are records in a table, and the first four bytes of each
  * object are its record's number.
@@ -360,7 +367,8 @@ static void half_returns(uint32_t n)
 	print_message("%u objects: density %.4f, after half went %.1f %% of their bytes came back\n",
 		      n, (double)sum / (double)full.frame_bytes, 100.0 * (double)back / (double)freed);
 	assert_true(back >= freed * 9 / 10);
-	assert_true(resident - os_resident_bytes() >= freed * 9 / 10);
+	if (RESIDENT_IS_TRUE)
+		assert_true(resident - os_resident_bytes() >= freed * 9 / 10);
 	assert_int_equal(after.moved_objects, s.moves);
 	assert_true(after.compacted_frames > 0 && after.compacted_frames <= after.freed_frames);
 	for (uint32_t i = 0; i < n; i++)
