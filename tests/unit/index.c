@@ -9,6 +9,9 @@
 
 #include "index_double.h"
 
+#include "os/clock.h"
+#include "os/thread.h"
+
 #include <errno.h>
 
 static struct frames frames;
@@ -300,6 +303,54 @@ static void test_lock_leaf(void **state)
 		assert_false(index_lock_leaf(ix, id, &c));
 }
 
+static arena_id contested;
+static bool contested_found;
+
+static void *lock_contested(void *arg)
+{
+	struct index_cursor c;
+
+	contested_found = index_lock_leaf(ix, contested, &c);
+	if (contested_found)
+		index_unlock(&c);
+	return NULL;
+}
+
+/*
+ * Bottom-up, the leaf goes between the look without the lock and the one with
+ * it: the walk is made to wait for a shard whose holder unlinks the leaf.
+ */
+static void test_lock_leaf_race(void **state)
+{
+	struct index_cursor c;
+	os_thread t;
+	int round;
+
+	for (round = 0; round < 4; round++) {
+		assert_int_equal(put(&oid_b, 1000, 1), 0);
+		assert_int_equal(put(&oid_b, 1, 1), 0);
+		index_lock(ip, &oid_b, 1000, &c);
+		contested = c.leaf;
+		assert_int_equal(os_thread_create(&t, "bottom-up", lock_contested, NULL), 0);
+		os_sleep_ns(20000000);
+		if (round & 1) {
+			pam_double_drop_one(&pam, index_cursor_get(&c, 40));
+			index_cursor_clear(&c, 40);
+		}
+		index_unlock(&c);
+		/* The node may have another life at once; then only the id is stale. */
+		if (round & 2)
+			assert_int_equal(put(&oid_a, round, 1), 0);
+		os_thread_join(t);
+		if (!(round & 1))
+			assert_true(contested_found);
+		else if (!(round & 2))
+			assert_false(contested_found);
+		assert_int_equal(index_verify(ip), 0);
+		index_flush(ip);
+	}
+}
+
 static void test_take_error(void **state)
 {
 	struct pampd p;
@@ -500,6 +551,7 @@ int main(void)
 		T(test_flush),
 		T(test_cursors),
 		T(test_lock_leaf),
+		T(test_lock_leaf_race),
 		T(test_take_error),
 		T(test_walk),
 		T(test_no_memory),
