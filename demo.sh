@@ -142,8 +142,10 @@ limited() {
 engine_only() {
 	local pid i
 	say "2. tmem run cannot be had here: $RUN_REASON"
-	say "   To permit it, one of: chmod 666 /dev/userfaultfd (in a container: --device /dev/userfaultfd);"
-	say "   sysctl vm.unprivileged_userfaultfd=1; CAP_SYS_PTRACE. The kernel must be 6.8 or later."
+	if [ "$RUN_STATUS" = 126 ]; then
+		say "   To permit it, one of: chmod 666 /dev/userfaultfd (in a container: --device /dev/userfaultfd);"
+		say "   sysctl vm.unprivileged_userfaultfd=1; CAP_SYS_PTRACE. The kernel must be 6.8 or later."
+	fi
 	say "   Instead: the pages of the same process through the engine."
 	say
 	mapfile -t WORK < <(workload)
