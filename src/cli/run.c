@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tmem run: a program in less memory than it wants. */
+#include "frontswap/pager/run.h"
+#include "cli/cli.h"
+#include "codec/codec.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ABOUT                                                                                      \
+	"Run PROGRAM with at most SIZE of memory in all: its anonymous memory, and what of it\n"   \
+	"is kept compressed, with all that this takes. Pages that do not fit are compressed\n"     \
+	"and come back when they are touched. Children are covered by the same limit.\n"           \
+	"\n"                                                                                       \
+	"The exit code is PROGRAM's; 128+n when signal n ended it; 126 when it cannot be run,\n"   \
+	"127 when it is not found, 125 when tmem itself failed. It returns when PROGRAM and\n"     \
+	"all processes it left behind have ended."
+
+/* Half of the machine's memory: a limit that means something where none was given. */
+static uint64_t default_limit(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+}
+
+static int failed(const char *what)
+{
+	fprintf(stderr, "tmem run: %s\n", what);
+	return 126;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run_options o = {.codec = CLI_RUN_CODEC, .cluster = CLI_RUN_CLUSTER};
+	const char *store = NULL;
+	const struct cli_option options[] = {
+		{"limit", 'l', CLI_SIZE, &o.limit_bytes, "SIZE",
+		 "all memory; default: half of the machine's", 0, 0},
+		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]",
+		 "lz4, zstd; default: " CLI_RUN_CODEC, 0, 0},
+		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
+		 "neighbours compressed together: 1, 2, 4, 8, 16", 1, TMEM_CLUSTER_MAX},
+		{"overflow", 'o', CLI_TEXT, &o.overflow, "FILE",
+		 "where compressed pages go when they fit nowhere else", 0, 0},
+		{"report", 'r', CLI_TEXT, &o.report, "FILE",
+		 "write numbers as JSON at the end; -: to stderr", 0, 0},
+		{"store", 's', CLI_TEXT, &store, "SOCKET",
+		 "use the store of a tmemd (this version has none)", 0, 0},
+		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},
+	};
+	const struct cli_syntax syntax = {"run", "[--] PROGRAM [ARG...]", ABOUT, options, true};
+	struct codec_spec spec;
+	char err[200];
+	int operands, rc = cli_parse(&syntax, argc, argv, &operands);
+
+	if (rc >= 0)
+		return rc;
+	if (operands < 1)
+		return cli_usage("run", "which program?");
+	if (codec_parse(o.codec, &spec, err, sizeof(err)) < 0)
+		return cli_usage("run", "%s", err);
+	if (o.cluster & (o.cluster - 1))
+		return cli_usage("run", "--cluster takes 1, 2, 4, 8 or 16");
+	if (store)
+		return failed("--store: this version runs with a store of its own only");
+	if (!o.limit_bytes)
+		o.limit_bytes = default_limit();
+	if (o.limit_bytes < RUN_LIMIT_MIN) {
+		snprintf(err, sizeof(err),
+			 "--limit is too low to work with; it takes at least %" PRIu64 "M",
+			 (uint64_t)(RUN_LIMIT_MIN >> 20));
+		return failed(err);
+	}
+	o.argv = argv + 1;
+	o.argv[operands] = NULL;
+	return run_program(&o);
+}

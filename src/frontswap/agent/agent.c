@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The agent: the part of `tmem run` that lives in the target program.
+ *
+ * It is loaded by LD_PRELOAD and does only what must happen inside the
+ * program's address space: it makes the userfaultfd, and it moves pages out
+ * with UFFDIO_MOVE when the host says which. All policy is the host's.
+ *
+ *   program's pages --MOVE--> staging A --MOVE--> staging B --copy--> shared
+ *    (main uffd)              (main uffd)         (second uffd)        slots
+ *
+ * Why two stagings. The first move must be made on the userfaultfd that the
+ * program's mappings are registered with: only then does the kernel refuse it
+ * while an munmap, mremap, madvise or fork is under way in the program (see
+ * proto/agent.h). But giving a page of staging A back with MADV_DONTNEED would
+ * send a REMOVE event on that same descriptor and block on it; staging B has a
+ * descriptor without events. The second move costs a tenth of a microsecond a
+ * page. A staged page is freed, never reused: a pipe or a socket may still
+ * hold a reference to it.
+ *
+ * Rules
+ *   R1  The thread touches no memory that could be managed: its stack, control
+ *       page, stagings are in one mapping of its own, whose range the host
+ *       knows; slots are shared memory. No libc, no TLS, no malloc.
+ *   R2  The thread has a descriptor table of its own, empty but for its own
+ *       descriptors, so close_range(3, ~0) in the program does not reach them,
+ *       and it keeps no pipe end of the program's open.
+ *   R3  All signals are blocked in the thread.
+ *   R4  When the host is gone the process is killed: a page that is out can
+ *       never be had again, and must not read as zeros. The thread's
+ *       descriptor keeps every fault waiting until then.
+ */
+#include "frontswap/agent/sys.h"
+#include "frontswap/uffd.h"
+#include "proto/agent.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1U << 1)
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define STACK_BYTES 65536u
+#define STAGING_BYTES (AGENT_BATCH * AGENT_SLOT_BYTES)
+#define HOST_CHECK_NS 200000000L
+
+/* The agent's control page; at the start of its own mapping, after the stack. */
+struct agent {
+	_Atomic uint32_t state; /* futex: 0 starting, 1 running, 2 failed */
+	int32_t error;
+	uint32_t kind;
+	int sock, uffd, uffd_b, eventfd;
+	uint64_t token, space;
+	struct sockaddr_un addr;
+	socklen_t addrlen;
+	char *own, *own_end; /* the whole mapping */
+	char *identity, *staging_a, *staging_b;
+	struct agent_shm *shm;
+};
+
+/* Of the program's memory, used by its own threads only. */
+static struct agent *agent;
+static struct agent_shm *agent_threads_shm;
+
+/* ---- thread: connection ------------------------------------------------------ */
+
+static long send_message(struct agent *a, const void *msg, size_t n, int fd)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {(void *)(uintptr_t)msg, n};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		control.h.cmsg_len = CMSG_LEN(sizeof(int));
+		control.h.cmsg_level = SOL_SOCKET;
+		control.h.cmsg_type = SCM_RIGHTS;
+		*(int *)(void *)CMSG_DATA(&control.h) = fd;
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control.space);
+	}
+	return sys3(SYS_sendmsg, a->sock, &m, MSG_NOSIGNAL);
+}
+
+/* Receives one message and up to `max` descriptors; the number of them in *nfds. */
+static long recv_message(struct agent *a, void *msg, size_t n, int *fds, unsigned max, unsigned *nfds)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(4 * sizeof(int))];
+	} control;
+	struct iovec iov = {msg, n};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			   .msg_controllen = sizeof(control.space)};
+	long got;
+
+	do {
+		got = sys3(SYS_recvmsg, a->sock, &m, MSG_CMSG_CLOEXEC);
+	} while (got == -EINTR);
+	*nfds = 0;
+	if (got > 0 && m.msg_controllen >= CMSG_LEN(sizeof(int)) &&
+	    control.h.cmsg_type == SCM_RIGHTS) {
+		unsigned k = (unsigned)((control.h.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		const int *sent = (const int *)(const void *)CMSG_DATA(&control.h);
+
+		for (unsigned i = 0; i < k && i < max; i++)
+			fds[(*nfds)++] = sent[i];
+	}
+	return got;
+}
+
+static long open_userfaultfd(void)
+{
+	static const char device[] = "/dev/userfaultfd";
+	long dev = sys4(SYS_openat, AT_FDCWD, device, O_RDWR | O_CLOEXEC, 0);
+	long fd;
+
+	if (dev >= 0) {
+		fd = sys3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		sys3(SYS_close, dev, 0, 0);
+		if (fd >= 0)
+			return fd;
+	}
+	return sys3(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0);
+}
+
+static long uffd_enable(int fd, uint64_t features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+
+	return sys3(SYS_ioctl, fd, UFFDIO_API, &api);
+}
+
+static long uffd_register(int fd, const void *addr, size_t n)
+{
+	struct uffdio_register r = {.range = {(uintptr_t)addr, n}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+
+	return sys3(SYS_ioctl, fd, UFFDIO_REGISTER, &r);
+}
+
+static long connect_host(struct agent *a)
+{
+	struct agent_hello hello = {
+		.magic = AGENT_MAGIC, .version = AGENT_VERSION, .kind = a->kind,
+		.token = a->token, .space = a->space, .staging_a = (uintptr_t)a->staging_a,
+		.identity = (uintptr_t)a->identity, .own_start = (uintptr_t)a->own,
+		.own_end = (uintptr_t)a->own_end};
+	struct agent_welcome welcome = {0};
+	int fds[3];
+	unsigned nfds;
+	long r;
+
+	a->uffd = -1;
+	r = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (r < 0)
+		return r;
+	a->sock = (int)r;
+	r = sys3(SYS_connect, a->sock, &a->addr, a->addrlen);
+	if (r < 0)
+		return r;
+
+	if (a->kind == AGENT_EXEC) {
+		r = open_userfaultfd();
+		if (r >= 0) {
+			a->uffd = (int)r;
+			r = uffd_enable(a->uffd, UFFD_FEATURES_NEEDED);
+		}
+		hello.error = r < 0 ? (int32_t)r : 0;
+	}
+	r = send_message(a, &hello, sizeof(hello), a->uffd);
+	if (r < 0)
+		return r;
+	r = recv_message(a, &welcome, sizeof(welcome), fds, 3, &nfds);
+	if (r != sizeof(welcome) || welcome.magic != AGENT_MAGIC)
+		return r < 0 ? r : -EPROTO;
+	if (welcome.error)
+		return welcome.error;
+	if (nfds != (a->kind == AGENT_EXEC ? 2 : 3) || welcome.shm_bytes != sizeof(struct agent_shm))
+		return -EPROTO;
+	if (a->kind == AGENT_FORK)
+		a->uffd = fds[2];
+	a->eventfd = fds[1];
+	r = sys6(SYS_mmap, 0, (long)sizeof(struct agent_shm), PROT_READ | PROT_WRITE, MAP_SHARED,
+		 fds[0], 0);
+	sys3(SYS_close, fds[0], 0, 0);
+	if (r < 0 && r > -4096)
+		return r;
+	a->shm = (struct agent_shm *)r;
+	/* A child makes a connection of its own. */
+	sys3(SYS_madvise, a->shm, sizeof(struct agent_shm), MADV_DONTFORK);
+	return 0;
+}
+
+static long prepare_uffds(struct agent *a)
+{
+	long r = open_userfaultfd();
+
+	if (r < 0)
+		return r;
+	a->uffd_b = (int)r;
+	r = uffd_enable(a->uffd_b, UFFD_FEATURE_MOVE);
+	if (r >= 0)
+		r = uffd_register(a->uffd_b, a->staging_b, STAGING_BYTES);
+	if (r >= 0)
+		r = uffd_register(a->uffd, a->staging_a, STAGING_BYTES);
+	if (r >= 0)
+		r = uffd_register(a->uffd, a->identity, AGENT_PAGE);
+	return r;
+}
+
+/* ---- thread: commands ---------------------------------------------------------- */
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+	sys3(SYS_futex, word, FUTEX_WAKE, 64);
+}
+
+/* Phase 1 of one command. False: something is under way in the program; stop the round. */
+static bool move_out(struct agent *a, struct agent_cmd *cmd, char *to)
+{
+	uint32_t i = 0;
+
+	cmd->moved = 0;
+	cmd->absent = 0;
+	cmd->error = 0;
+	while (i < cmd->pages && i < AGENT_SLOT_PAGES) {
+		struct uffdio_move mv = {
+			.dst = (uintptr_t)to + (size_t)i * AGENT_PAGE,
+			.src = cmd->addr + (uint64_t)i * AGENT_PAGE,
+			.len = (uint64_t)(cmd->pages - i) * AGENT_PAGE,
+			.mode = UFFDIO_COPY_MODE_DONTWAKE,
+		};
+		long r = sys3(SYS_ioctl, a->uffd, UFFDIO_MOVE, &mv);
+		uint32_t n = r == 0 ? cmd->pages - i : mv.move > 0 ? (uint32_t)(mv.move / AGENT_PAGE) : 0;
+
+		for (; n > 0; n--)
+			cmd->moved |= 1u << i++;
+		if (r == 0 || mv.move > 0)
+			continue; /* behind a partial result the next call tells why */
+		if (r == -EINTR)
+			continue;
+		if (r == -ENOENT)
+			cmd->absent |= 1u << i;
+		else
+			cmd->error = (int32_t)-r;
+		if (r == -EAGAIN || r == -ESRCH)
+			return false;
+		i++;
+	}
+	return true;
+}
+
+/* Phase 2 of one command: pages from staging to the slot, frames to the OS. */
+static void copy_out(struct agent *a, const struct agent_cmd *cmd, char *from, char *via)
+{
+	for (uint32_t i = 0; i < AGENT_SLOT_PAGES;) {
+		uint32_t n = 0;
+
+		if (!(cmd->moved >> i & 1)) {
+			i++;
+			continue;
+		}
+		while (i + n < AGENT_SLOT_PAGES && cmd->moved >> (i + n) & 1)
+			n++;
+		struct uffdio_move mv = {
+			.dst = (uintptr_t)via + (size_t)i * AGENT_PAGE,
+			.src = (uintptr_t)from + (size_t)i * AGENT_PAGE,
+			.len = (uint64_t)n * AGENT_PAGE,
+			.mode = UFFDIO_COPY_MODE_DONTWAKE,
+		};
+		while (n > 0) {
+			long r = sys3(SYS_ioctl, a->uffd_b, UFFDIO_MOVE, &mv);
+			uint64_t got = r == 0 ? mv.len : mv.move > 0 ? (uint64_t)mv.move : 0;
+
+			copy_bytes(a->shm->slots[cmd->slot] + (size_t)i * AGENT_PAGE,
+				   (void *)(uintptr_t)mv.dst, got);
+			sys3(SYS_madvise, mv.dst, got, MADV_DONTNEED);
+			mv.dst += got;
+			mv.src += got;
+			mv.len -= got;
+			i += (uint32_t)(got / AGENT_PAGE);
+			n -= (uint32_t)(got / AGENT_PAGE);
+			if (got == 0 && r != -EAGAIN && r != -EINTR)
+				/* The page is in staging A and cannot be had: no other way. */
+				sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
+		}
+	}
+}
+
+static void evict(struct agent *a, uint32_t seq)
+{
+	struct agent_shm *shm = a->shm;
+	uint32_t n = shm->ncmds <= AGENT_BATCH ? shm->ncmds : 0;
+	uint32_t i;
+
+	for (i = 0; i < n; i++) {
+		if (!move_out(a, &shm->cmds[i], a->staging_a + (size_t)i * AGENT_SLOT_BYTES)) {
+			for (uint32_t k = i + 1; k < n; k++) {
+				shm->cmds[k].moved = shm->cmds[k].absent = 0;
+				shm->cmds[k].error = EAGAIN;
+			}
+			break;
+		}
+	}
+	atomic_store(&shm->moved, seq);
+	futex_wake(&shm->moved);
+	for (i = 0; i < n; i++)
+		copy_out(a, &shm->cmds[i], a->staging_a + (size_t)i * AGENT_SLOT_BYTES,
+			 a->staging_b + (size_t)i * AGENT_SLOT_BYTES);
+}
+
+static bool host_alive(struct agent *a)
+{
+	struct pollfd p = {.fd = a->sock, .events = POLLIN};
+
+	return sys3(SYS_poll, &p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR | POLLIN));
+}
+
+static void serve(struct agent *a)
+{
+	struct agent_shm *shm = a->shm;
+	uint32_t seen = 0;
+
+	for (;;) {
+		struct timespec timeout = {0, HOST_CHECK_NS};
+		uint32_t seq = atomic_load(&shm->command);
+		uint64_t one = 1;
+
+		if (seq == seen) {
+			sys4(SYS_futex, &shm->command, FUTEX_WAIT, seen, &timeout);
+			if (atomic_load(&shm->command) == seen && !host_alive(a))
+				sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
+			continue;
+		}
+		seen = seq;
+		if (shm->op == AGENT_OP_EVICT)
+			evict(a, seq);
+		else if (shm->op == AGENT_OP_UNSHARE)
+			/* Makes pages that a fork shared ours again; faults on
+			 * missing ones are served by the host meanwhile. */
+			sys3(SYS_madvise, shm->unshare_addr, shm->unshare_bytes, MADV_POPULATE_WRITE);
+		atomic_store(&shm->moved, seq);
+		atomic_store(&shm->done, seq);
+		sys3(SYS_write, a->eventfd, &one, sizeof(one));
+	}
+}
+
+static void agent_thread_main(void *arg)
+{
+	struct agent *a = arg;
+	struct agent_ready ready = {.magic = AGENT_MAGIC};
+	long r = sys3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
+
+	if (r == 0)
+		r = connect_host(a);
+	if (r == 0) {
+		r = prepare_uffds(a);
+		ready.error = (int32_t)r;
+		if (send_message(a, &ready, sizeof(ready), -1) < 0 && r == 0)
+			r = -EPIPE;
+	}
+	a->error = (int32_t)r;
+	atomic_store(&a->state, r == 0 ? 1 : 2);
+	futex_wake(&a->state);
+	if (r == 0)
+		serve(a);
+	sys3(SYS_exit, 0, 0, 0);
+}
+
+/* ---- program's side: start, fork ------------------------------------------------- */
+
+static char *carve(char **at, size_t bytes)
+{
+	char *p = *at;
+
+	*at = p + bytes + AGENT_PAGE; /* a guard page behind each part keeps mappings apart */
+	if (sys3(SYS_mprotect, p, bytes, PROT_READ | PROT_WRITE) < 0)
+		return NULL;
+	return p;
+}
+
+/*
+ * Start the agent's thread and wait until it serves. Runs in the program's
+ * thread, in a fresh image or in the child of a fork: raw system calls only.
+ */
+static int agent_start(uint32_t kind, uint64_t token, uint64_t space, const struct sockaddr_un *addr,
+		       socklen_t addrlen, struct agent **out)
+{
+	size_t bytes = STACK_BYTES + AGENT_PAGE + AGENT_PAGE + 2 * STAGING_BYTES + 6 * AGENT_PAGE;
+	long base = sys6(SYS_mmap, 0, (long)bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t all = ~0ull, old;
+	struct agent *a;
+	char *at, *stack;
+	long r;
+
+	if (base < 0 && base > -4096)
+		return (int)base;
+	at = (char *)base + AGENT_PAGE;
+	stack = carve(&at, STACK_BYTES);
+	a = (struct agent *)(void *)carve(&at, AGENT_PAGE);
+	if (!stack || !a)
+		return -ENOMEM;
+	a->identity = carve(&at, AGENT_PAGE);
+	a->staging_a = carve(&at, STAGING_BYTES);
+	a->staging_b = carve(&at, STAGING_BYTES);
+	if (!a->identity || !a->staging_a || !a->staging_b)
+		return -ENOMEM;
+	a->own = (char *)base;
+	a->own_end = (char *)base + bytes;
+	a->kind = kind;
+	a->token = token;
+	a->space = space;
+	copy_bytes(&a->addr, addr, addrlen);
+	a->addrlen = addrlen;
+	sys3(SYS_madvise, stack, STACK_BYTES, MADV_DONTFORK);
+	sys3(SYS_madvise, a->staging_a, STAGING_BYTES, MADV_DONTFORK);
+	sys3(SYS_madvise, a->staging_b, STAGING_BYTES, MADV_DONTFORK);
+
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
+	r = sys_thread(stack + STACK_BYTES, agent_thread_main, a);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
+	if (r < 0)
+		return (int)r;
+	while (atomic_load(&a->state) == 0)
+		sys4(SYS_futex, &a->state, FUTEX_WAIT, 0, NULL);
+	*out = a;
+	return atomic_load(&a->state) == 1 ? 0 : a->error;
+}
+
+/* Say that the calling thread stands on [start, end) and has its TLS there. */
+static void publish_thread(uint64_t start, uint64_t end)
+{
+	struct agent_shm *shm = agent_threads_shm;
+	int32_t tid = (int32_t)sys3(SYS_gettid, 0, 0, 0);
+	int32_t pass;
+
+	if (!shm)
+		return;
+	/* A cached stack comes back with the same range: its entry serves again. */
+	for (pass = 0; pass < 2; pass++) {
+		for (unsigned i = 0; i < AGENT_THREADS; i++) {
+			struct agent_thread *t = &shm->threads[i];
+			int32_t empty = 0;
+
+			if (pass == 0 && atomic_load(&t->tid) && atomic_load(&t->start) == start &&
+			    atomic_load(&t->end) == end) {
+				atomic_store(&t->tid, tid);
+				return;
+			}
+			if (pass == 0 && !atomic_load(&t->tid))
+				break; /* entries are dense until the host prunes */
+			if (pass == 1 && atomic_compare_exchange_strong(&t->tid, &empty, -1)) {
+				atomic_store(&t->start, start);
+				atomic_store(&t->end, end);
+				atomic_store(&t->tid, tid);
+				return;
+			}
+		}
+	}
+}
+
+static void publish_main_thread(void)
+{
+	uintptr_t tcb = (uintptr_t)__builtin_thread_pointer();
+
+	/* Static TLS lies below the thread pointer, the thread's descriptor above. */
+	publish_thread((tcb - 65536) & ~(uintptr_t)4095, (tcb + 8192 + 4095) & ~(uintptr_t)4095);
+}
+
+static void after_fork_in_child(void)
+{
+	struct agent *parent = agent;
+	struct agent *a = NULL;
+	uint64_t space;
+
+	agent_threads_shm = NULL;
+	if (!parent || atomic_load(&parent->state) != 1)
+		return;
+	/* The parent never touches this page, so our first look at it is a
+	 * fault on our own userfaultfd: the host answers with our name. */
+	space = *(volatile uint64_t *)(void *)parent->identity;
+	if (agent_start(AGENT_FORK, parent->token, space, &parent->addr, parent->addrlen, &a) == 0) {
+		agent = a;
+		agent_threads_shm = a->shm;
+		publish_main_thread();
+	} else {
+		/* Faults are served all the same; only nothing can be evicted here. */
+		agent = NULL;
+	}
+}
+
+struct start {
+	void *(*fn)(void *);
+	void *arg;
+};
+
+static void *thread_start(void *p)
+{
+	struct start s = *(struct start *)p;
+	pthread_attr_t attr;
+	void *stack;
+	size_t bytes;
+
+	free(p);
+	if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+		if (pthread_attr_getstack(&attr, &stack, &bytes) == 0)
+			publish_thread((uintptr_t)stack, (uintptr_t)stack + bytes);
+		pthread_attr_destroy(&attr);
+	}
+	return s.fn(s.arg);
+}
+
+__attribute__((visibility("default"))) int pthread_create(pthread_t *thread,
+							  const pthread_attr_t *attr,
+							  void *(*fn)(void *), void *arg)
+{
+	static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+	struct start *s;
+	int r;
+
+	if (!real)
+		*(void **)(&real) = dlsym(RTLD_NEXT, "pthread_create");
+	if (!agent_threads_shm)
+		return real(thread, attr, fn, arg);
+	s = malloc(sizeof(*s));
+	if (!s)
+		return EAGAIN;
+	s->fn = fn;
+	s->arg = arg;
+	r = real(thread, attr, thread_start, s);
+	if (r)
+		free(s);
+	return r;
+}
+
+static void complain_and_exit(int error)
+{
+	static const char text[] = "tmem run: this program cannot be managed: ";
+	const char *why = strerror(-error);
+
+	if (write(2, text, sizeof(text) - 1) < 0 || write(2, why, strlen(why)) < 0 ||
+	    write(2, "\n", 1) < 0)
+		_exit(126);
+	_exit(126);
+}
+
+__attribute__((constructor)) static void agent_init(void)
+{
+	const char *env = getenv(AGENT_ENV);
+	const char *colon = env ? strrchr(env, ':') : NULL;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	size_t name;
+	int r;
+
+	if (!colon)
+		return;
+	name = (size_t)(colon - env);
+	if (name == 0 || name > sizeof(addr.sun_path) - 2)
+		return;
+	memcpy(addr.sun_path + 1, env, name); /* abstract: the first byte is 0 */
+	r = agent_start(AGENT_EXEC, strtoull(colon + 1, NULL, 16), 0, &addr,
+			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name), &agent);
+	if (r == -ECONNREFUSED || r == -ENOENT) {
+		/* The run is over, or this is another network namespace: the
+		 * program has its memory to itself and nothing is out. */
+		agent = NULL;
+		return;
+	}
+	if (r < 0)
+		complain_and_exit(r);
+	agent_threads_shm = agent->shm;
+	publish_main_thread();
+	pthread_atfork(NULL, NULL, after_fork_in_child);
+}

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Eviction: which pages leave, and how.
+ *
+ * The only sight of what a program uses is its faults. Two queues of groups
+ * (16 neighbouring pages) in the manner of S3-FIFO: what comes in for the
+ * first time goes to *probation*; what faults back in after fewer evictions
+ * than there are resident groups (it would have stayed had memory been twice
+ * as large) goes to *main*. Victims come from probation while it holds more
+ * than a tenth of all, else from main. A page that is asked for while it is
+ * still in its slot comes back from there: a second chance that costs no
+ * decompression.
+ *
+ * A round: victims are marked TRANSIT (I4) and named in the command; the agent
+ * moves them out (phase 1, during which no event is read, see proto/agent.h)
+ * and copies them to their slots (phase 2, while faults are served); workers
+ * compress and store; evict_complete() settles the states.
+ *
+ *      victim --- phase 1 ---> MOVING --- phase 2 ---> COPYING --> QUEUED --> STORED --> FREE
+ *                 waited for             eventfd                  worker     eventfd
+ */
+#include "frontswap/pager/run.h"
+#include "frontswap/uffd.h"
+
+#include "os/check.h"
+#include "os/clock.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define RESYNC_NS 250000000ull
+
+uint64_t run_goal_high(const struct run *r)
+{
+	uint64_t limit = r->opts.limit_bytes;
+	uint64_t margin = limit / 64 > (1u << 20) ? limit / 64 : 1u << 20;
+
+	return limit - margin;
+}
+
+uint64_t run_goal_low(const struct run *r)
+{
+	return run_goal_high(r) - (64u * AGENT_PAGE);
+}
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+/* ---- victims --------------------------------------------------------------------------- */
+
+/* Whether some thread stands on the page (its stack or its TLS). */
+static bool excluded(const struct space *sp, uint64_t addr)
+{
+	if (addr >= sp->own_start && addr < sp->own_end)
+		return true;
+	for (unsigned i = 0; i < AGENT_THREADS; i++) {
+		const struct agent_thread *t = &sp->shm->threads[i];
+
+		if (!atomic_load_explicit(&t->tid, memory_order_relaxed))
+			return false; /* dense */
+		if (addr >= atomic_load_explicit(&t->start, memory_order_relaxed) &&
+		    addr < atomic_load_explicit(&t->end, memory_order_relaxed))
+			return true;
+	}
+	return false;
+}
+
+static bool victim(const struct space *sp, uint8_t state, uint64_t addr)
+{
+	return (state & (PAGE_STATE | PAGE_BUSY | PAGE_REMOVED | PAGE_POOR | PAGE_PINNED)) ==
+		       PAGE_RESIDENT &&
+	       !excluded(sp, addr);
+}
+
+static struct slot *free_slot(struct space *sp, unsigned *index)
+{
+	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+		if (atomic_load_explicit(&sp->slots[i].state, memory_order_relaxed) == SLOT_FREE) {
+			*index = i;
+			return &sp->slots[i];
+		}
+	}
+	return NULL;
+}
+
+static bool next_group(struct space *sp, uint64_t *v)
+{
+	struct queue *first = &sp->probation, *second = &sp->main;
+
+	if (sp->probation.count * 10 < sp->probation.count + sp->main.count) {
+		first = &sp->main;
+		second = &sp->probation;
+	}
+	return queue_pop(first, v) || queue_pop(second, v);
+}
+
+/*
+ * Name the victims of one group in commands; *ncmds grows. Sub-blocks of the
+ * cluster's size, aligned in the area, keep what was together together. False:
+ * no room in the round for the whole group.
+ */
+static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t *ncmds,
+		       uint64_t *pages)
+{
+	struct chunk *c = space_chunk(sp, area, first, false);
+	uint32_t size = sp->run->opts.cluster;
+	uint64_t base = space_address(sp, area, first);
+	const struct segment *seg;
+
+	for (uint32_t i = 0; i < GROUP_PAGES;) {
+		uint64_t addr = base ? base + (uint64_t)i * AGENT_PAGE
+				     : space_address(sp, area, first + i);
+		uint8_t *p = &c->page[(first + i) % CHUNK_PAGES];
+		struct agent_cmd *cmd;
+		struct slot *sl;
+		unsigned index;
+		uint32_t n = 1;
+
+		seg = addr ? space_find(sp, addr) : NULL;
+		if (!seg || seg->area != area || seg->settled > sp->epoch || !victim(sp, *p, addr)) {
+			i++;
+			continue;
+		}
+		while ((i + n) % size && i + n < GROUP_PAGES && addr + n * AGENT_PAGE < seg->end &&
+		       victim(sp, p[n], addr + (uint64_t)n * AGENT_PAGE))
+			n++;
+		if (*ncmds == AGENT_BATCH || !(sl = free_slot(sp, &index)))
+			return false;
+		cmd = &sp->shm->cmds[(*ncmds)++];
+		*cmd = (struct agent_cmd){.addr = addr, .pages = n, .slot = index};
+		sl->area = area;
+		sl->first = first + i;
+		sl->pages = n;
+		sl->moved = sl->dropped = sl->stored = 0;
+		atomic_store(&sl->state, SLOT_MOVING);
+		sp->slots_busy++;
+		for (uint32_t k = 0; k < n; k++)
+			p[k] = (uint8_t)((p[k] & ~PAGE_STATE) | PAGE_TRANSIT);
+		c->out += n;
+		*pages += n;
+		i += n;
+	}
+	return true;
+}
+
+static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
+{
+	uint64_t pages = 0, v;
+	uint32_t tries = sp->probation.count + sp->main.count;
+
+	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_group(sp, &v)) {
+		uint32_t area = (uint32_t)(v >> 40);
+		uint64_t first = (v & ((1ull << 40) - 1)) * GROUP_PAGES;
+		struct chunk *c = space_chunk(sp, area, first, false);
+		struct group *g;
+
+		if (!c)
+			continue; /* unmapped since */
+		g = &c->group[first % CHUNK_PAGES / GROUP_PAGES];
+		if (!name_group(sp, area, first, ncmds, &pages)) {
+			queue_push_front(g->main ? &sp->main : &sp->probation, v);
+			break;
+		}
+		/* What of it stays (pinned, poor) comes back by a resync. */
+		g->queued = 0;
+		g->main = 0;
+		g->evicted_at = ++sp->evict_clock;
+		sp->resident_groups--;
+	}
+}
+
+/* Queue every group that has resident pages and is on no queue. */
+void evict_resync(struct space *sp)
+{
+	for (uint32_t a = 0; a < sp->nareas; a++) {
+		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++) {
+			struct chunk *c = sp->areas[a].chunks[i];
+
+			for (uint32_t p = 0; c && p < CHUNK_PAGES; p++) {
+				struct group *g = &c->group[p / GROUP_PAGES];
+
+				c->page[p] &= (uint8_t)~PAGE_PINNED;
+				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) != PAGE_RESIDENT ||
+				    g->queued)
+					continue;
+				if (queue_push(&sp->probation,
+					       (uint64_t)a << 40 |
+						       ((uint64_t)i * CHUNK_PAGES + p) / GROUP_PAGES)) {
+					g->queued = 1;
+					sp->resident_groups++;
+				}
+			}
+		}
+	}
+}
+
+/* ---- a round ------------------------------------------------------------------------------ */
+
+/* No event is under way in the program (see the top of pager.c). */
+static bool quiet(struct space *sp)
+{
+	struct uffdio_zeropage z = {.range = {0, 0}};
+
+	return ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) < 0 && errno != EAGAIN;
+}
+
+static bool agent_gone(struct space *sp)
+{
+	struct pollfd p = {.fd = sp->sock, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0 && p.revents;
+}
+
+/* Phase 1: nothing is read from the userfaultfd here. False: the process ended. */
+static bool wait_moved(struct space *sp)
+{
+	struct agent_shm *shm = sp->shm;
+	struct timespec tick = {0, 5000000};
+	uint32_t seen;
+
+	for (unsigned spin = 0; spin < 200; spin++) {
+		if (atomic_load(&shm->moved) == sp->command)
+			return true;
+		__builtin_ia32_pause();
+	}
+	while ((seen = atomic_load(&shm->moved)) != sp->command) {
+		futex(&shm->moved, FUTEX_WAIT, seen, &tick);
+		if (atomic_load(&shm->moved) != sp->command && agent_gone(sp)) {
+			sp->gone = true;
+			return false;
+		}
+	}
+	return true;
+}
+
+/* The books after phase 1: what did not move is where it was. */
+static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
+{
+	uint64_t moved = 0;
+
+	for (uint32_t i = 0; i < ncmds; i++) {
+		const struct agent_cmd cmd = sp->shm->cmds[i]; /* once: it may change under us */
+		struct slot *sl = &sp->slots[cmd.slot < AGENT_SLOTS ? cmd.slot : 0];
+		uint32_t all = sl->pages == 32 ? ~0u : (1u << sl->pages) - 1;
+
+		sl->moved = cmd.moved & all;
+		for (uint32_t k = 0; k < sl->pages; k++) {
+			struct chunk *c = space_chunk(sp, sl->area, sl->first + k, false);
+			uint8_t *p = &c->page[(sl->first + k) % CHUNK_PAGES];
+
+			if (sl->moved >> k & 1) {
+				moved++;
+				continue;
+			}
+			c->out--;
+			if (cmd.absent >> k & 1)
+				*p = PAGE_ABSENT;
+			else
+				*p = PAGE_RESIDENT | (cmd.error == EAGAIN ? 0 : PAGE_PINNED);
+			if (cmd.error == EAGAIN) {
+				uint64_t addr = space_address(sp, sl->area, sl->first + k);
+				struct segment *seg = addr ? space_find(sp, addr) : NULL;
+
+				if (seg)
+					space_mark_resident(sp, seg, addr, 1, false);
+			}
+		}
+		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, cmd.error == EAGAIN,
+					  memory_order_relaxed);
+		atomic_fetch_add_explicit(&sp->run->n.busy_pages, cmd.error == EBUSY,
+					  memory_order_relaxed);
+		if (sl->moved) {
+			atomic_store(&sl->state, SLOT_COPYING);
+		} else {
+			atomic_store(&sl->state, SLOT_FREE);
+			sp->slots_busy--;
+		}
+	}
+	return moved;
+}
+
+uint64_t evict_round(struct space *sp, uint64_t want)
+{
+	struct agent_shm *shm = sp->shm;
+	uint32_t ncmds = 0;
+	uint64_t moved;
+
+	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command)
+		return 0;
+	if (!quiet(sp))
+		return 0;
+	sp->epoch++;
+	name_victims(sp, want, &ncmds);
+	if (!ncmds)
+		return 0;
+	shm->op = AGENT_OP_EVICT;
+	shm->ncmds = ncmds;
+	sp->command++;
+	atomic_store(&shm->command, sp->command);
+	futex(&shm->command, FUTEX_WAKE, 1, NULL);
+	if (!wait_moved(sp))
+		return 0;
+	moved = settle_moved(sp, ncmds);
+	atomic_fetch_add_explicit(&sp->run->n.rounds, 1, memory_order_relaxed);
+	return moved;
+}
+
+/* ---- completion ---------------------------------------------------------------------------- */
+
+/* A slot whose pages the worker has seen. False: pages to give back must wait (EAGAIN). */
+static bool settle_stored(struct space *sp, unsigned index)
+{
+	struct slot *sl = &sp->slots[index];
+	uint32_t kept = 0;
+
+	for (uint32_t k = 0; k < sl->pages; k++) {
+		struct chunk *c;
+		uint64_t addr, done;
+		uint8_t *p;
+
+		if (!(sl->moved >> k & 1))
+			continue;
+		c = space_chunk(sp, sl->area, sl->first + k, false);
+		p = &c->page[(sl->first + k) % CHUNK_PAGES];
+		if (sl->dropped >> k & 1) {
+			uint64_t at;
+			tmem_oid oid;
+
+			space_oid(sl->area, sl->first + k, &oid, &at);
+			tmem_invalidate_page(sp->run->client, sp->pool, &oid, at);
+			*p &= (uint8_t)~PAGE_BUSY;
+			c->out--;
+		} else if (sl->stored >> k & 1) {
+			*p = PAGE_OUT;
+			kept++;
+		} else {
+			addr = space_address(sp, sl->area, sl->first + k);
+			if (addr && !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
+						   1, &done))
+				return sp->gone;
+			c->out--;
+			*p = PAGE_RESIDENT | PAGE_POOR;
+			atomic_fetch_add_explicit(&sp->run->n.refused_pages, 1, memory_order_relaxed);
+		}
+		sl->moved &= ~(1u << k);
+	}
+	atomic_fetch_add_explicit(&sp->run->n.evicted_pages, kept, memory_order_relaxed);
+	atomic_store(&sl->state, SLOT_FREE);
+	sp->slots_busy--;
+	return true;
+}
+
+bool evict_complete(struct space *sp)
+{
+	bool some = false;
+
+	if (!sp->slots_busy)
+		return false;
+	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+		struct slot *sl = &sp->slots[i];
+		uint32_t state = atomic_load(&sl->state);
+
+		if (state == SLOT_COPYING && atomic_load(&sp->shm->done) == sp->command) {
+			uint64_t n = (uint64_t)__builtin_popcount(sl->moved) * AGENT_PAGE;
+
+			atomic_fetch_sub(&sp->resident, n);
+			atomic_fetch_sub(&sp->run->total_bytes, n);
+			atomic_store(&sl->state, SLOT_QUEUED);
+			worker_submit(sp, i);
+			some = true;
+		} else if (state == SLOT_STORED) {
+			some |= settle_stored(sp, i);
+		}
+	}
+	return some;
+}
+
+static void wait_wake(struct space *sp)
+{
+	struct pollfd p[2] = {{.fd = sp->wake, .events = POLLIN}, {.fd = sp->sock, .events = POLLIN}};
+	uint64_t count;
+
+	poll(p, 2, 2);
+	if (p[0].revents & POLLIN && read(sp->wake, &count, sizeof(count)) < 0)
+		tmem_assert(eventfd, errno == EAGAIN);
+	if (p[1].revents)
+		sp->gone = true;
+}
+
+/* What still waits to go back to the program (EAGAIN) may remain. */
+void evict_drain(struct space *sp)
+{
+	for (;;) {
+		bool waiting = false;
+
+		for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+			uint32_t state = atomic_load(&sp->slots[i].state);
+
+			if (sp->gone && (state == SLOT_MOVING || state == SLOT_COPYING)) {
+				atomic_store(&sp->slots[i].state, SLOT_FREE);
+				sp->slots_busy--;
+				state = SLOT_FREE;
+			}
+			waiting |= state == SLOT_MOVING || state == SLOT_COPYING || state == SLOT_QUEUED;
+		}
+		evict_complete(sp);
+		if (!waiting)
+			return;
+		wait_wake(sp);
+	}
+}
+
+/* Whether some slot will change its state without our reading events. */
+static bool under_way(const struct space *sp)
+{
+	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+		uint32_t state = atomic_load(&sp->slots[i].state);
+
+		if (state == SLOT_MOVING || state == SLOT_COPYING || state == SLOT_QUEUED)
+			return true;
+	}
+	return false;
+}
+
+void evict_to(struct space *sp, uint64_t goal)
+{
+	uint64_t total, size, data;
+
+	while (!sp->gone && (total = run_total(sp->run)) > goal) {
+		uint64_t want = (total - goal) / AGENT_PAGE + 1;
+
+		if (evict_complete(sp) | (evict_round(sp, want) > 0))
+			continue;
+		if (under_way(sp)) {
+			wait_wake(sp);
+			continue;
+		}
+		/* Nothing can leave now. Perhaps our estimate is too high; or
+		 * pages that could not be moved before can be now. Else we are
+		 * over the limit, and that is reported. */
+		pager_account(sp, &size, &data);
+		if (os_clock_ns() - sp->last_resync_ns < RESYNC_NS)
+			return;
+		sp->last_resync_ns = os_clock_ns();
+		evict_resync(sp);
+	}
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The host process: the store, the accounts, the limit.
+ *
+ *   total = anonymous memory of all managed processes (shared pages by share)
+ *         + all memory of this process, the store with everything in it
+ *         + the slots shared with the agents
+ *
+ * It lives until the program has ended and the last space is gone, and it ends
+ * everything when the supervisor has died.
+ */
+#include "frontswap/pager/run.h"
+
+#include "os/clock.h"
+#include "os/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SAMPLE_MS 5
+
+uint64_t run_total(struct run *r)
+{
+	return atomic_load_explicit(&r->total_bytes, memory_order_relaxed);
+}
+
+static void raise_to(_Atomic uint64_t *peak, uint64_t v)
+{
+	uint64_t old = atomic_load(peak);
+
+	while (old < v && !atomic_compare_exchange_weak(peak, &old, v))
+		;
+}
+
+void run_account(struct run *r)
+{
+	uint64_t size, resident, shared, data, total = 0, own = 0;
+
+	if (maps_statm(0, &size, &resident, &shared, &data))
+		own = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
+	os_mutex_lock(&r->lock);
+	for (struct space *sp = r->spaces; sp; sp = sp->next) {
+		total += atomic_load(&sp->resident);
+		own += atomic_load(&sp->agent_ready) && sp->managed ? sizeof(sp->shm->slots) : 0;
+	}
+	atomic_store(&r->host_bytes, own);
+	atomic_store(&r->total_bytes, total + own);
+	os_mutex_unlock(&r->lock);
+	raise_to(&r->peak_total, total + own);
+	raise_to(&r->peak_resident, total);
+}
+
+static int send_control(struct run *r, const struct control_message *m, int fd)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {(void *)(uintptr_t)m, sizeof(*m)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		memset(&control, 0, sizeof(control));
+		control.h.cmsg_len = CMSG_LEN(sizeof(int));
+		control.h.cmsg_level = SOL_SOCKET;
+		control.h.cmsg_type = SCM_RIGHTS;
+		memcpy(CMSG_DATA(&control.h), &fd, sizeof(int));
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control.space);
+	}
+	return sendmsg(r->control, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
+{
+	struct control_message m = {.kind = fd >= 0 ? CONTROL_HOLD : CONTROL_RELEASE,
+				    .value = (int32_t)pid, .space = space};
+
+	/* The supervisor gone: the main thread notices and ends everything. */
+	if (send_control(r, &m, fd) < 0)
+		os_log(OS_LOG_DEBUG, "supervisor does not answer");
+}
+
+/* Peaks, time over the limit, and the store kept dense. */
+static void sample(struct run *r, uint64_t since_ns)
+{
+	tmem_stats st = {.size = sizeof(st)};
+	uint64_t slack;
+
+	run_account(r);
+	if (run_total(r) > r->opts.limit_bytes)
+		atomic_fetch_add(&r->over_ns, since_ns);
+	if (tmem_host_stats(r->host, &st) < 0)
+		return;
+	if (st.pages > atomic_load(&r->peak_stored_pages)) {
+		atomic_store(&r->peak_stored_pages, st.pages);
+		atomic_store(&r->peak_compressed, st.compressed_bytes);
+		atomic_store(&r->peak_same, st.same_filled_pages);
+	}
+	raise_to(&r->peak_store, st.store_bytes);
+	slack = st.frame_bytes - (st.compressed_bytes < st.frame_bytes ? st.compressed_bytes : st.frame_bytes);
+	if (slack > st.frame_bytes / 20 && slack > 1u << 20)
+		tmem_host_compact(r->host, slack / 2 < 4u << 20 ? slack / 2 : 4u << 20);
+}
+
+static void end_all(struct run *r)
+{
+	os_mutex_lock(&r->lock);
+	for (struct space *sp = r->spaces; sp; sp = sp->next) {
+		if (sp->pid > 0)
+			kill(sp->pid, SIGKILL);
+	}
+	os_mutex_unlock(&r->lock);
+}
+
+/* Until the program is over and its memory given back. False: the supervisor died. */
+static bool attend(struct run *r)
+{
+	uint64_t last = os_clock_ns(), now;
+	struct control_message m;
+
+	while (!atomic_load(&r->program_over) || atomic_load(&r->nspaces)) {
+		struct pollfd p = {.fd = r->control, .events = POLLIN};
+
+		if (poll(&p, 1, SAMPLE_MS) > 0) {
+			ssize_t n = recv(r->control, &m, sizeof(m), 0);
+
+			if (n <= 0 && !(n < 0 && errno == EINTR))
+				return false;
+			if (n == sizeof(m) && m.kind == CONTROL_OVER)
+				atomic_store(&r->program_over, true);
+		}
+		now = os_clock_ns();
+		sample(r, now - last);
+		last = now;
+	}
+	return true;
+}
+
+static int start(struct run *r, char *err, size_t errlen)
+{
+	tmem_host_options ho = TMEM_HOST_OPTIONS;
+	int rc;
+
+	ho.limit_bytes = r->opts.limit_bytes;
+	ho.codec = r->opts.codec;
+	ho.overflow_path = r->opts.overflow;
+	rc = tmem_host_create(&ho, &r->host, err, errlen);
+	if (rc < 0)
+		return rc;
+	rc = tmem_client_create(r->host, "run", &r->client);
+	if (rc == 0)
+		rc = listen_open(r, err, errlen);
+	else
+		snprintf(err, errlen, "%s", tmem_strerror(rc));
+	if (rc == 0 && (rc = workers_start(r)) < 0)
+		snprintf(err, errlen, "no threads: %s", strerror(-rc));
+	return rc;
+}
+
+int run_host(const struct run_options *opts, int control)
+{
+	static struct run run; /* outlives every thread */
+	struct run *r = &run;
+	struct control_message m = {.kind = CONTROL_READY};
+	os_thread listener;
+	sigset_t all;
+
+	/* A session of its own: Ctrl-C and Ctrl-Z are for the program. */
+	setsid();
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	prctl(PR_SET_NAME, "tmem-host");
+	r->opts = *opts;
+	r->control = control;
+	r->start_ns = os_clock_ns();
+	os_mutex_init(&r->lock, OS_RANK_RUN, "run");
+	if (start(r, m.text, sizeof(m.text)) < 0 ||
+	    os_thread_create(&listener, "tmem-listen", listen_thread, r) < 0) {
+		m.kind = CONTROL_FAILED;
+		return send_control(r, &m, -1) < 0 ? 1 : 0;
+	}
+	snprintf(m.text, sizeof(m.text), "%.63s:%016llx", r->socket_name, (unsigned long long)r->token);
+	if (send_control(r, &m, -1) < 0)
+		return 1;
+	if (!attend(r)) {
+		os_log(OS_LOG_ERROR, "the launcher was killed: the program's memory goes with it");
+		end_all(r);
+		usleep(200000); /* their address spaces go before our descriptors do */
+		return 1;
+	}
+	atomic_store(&r->stopping, true);
+	os_thread_join(listener);
+	workers_stop(r);
+	m = (struct control_message){.kind = CONTROL_DONE};
+	if (opts->report && report_write(r, opts->report) < 0)
+		snprintf(m.text, sizeof(m.text), "cannot write the report %.200s", opts->report);
+	tmem_client_destroy(r->client);
+	tmem_host_destroy(r->host);
+	return send_control(r, &m, -1) < 0 ? 1 : 0;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What /proc says about a process: its mappings, what is resident, its size.
+ *
+ * Managed are whole mappings that are anonymous, private, writable and at
+ * least MANAGED_MIN: smaller ones are not worth a registration, and programs
+ * keep their wipe-on-fork pages in such. Never stacks, file pages, special
+ * mappings. Threads' stacks may lie inside a managed mapping (neighbours
+ * merge); their pages are left alone one by one (evict.c).
+ */
+#include "frontswap/pager/run.h"
+#include "frontswap/uffd.h"
+
+#include "os/file.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define MANAGED_MIN (16u * AGENT_PAGE)
+#define REGIONS 512
+
+bool maps_statm(pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data)
+{
+	char path[40], text[128];
+	ssize_t n;
+	int fd;
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+	else
+		strcpy(path, "/proc/self/statm");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	return sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %*u %*u %" SCNu64, size, resident,
+		      shared, data) == 4;
+}
+
+uint64_t maps_pss_anon(pid_t pid)
+{
+	char path[40], *text, *at;
+	uint64_t kib = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
+	text = os_file_slurp(path, 65536, NULL);
+	if (!text)
+		return 0;
+	at = strstr(text, "Pss_Anon:");
+	if (at)
+		kib = strtoull(at + 9, NULL, 10);
+	os_free(text);
+	return kib << 10;
+}
+
+/* Entries of threads that ended and whose task is gone; the table stays dense. */
+void maps_prune_threads(struct space *sp)
+{
+	struct agent_shm *shm = sp->shm;
+	unsigned used = 0;
+
+	while (used < AGENT_THREADS && atomic_load(&shm->threads[used].tid))
+		used++;
+	for (unsigned i = used; i-- > 0;) {
+		int32_t tid = atomic_load(&shm->threads[i].tid);
+		char path[48];
+
+		if (tid <= 0 || tid == sp->pid)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)sp->pid, (int)tid);
+		if (access(path, F_OK) == 0)
+			continue;
+		/* Only the last entry can be freed without moving others under
+		 * the agent's feet; a hole keeps its range excluded until then. */
+		if (i + 1 == used && atomic_compare_exchange_strong(&shm->threads[i].tid, &tid, 0))
+			used--;
+	}
+}
+
+/* Learn which pages of [start, end) are there, by the kernel's own word. */
+static void learn_resident(struct space *sp, struct segment *seg, uint64_t start, uint64_t end)
+{
+	struct page_region *regions = os_alloc(REGIONS * sizeof(*regions));
+
+	while (regions && start < end) {
+		struct pm_scan_arg a = {.size = sizeof(a), .start = start, .end = end,
+					.vec = (uintptr_t)regions, .vec_len = REGIONS,
+					.category_mask = PAGE_IS_PRESENT,
+					.return_mask = PAGE_IS_PRESENT};
+		int n = ioctl(sp->pagemap, PAGEMAP_SCAN, &a);
+
+		if (n < 0)
+			break;
+		for (int i = 0; i < n; i++)
+			space_mark_resident(sp, seg, regions[i].start,
+					    (regions[i].end - regions[i].start) / AGENT_PAGE, false);
+		if (a.walk_end <= start)
+			break;
+		start = a.walk_end;
+	}
+	os_free(regions);
+}
+
+/* Register a whole mapping; segments for the parts of it that are new. */
+static void manage(struct space *sp, uint64_t start, uint64_t end)
+{
+	struct uffdio_register reg = {.range = {start, end - start},
+				      .mode = UFFDIO_REGISTER_MODE_MISSING};
+	uint64_t at = start;
+	bool registered = false;
+
+	while (at < end) {
+		struct segment *s = space_find(sp, at);
+		uint64_t stop = end;
+
+		if (s) {
+			at = s->end;
+			continue;
+		}
+		for (uint32_t i = 0; i < sp->nsegs; i++) {
+			if (sp->segs[i].start > at) {
+				if (sp->segs[i].start < stop)
+					stop = sp->segs[i].start;
+				break;
+			}
+		}
+		if (!registered) {
+			/* EBUSY: the program's own userfaultfd has it. EINVAL: it changed since. */
+			if (ioctl(sp->uffd, UFFDIO_REGISTER, &reg) < 0)
+				return;
+			registered = true;
+		}
+		if (space_add_segment(sp, at, stop) < 0)
+			return;
+		learn_resident(sp, space_find(sp, at), at, stop);
+		at = stop;
+	}
+}
+
+static bool manageable(const struct space *sp, uint64_t start, uint64_t end, const char *perms,
+		       uint64_t inode, const char *name)
+{
+	if (inode || perms[0] != 'r' || perms[1] != 'w' || perms[3] != 'p')
+		return false;
+	if (end - start < MANAGED_MIN || (start < sp->own_end && end > sp->own_start))
+		return false;
+	return !*name || !strcmp(name, "[heap]") || !strncmp(name, "[anon:", 6);
+}
+
+void maps_scan(struct space *sp)
+{
+	char path[40], line[512];
+	FILE *f;
+
+	if (!sp->pid || !atomic_load(&sp->agent_ready))
+		return;
+	sp->maps_dirty = false;
+	maps_prune_threads(sp);
+	if (sp->pagemap < 0) {
+		snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)sp->pid);
+		sp->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+		if (sp->pagemap < 0)
+			return;
+	}
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)sp->pid);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	while (fgets(line, sizeof(line), f)) {
+		uint64_t start, end, inode;
+		char perms[8], name[256] = "";
+
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*x %*s %" SCNu64 " %255s", &start, &end,
+			   perms, &inode, name) >= 4 &&
+		    manageable(sp, start, end, perms, inode, name))
+			manage(sp, start, end);
+	}
+	fclose(f);
+}

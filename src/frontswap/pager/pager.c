@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The pager thread of one address space: faults and events in, pages out.
+ *
+ * One thread reads one userfaultfd and does everything that concerns the
+ * space, so what it knows of the space needs no lock and has one order: the
+ * order in which the kernel delivered. Two rules make that enough.
+ *
+ *   Faults come before events in a read, and whoever causes an event sleeps
+ *   until it was read. So a state that we hold is true, or an event that will
+ *   change it is unread, and then the kernel answers EAGAIN to COPY, ZEROPAGE
+ *   and MOVE. EAGAIN is never retried on the spot: the fault is put aside and
+ *   reading goes on.
+ *
+ *   A segment becomes evictable at the first *quiet point* after it was
+ *   learnt: a moment when no event is under way. An UNMAP read before that
+ *   may speak of an older mapping at the same addresses; after it, no more.
+ *
+ * A stored page is copied in first and taken out of the store after that:
+ * whatever happens in between, the page is somewhere.
+ */
+#include "frontswap/pager/run.h"
+#include "frontswap/uffd.h"
+
+#include "os/check.h"
+#include "os/clock.h"
+#include "os/log.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define FRESH_WINDOW_MAX 64u
+#define MESSAGES 32
+
+static const char zeros[FRESH_WINDOW_MAX * AGENT_PAGE];
+
+void pager_fail(struct space *sp, const char *why)
+{
+	os_log(OS_LOG_ERROR, "process %d is ended: %s", (int)sp->pid, why);
+	if (sp->pid > 0)
+		kill(sp->pid, SIGKILL);
+	sp->gone = true;
+}
+
+static void wake(struct space *sp, uint64_t addr, uint64_t n)
+{
+	struct uffdio_range r = {addr, n * AGENT_PAGE};
+
+	ioctl(sp->uffd, UFFDIO_WAKE, &r);
+}
+
+/*
+ * Copy n pages to addr; *done pages are there afterwards (copied or found
+ * there). False: EAGAIN, come back later.
+ */
+bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
+{
+	*done = 0;
+	while (*done < n) {
+		struct uffdio_copy c = {
+			.dst = addr + *done * AGENT_PAGE,
+			.src = (uintptr_t)src + *done * AGENT_PAGE,
+			.len = (n - *done) * AGENT_PAGE,
+		};
+
+		if (ioctl(sp->uffd, UFFDIO_COPY, &c) == 0) {
+			*done = n;
+			return true;
+		}
+		if (c.copy > 0) {
+			*done += (uint64_t)c.copy / AGENT_PAGE;
+			continue;
+		}
+		switch (errno) {
+		case EEXIST: /* somebody was served before */
+			wake(sp, c.dst, 1);
+			(*done)++;
+			break;
+		case EAGAIN:
+			return false;
+		case ENOENT: /* the mapping is gone, its event is to come */
+			wake(sp, c.dst, n - *done);
+			return false;
+		case ESRCH:
+			sp->gone = true;
+			return false;
+		case ENOMEM:
+			pager_fail(sp, "the kernel has no memory to give its page back");
+			return false;
+		default:
+			pager_fail(sp, strerror(errno));
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- faults ------------------------------------------------------------------------ */
+
+static void pend(struct space *sp, uint64_t addr, bool write, uint64_t since)
+{
+	if (sp->npending == sp->pending_size) {
+		uint32_t size = sp->pending_size ? sp->pending_size * 2 : 64;
+		struct pending *p = os_alloc(size * sizeof(*p));
+
+		if (!p) {
+			pager_fail(sp, "out of memory for a list of faults");
+			return;
+		}
+		if (sp->npending)
+			memcpy(p, sp->pending, sp->npending * sizeof(*p));
+		os_free(sp->pending);
+		sp->pending = p;
+		sp->pending_size = size;
+	}
+	sp->pending[sp->npending++] = (struct pending){addr, since, write};
+}
+
+/* Keep the memory in its limits before n pages come in. */
+static void make_room(struct space *sp, uint64_t n)
+{
+	struct run *r = sp->run;
+	uint64_t total = run_total(r);
+
+	if (total + n * AGENT_PAGE > run_goal_high(r))
+		evict_to(sp, run_goal_low(r));
+}
+
+static void added(struct space *sp, uint64_t n)
+{
+	atomic_fetch_add(&sp->resident, n * AGENT_PAGE);
+	atomic_fetch_add(&sp->run->total_bytes, n * AGENT_PAGE);
+}
+
+/*
+ * Bring in what lives with the page in the store. False: EAGAIN for the page
+ * itself.
+ */
+static bool serve_stored(struct space *sp, struct segment *seg, uint64_t page)
+{
+	struct run *r = sp->run;
+	uint64_t pages = (seg->end - seg->start) / AGENT_PAGE;
+	uint64_t index, first;
+	uint32_t mask, i = 0;
+	bool ok = true;
+	tmem_oid oid;
+	int rc;
+
+	space_oid(seg->area, page, &oid, &index);
+	rc = tmem_get_cluster(r->client, sp->pool, &oid, index, 0, sp->buf, &first, &mask);
+	if (rc) {
+		/* A page that is out and not to be had: the program ends here. */
+		struct uffdio_poison p = {.range = {seg->start + (page - seg->page) * AGENT_PAGE,
+						    AGENT_PAGE}};
+
+		ioctl(sp->uffd, UFFDIO_POISON, &p);
+		pager_fail(sp, rc == -EIO ? "a stored page fails its checksum" : "a stored page is lost");
+		return true;
+	}
+	first = page - (index - first);
+	while (i < TMEM_CLUSTER_MAX && !sp->gone) {
+		uint64_t at = first + i, n = 0, done;
+
+		/* A run of pages that are out, by our own books, and mapped here. */
+		while (i + n < TMEM_CLUSTER_MAX && mask >> (i + n) & 1 && at + n >= seg->page &&
+		       at + n < seg->page + pages) {
+			const uint8_t *p = space_page(sp, seg->area, at + n);
+
+			if (!p || (*p & PAGE_STATE) != PAGE_OUT)
+				break;
+			n++;
+		}
+		if (!n) {
+			i++;
+			continue;
+		}
+		uint64_t addr = seg->start + (at - seg->page) * AGENT_PAGE;
+
+		if (!pager_copy_in(sp, addr, sp->buf + (size_t)i * AGENT_PAGE, n, &done) &&
+		    page >= at + done && page < at + n)
+			ok = false;
+		if (done) {
+			space_oid(seg->area, at, &oid, &index);
+			tmem_invalidate_range(r->client, sp->pool, &oid, index, done);
+			space_mark_resident(sp, seg, addr, done, true);
+			for (uint64_t k = 0; k < done; k++)
+				space_chunk(sp, seg->area, at + k, false)->out--;
+			atomic_fetch_add_explicit(&r->n.pages_in, done, memory_order_relaxed);
+			added(sp, done);
+		}
+		i += (uint32_t)n;
+	}
+	return ok || sp->gone;
+}
+
+/* A page in a slot: from there, when it has been copied out; else later. */
+static bool serve_transit(struct space *sp, struct segment *seg, uint64_t addr, uint64_t page)
+{
+	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+		struct slot *sl = &sp->slots[i];
+		uint32_t state = atomic_load(&sl->state), bit;
+		uint64_t done;
+
+		if (state == SLOT_FREE || sl->area != seg->area || page < sl->first ||
+		    page >= sl->first + sl->pages)
+			continue;
+		bit = 1u << (page - sl->first);
+		if (state == SLOT_MOVING || state == SLOT_COPYING || sl->dropped & bit)
+			return false;
+		if (!pager_copy_in(sp, addr, sp->shm->slots[i] + (page - sl->first) * AGENT_PAGE, 1,
+				   &done))
+			return sp->gone;
+		/* The worker may still store it; that is taken back when it is done. */
+		sl->dropped |= bit;
+		space_mark_resident(sp, seg, addr, 1, true);
+		*space_page(sp, seg->area, page) |= PAGE_BUSY;
+		atomic_fetch_add_explicit(&sp->run->n.second_chances, 1, memory_order_relaxed);
+		added(sp, 1);
+		return true;
+	}
+	pager_fail(sp, "a page in transit is in no slot");
+	return true;
+}
+
+/* Consecutive pages from addr that were never there, at most max. */
+static uint64_t fresh_run(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t max)
+{
+	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+	uint64_t room = (seg->end - addr) / AGENT_PAGE, n = 1;
+
+	for (; n < max && n < room; n++) {
+		const uint8_t *p = space_page(sp, seg->area, page + n);
+
+		if (p && *p != PAGE_ABSENT)
+			break;
+	}
+	return n;
+}
+
+/*
+ * First touch. Filling around pays: a fault served here costs several times
+ * one that the kernel serves, so a program that walks forward gets a window
+ * that doubles while it is used up.
+ */
+static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bool write)
+{
+	uint64_t n = 1, done = 0;
+	bool ok = true;
+
+	if (seg) {
+		if (addr == sp->last_fresh_addr)
+			sp->fresh_window = sp->fresh_window < FRESH_WINDOW_MAX ? sp->fresh_window * 2
+									       : FRESH_WINDOW_MAX;
+		else if (sp->fresh_window > 1)
+			sp->fresh_window /= 2;
+		n = fresh_run(sp, seg, addr, sp->fresh_window);
+	}
+	make_room(sp, n);
+	if (sp->gone)
+		return true;
+	if (write) {
+		ok = pager_copy_in(sp, addr, zeros, n, &done);
+	} else {
+		struct uffdio_zeropage z = {.range = {addr, n * AGENT_PAGE}};
+
+		if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
+			done = n;
+		} else if (z.zeropage > 0) {
+			done = (uint64_t)z.zeropage / AGENT_PAGE;
+		} else if (errno == EEXIST) {
+			wake(sp, addr, 1);
+			return true;
+		} else if (errno == ESRCH) {
+			sp->gone = true;
+			return true;
+		} else if (errno == EAGAIN) {
+			return false;
+		} else {
+			wake(sp, addr, 1); /* unmapped meanwhile: the thread finds out by itself */
+			return true;
+		}
+	}
+	if (seg && done) {
+		space_mark_resident(sp, seg, addr, done, false);
+		sp->last_fresh_addr = addr + done * AGENT_PAGE;
+		atomic_fetch_add_explicit(&sp->run->n.pages_fresh, done, memory_order_relaxed);
+		added(sp, write ? done : 0);
+	}
+	return ok || done > 0 || sp->gone;
+}
+
+static void tell_identity(struct space *sp)
+{
+	uint64_t page[AGENT_PAGE / 8] = {sp->id};
+	uint64_t done;
+
+	pager_copy_in(sp, sp->identity, page, 1, &done);
+}
+
+/* Read on when stored clusters are asked for one behind the other. */
+static void read_ahead(struct space *sp, struct segment *seg, uint64_t page)
+{
+	bool next = sp->last_in_area == seg->area && page >= sp->last_in_page &&
+		    page < sp->last_in_page + GROUP_PAGES;
+
+	sp->run_length = next ? sp->run_length + 1 : 0;
+	for (unsigned k = 0; next && k < 2 && sp->run_length > 1 && !sp->gone; k++) {
+		const uint8_t *p;
+
+		while (page < seg->page + (seg->end - seg->start) / AGENT_PAGE &&
+		       (p = space_page(sp, seg->area, page)) && (*p & PAGE_STATE) == PAGE_RESIDENT)
+			page++;
+		p = space_page(sp, seg->area, page);
+		if (page >= seg->page + (seg->end - seg->start) / AGENT_PAGE || !p ||
+		    (*p & PAGE_STATE) != PAGE_OUT ||
+		    run_total(sp->run) + GROUP_PAGES * AGENT_PAGE > run_goal_high(sp->run))
+			break;
+		serve_stored(sp, seg, page);
+	}
+	sp->last_in_area = seg->area;
+	sp->last_in_page = page;
+}
+
+/* False: not yet; the fault is to be put aside. */
+static bool serve(struct space *sp, uint64_t addr, bool write)
+{
+	struct run_counters *n = &sp->run->n;
+	struct segment *seg;
+	uint8_t *p;
+
+	if (addr == sp->identity) {
+		tell_identity(sp);
+		return true;
+	}
+	seg = space_find(sp, addr);
+	if (!seg) { /* learnt too early, and forgotten at the UNMAP of an older mapping */
+		maps_scan(sp);
+		seg = space_find(sp, addr);
+		return serve_fresh(sp, seg, addr, write);
+	}
+	p = space_page(sp, seg->area, seg->page + (addr - seg->start) / AGENT_PAGE);
+	switch (p ? *p & PAGE_STATE : PAGE_ABSENT) {
+	case PAGE_OUT: {
+		uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+
+		make_room(sp, GROUP_PAGES);
+		/* Making room completes slots and evicts, but reads no event:
+		 * the segment is where it was, the page is still out. */
+		if (sp->gone)
+			return true;
+		if (!serve_stored(sp, seg, page))
+			return false;
+		atomic_fetch_add_explicit(&n->faults_stored, 1, memory_order_relaxed);
+		read_ahead(sp, seg, page);
+		return true;
+	}
+	case PAGE_TRANSIT:
+		if (!serve_transit(sp, seg, addr, seg->page + (addr - seg->start) / AGENT_PAGE))
+			return false;
+		atomic_fetch_add_explicit(&n->faults_transit, 1, memory_order_relaxed);
+		return true;
+	case PAGE_RESIDENT:
+		/* Two threads on one page, or a page that was emptied (I5). */
+		atomic_fetch_add_explicit(&n->anomalies, !(*p & PAGE_REMOVED), memory_order_relaxed);
+		/* fallthrough */
+	default:
+		if (!serve_fresh(sp, seg, addr, write))
+			return false;
+		atomic_fetch_add_explicit(&n->faults_fresh, 1, memory_order_relaxed);
+		return true;
+	}
+}
+
+static void serve_pending(struct space *sp)
+{
+	uint32_t n = sp->npending, kept = 0;
+
+	for (uint32_t i = 0; i < n && !sp->gone; i++) {
+		struct pending p = sp->pending[i];
+
+		if (serve(sp, p.addr, p.write))
+			report_fault(sp->run, os_clock_ns() - p.since_ns);
+		else
+			sp->pending[kept++] = p;
+	}
+	sp->npending = kept;
+}
+
+/* ---- events --------------------------------------------------------------------------- */
+
+static void forked(struct space *sp, int uffd)
+{
+	struct run *r = sp->run;
+	struct space *child;
+
+	evict_drain(sp);
+	child = space_fork(sp, uffd);
+	if (!child) {
+		/* The child could never have its pages: it must not read zeros.
+		 * It is not known by number yet; so the whole program ends. */
+		close(uffd);
+		pager_fail(sp, "out of memory for a child of it");
+		return;
+	}
+	/* What the store refused is in slots still, on its way back to the parent. */
+	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+		struct slot *sl = &sp->slots[i];
+
+		if (atomic_load(&sl->state) == SLOT_FREE)
+			continue;
+		for (uint32_t k = 0; k < sl->pages; k++) {
+			uint64_t addr = space_address(child, sl->area, sl->first + k), done;
+
+			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr &&
+			    pager_copy_in(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE, 1,
+					  &done))
+				space_mark_resident(child, space_find(child, addr), addr, 1, false);
+		}
+	}
+	os_mutex_lock(&r->lock);
+	child->id = ++r->next_space;
+	child->next = r->spaces;
+	r->spaces = child;
+	atomic_fetch_add(&r->nspaces, 1);
+	os_mutex_unlock(&r->lock);
+	atomic_fetch_add(&r->n.spaces, 1);
+	atomic_fetch_add(&r->n.forks, 1);
+	run_hold(r, child->id, 0, uffd);
+	evict_resync(child);
+	if (os_thread_create(&child->thread, "tmem-pager", pager_thread, child) < 0)
+		pager_fail(sp, "no thread for a child of it");
+}
+
+/*
+ * One read. Events first: whoever caused one goes on as soon as it was read,
+ * so nothing may be evicted between the read and the change of our books.
+ * Faults wait on the list until then.
+ */
+void pager_read_events(struct space *sp)
+{
+	struct uffd_msg msgs[MESSAGES];
+	ssize_t got = read(sp->uffd, msgs, sizeof(msgs));
+	uint64_t now;
+
+	if (got <= 0)
+		return;
+	now = os_clock_ns();
+	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msgs[0]); i++) {
+		struct uffd_msg *m = &msgs[i];
+
+		switch (m->event) {
+		case UFFD_EVENT_PAGEFAULT:
+			atomic_fetch_add_explicit(&sp->run->n.faults, 1, memory_order_relaxed);
+			pend(sp, m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
+			     m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, now);
+			break;
+		case UFFD_EVENT_FORK:
+			forked(sp, (int)m->arg.fork.ufd);
+			break;
+		case UFFD_EVENT_REMAP:
+			if (space_remap(sp, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len) < 0)
+				pager_fail(sp, "out of memory for segments");
+			sp->maps_dirty = true;
+			break;
+		case UFFD_EVENT_REMOVE:
+			space_drop_range(sp, m->arg.remove.start, m->arg.remove.end, false);
+			break;
+		case UFFD_EVENT_UNMAP:
+			space_drop_range(sp, m->arg.remove.start, m->arg.remove.end, true);
+			sp->maps_dirty = true;
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+/* ---- the loop ------------------------------------------------------------------------- */
+
+/* Read the space's size from the kernel; what was counted since is only an estimate. */
+bool pager_account(struct space *sp, uint64_t *size, uint64_t *data)
+{
+	struct run *r = sp->run;
+	uint64_t now = os_clock_ns(), resident, shared, anon, off;
+
+	if (!sp->pid || !maps_statm(sp->pid, size, &resident, &shared, data))
+		return false;
+	anon = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
+	atomic_store(&sp->raw_resident, anon);
+	if (sp->forked && now - sp->last_pss_ns > 100000000) {
+		uint64_t pss = maps_pss_anon(sp->pid);
+
+		sp->last_pss_ns = now;
+		atomic_store(&sp->shared_off, pss && pss < anon ? anon - pss : 0);
+	}
+	off = atomic_load(&sp->shared_off);
+	atomic_store(&sp->resident, anon > off ? anon - off : 0);
+	run_account(r);
+	return true;
+}
+
+/* At most once a millisecond: accounts, new mappings, the limit. */
+static void tick(struct space *sp)
+{
+	struct run *r = sp->run;
+	uint64_t now = os_clock_ns(), size, data;
+
+	if (now - sp->last_tick_ns < 1000000)
+		return;
+	sp->last_tick_ns = now;
+	if (!pager_account(sp, &size, &data))
+		return;
+	if (atomic_load(&r->total_bytes) > r->opts.limit_bytes / 8 * 7)
+		sp->managed = true;
+	if (sp->managed && (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
+		sp->maps_size = size;
+		sp->maps_data = data;
+		maps_scan(sp);
+	}
+	if (sp->managed && run_total(r) > run_goal_high(r))
+		evict_to(sp, run_goal_low(r));
+}
+
+/* How long nothing need be looked at: until the limit could be reached at 2 GB/s. */
+static int idle_ms(const struct space *sp)
+{
+	uint64_t total = run_total(sp->run), limit = sp->run->opts.limit_bytes / 8 * 7;
+
+	if (sp->npending || sp->slots_busy)
+		return 1;
+	if (total >= limit)
+		return 2;
+	return (limit - total) / 2000000 > 100 ? 100 : (int)((limit - total) / 2000000) + 1;
+}
+
+void pager_finish(struct space *sp)
+{
+	struct run *r = sp->run;
+
+	evict_drain(sp);
+	tmem_pool_destroy(r->client, sp->pool);
+	os_mutex_lock(&r->lock);
+	for (struct space **at = &r->spaces; *at; at = &(*at)->next) {
+		if (*at == sp) {
+			*at = sp->next;
+			break;
+		}
+	}
+	atomic_fetch_sub(&r->nspaces, 1);
+	os_mutex_unlock(&r->lock);
+	run_hold(r, sp->id, 0, -1);
+	space_free(sp);
+}
+
+/* Whether the process is still there, where no agent's socket would tell. */
+static bool alive_without_agent(struct space *sp)
+{
+	tell_identity(sp);
+	return !sp->gone;
+}
+
+void *pager_thread(void *arg)
+{
+	struct space *sp = arg;
+	unsigned quiet = 0;
+
+	pthread_detach(pthread_self());
+	while (!sp->gone && !atomic_load(&sp->stop)) {
+		bool agent = atomic_load(&sp->agent_ready);
+		struct pollfd p[3] = {{.fd = sp->uffd, .events = POLLIN},
+				      {.fd = agent ? sp->wake : -1, .events = POLLIN},
+				      {.fd = agent ? sp->sock : -1, .events = POLLIN}};
+		int n = poll(p, 3, agent ? idle_ms(sp) : 5);
+		uint64_t count;
+
+		if (n > 0 && p[0].revents & POLLIN)
+			pager_read_events(sp);
+		if (n > 0 && p[1].revents & POLLIN && read(sp->wake, &count, sizeof(count)) < 0)
+			tmem_assert(eventfd, errno == EAGAIN);
+		if (n > 0 && p[2].revents)
+			break; /* the process ended, or became another program */
+		evict_complete(sp);
+		serve_pending(sp);
+		if (agent)
+			tick(sp);
+		else if (n == 0 && ++quiet % 20 == 0 && !alive_without_agent(sp))
+			break;
+	}
+	pager_finish(sp);
+	return NULL;
+}

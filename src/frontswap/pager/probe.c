@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What must be so before a program is started: the kernel has what the pager
+ * needs and lets us use it, and the program is one that an agent can be loaded
+ * into. One line says what is missing; the program is not started.
+ */
+#include "frontswap/pager/run.h"
+#include "frontswap/uffd.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define PERMIT                                                                                     \
+	"permit it by access to /dev/userfaultfd, by sysctl vm.unprivileged_userfaultfd=1, "       \
+	"or by running with CAP_SYS_PTRACE"
+
+static int open_userfaultfd(void)
+{
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
+
+	if (dev >= 0) {
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		close(dev);
+		if (fd >= 0)
+			return fd;
+	}
+	return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+}
+
+int probe_kernel(void)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	uint64_t missing;
+	int fd = open_userfaultfd();
+
+	if (fd < 0) {
+		if (errno == ENOSYS)
+			fprintf(stderr, "tmem run: this kernel has no userfaultfd; Linux 6.8 or newer is needed\n");
+		else
+			fprintf(stderr, "tmem run: userfaultfd is not permitted here (%s); %s\n",
+				strerror(errno), PERMIT);
+		return 126;
+	}
+	/* Asked for no feature the kernel lists all it has. */
+	if (ioctl(fd, UFFDIO_API, &api) < 0) {
+		fprintf(stderr, "tmem run: userfaultfd does not work here: %s\n", strerror(errno));
+		close(fd);
+		return 126;
+	}
+	close(fd);
+	missing = (uint64_t)UFFD_FEATURES_NEEDED & ~api.features;
+	if (missing) {
+		fprintf(stderr, "tmem run: this kernel's userfaultfd lacks %s; Linux 6.8 or newer is needed\n",
+			missing & UFFD_FEATURE_MOVE ? "UFFDIO_MOVE" : "features");
+		return 126;
+	}
+	fd = open_userfaultfd();
+	api = (struct uffdio_api){.api = UFFD_API, .features = UFFD_FEATURES_NEEDED};
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0) {
+		fprintf(stderr,
+			"tmem run: following a fork needs CAP_SYS_PTRACE here (%s); run as root or "
+			"give tmem that capability\n", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return 126;
+	}
+	close(fd);
+	return 0;
+}
+
+static int find_program(const char *name, char *path, size_t n)
+{
+	const char *at = getenv("PATH"), *end;
+	int error = ENOENT;
+
+	if (strchr(name, '/')) {
+		snprintf(path, n, "%s", name);
+		return access(path, F_OK) < 0 ? errno : access(path, X_OK) < 0 ? EACCES : 0;
+	}
+	if (!at)
+		at = "/usr/local/bin:/usr/bin:/bin";
+	for (; *at; at = *end ? end + 1 : end) {
+		struct stat st;
+
+		end = strchrnul(at, ':');
+		if ((size_t)snprintf(path, n, "%.*s/%s", (int)(end - at), at, name) >= n ||
+		    stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+			continue;
+		if (access(path, X_OK) == 0)
+			return 0;
+		error = EACCES;
+	}
+	return error;
+}
+
+static bool has_interpreter(int fd, const Elf64_Ehdr *e)
+{
+	for (unsigned i = 0; i < e->e_phnum; i++) {
+		Elf64_Phdr p;
+
+		if (pread(fd, &p, sizeof(p), (off_t)(e->e_phoff + (uint64_t)i * sizeof(p))) != sizeof(p))
+			return false;
+		if (p.p_type == PT_INTERP)
+			return true;
+	}
+	return false;
+}
+
+static int refuse(const char *path, const char *why)
+{
+	fprintf(stderr, "tmem run: %s %s\n", path, why);
+	return 126;
+}
+
+static int check_file(const char *path, int depth)
+{
+	union {
+		Elf64_Ehdr elf;
+		char text[256];
+	} head;
+	struct stat st;
+	char cap[64];
+	ssize_t n;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fd < 0 && errno == EACCES ? 0 : refuse(path, strerror(errno));
+	n = pread(fd, &head, sizeof(head), 0);
+	if (S_ISDIR(st.st_mode)) {
+		rc = refuse(path, "is a directory");
+	} else if (st.st_mode & (S_ISUID | S_ISGID) && st.st_uid != geteuid()) {
+		rc = refuse(path, "is set-uid or set-gid: nothing can be loaded into it");
+	} else if (st.st_mode & (S_ISUID | S_ISGID)) {
+		rc = refuse(path, "is set-uid or set-gid: the loader ignores what is to be loaded into it");
+	} else if (getxattr(path, "security.capability", cap, sizeof(cap)) > 0) {
+		rc = refuse(path, "has file capabilities: nothing can be loaded into it");
+	} else if (n > 2 && head.text[0] == '#' && head.text[1] == '!') {
+		char *at, *save = NULL;
+
+		head.text[n < 256 ? n : 255] = 0;
+		at = strtok_r(head.text + 2, " \t\n", &save);
+		if (at && depth < 4)
+			rc = check_file(at, depth + 1);
+	} else if (n >= (ssize_t)sizeof(head.elf) && !memcmp(head.elf.e_ident, ELFMAG, SELFMAG)) {
+		if (head.elf.e_ident[EI_CLASS] != ELFCLASS64 || head.elf.e_machine != EM_X86_64)
+			rc = refuse(path, "is not a 64-bit x86 program");
+		else if (!has_interpreter(fd, &head.elf))
+			rc = refuse(path, "is statically linked: nothing can be loaded into it");
+	}
+	close(fd);
+	return rc;
+}
+
+int probe_program(const char *name, char *path, size_t pathlen)
+{
+	int error = find_program(name, path, pathlen);
+
+	if (error == ENOENT) {
+		fprintf(stderr, "tmem run: %s: not found\n", name);
+		return 127;
+	}
+	if (error) {
+		fprintf(stderr, "tmem run: %s: %s\n", name, strerror(error));
+		return 126;
+	}
+	return check_file(path, 0);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The numbers of a run: a histogram of fault times, and the JSON report. */
+#include "frontswap/pager/run.h"
+
+#include "os/clock.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Bucket b holds times up to 250 ns * 2^(b/4). */
+static unsigned bucket(uint64_t ns)
+{
+	uint64_t v = ns / 250;
+	unsigned octave, quarter;
+
+	if (v == 0)
+		return 0;
+	octave = 63 - (unsigned)__builtin_clzll(v);
+	quarter = octave >= 2 ? (unsigned)(v >> (octave - 2)) & 3 : (unsigned)(v << (2 - octave)) & 3;
+	octave = octave * 4 + quarter + 1;
+	return octave < HIST_BUCKETS ? octave : HIST_BUCKETS - 1;
+}
+
+static double bucket_us(unsigned b)
+{
+	unsigned octave = b / 4, quarter = b % 4;
+
+	return b == 0 ? 0.25 : 0.25 * (double)(1ull << octave) * (1.0 + quarter / 4.0);
+}
+
+void report_fault(struct run *r, uint64_t ns)
+{
+	atomic_fetch_add_explicit(&r->n.fault_hist[bucket(ns)], 1, memory_order_relaxed);
+}
+
+static double percentile(struct run *r, double part)
+{
+	uint64_t all = 0, seen = 0;
+
+	for (unsigned b = 0; b < HIST_BUCKETS; b++)
+		all += atomic_load(&r->n.fault_hist[b]);
+	for (unsigned b = 0; b < HIST_BUCKETS; b++) {
+		seen += atomic_load(&r->n.fault_hist[b]);
+		if (all && (double)seen >= part * (double)all)
+			return bucket_us(b);
+	}
+	return 0;
+}
+
+#define INTEGER(j, name, value) json_object_set_new(j, name, json_integer((json_int_t)(value)))
+#define REAL(j, name, value) json_object_set_new(j, name, json_real(value))
+
+int report_write(struct run *r, const char *path)
+{
+	json_t *j = json_object();
+	uint64_t pages = atomic_load(&r->peak_stored_pages);
+	uint64_t compressed = atomic_load(&r->peak_compressed);
+	tmem_stats st = {.size = sizeof(st)};
+	int rc = 0;
+
+	if (!j)
+		return -ENOMEM;
+	tmem_host_stats(r->host, &st);
+	INTEGER(j, "version", 1);
+	REAL(j, "wall_s", (double)(os_clock_ns() - r->start_ns) / 1e9);
+	INTEGER(j, "limit_bytes", r->opts.limit_bytes);
+	INTEGER(j, "peak_total_bytes", atomic_load(&r->peak_total));
+	INTEGER(j, "peak_resident_bytes", atomic_load(&r->peak_resident));
+	INTEGER(j, "store_bytes", atomic_load(&r->peak_store));
+	INTEGER(j, "stored_pages", pages);
+	INTEGER(j, "compressed_bytes", compressed);
+	INTEGER(j, "same_filled_pages", atomic_load(&r->peak_same));
+	REAL(j, "ratio", compressed ? (double)pages * 4096.0 / (double)compressed : 0);
+	INTEGER(j, "evicted_pages", atomic_load(&r->n.evicted_pages));
+	INTEGER(j, "faults", atomic_load(&r->n.faults));
+	REAL(j, "fault_us_p50", percentile(r, 0.50));
+	REAL(j, "fault_us_p99", percentile(r, 0.99));
+	REAL(j, "over_limit_s", (double)atomic_load(&r->over_ns) / 1e9);
+	json_object_set_new(j, "codec", json_string(r->opts.codec));
+	INTEGER(j, "cluster_pages", r->opts.cluster);
+	INTEGER(j, "faults_stored", atomic_load(&r->n.faults_stored));
+	INTEGER(j, "faults_fresh", atomic_load(&r->n.faults_fresh));
+	INTEGER(j, "faults_transit", atomic_load(&r->n.faults_transit));
+	INTEGER(j, "pages_in", atomic_load(&r->n.pages_in));
+	INTEGER(j, "pages_fresh", atomic_load(&r->n.pages_fresh));
+	INTEGER(j, "refused_pages", atomic_load(&r->n.refused_pages));
+	INTEGER(j, "busy_pages", atomic_load(&r->n.busy_pages));
+	INTEGER(j, "rounds", atomic_load(&r->n.rounds));
+	INTEGER(j, "rounds_disturbed", atomic_load(&r->n.rounds_disturbed));
+	INTEGER(j, "second_chances", atomic_load(&r->n.second_chances));
+	INTEGER(j, "refault_of_resident", atomic_load(&r->n.anomalies));
+	INTEGER(j, "processes", atomic_load(&r->n.spaces));
+	INTEGER(j, "forks", atomic_load(&r->n.forks));
+	INTEGER(j, "checksum_failures", st.checksum_failures);
+	INTEGER(j, "overflow_pages", st.overflow_pages);
+	if (!strcmp(path, "-"))
+		rc = json_dumpfd(j, STDERR_FILENO, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+	else
+		rc = json_dump_file(j, path, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+	json_decref(j);
+	return rc < 0 ? -EIO : 0;
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The pager of `tmem run`: what its parts share.
+ *
+ *   supervise.c  the process the user started: starts the program and the
+ *                host, holds a copy of every userfaultfd, reports exit codes
+ *   host.c       the host process: the store, accounts, limit, compaction
+ *   listen.c     agents connect; a connection becomes a space
+ *   space.c      what is known of one address space: segments, pages' states
+ *   pager.c      one thread a space: faults and events in, pages out
+ *   evict.c      which pages leave, and how
+ *   worker.c     compression, off the fault path
+ *   maps.c       what /proc says about a process
+ *   report.c     numbers
+ *
+ * Threads and locks. A space belongs to its pager thread alone; no lock guards
+ * it. Others reach it only through atomics (marked A below) and its eventfd.
+ * Workers get a slot by a queue and give it back by an atomic state. The list
+ * of spaces is guarded by run.lock (OS_RANK_RUN).
+ *
+ * A page of a space is in one of these states (enum page_state):
+ *
+ *              first touch, or found present
+ *     ABSENT ------------------------------> RESIDENT
+ *       ^  ^                                  |    ^ fault: from the store,
+ *       |  | REMOVE, UNMAP           victim   |    | or from the slot
+ *       |  +---------------------+            v    |
+ *       +------------- OUT <---- | ------- TRANSIT-+ refused by the store
+ *        REMOVE, UNMAP     stored
+ *
+ *   I1  OUT      <=> the pool holds the page, and the program does not
+ *   I2  TRANSIT   => exactly one slot names the page
+ *   I3  BUSY      => a slot that names the page is not over; it is not a victim
+ *   I4  a page is TRANSIT before the agent is told to move it
+ *   I5  REMOVED   => it is not a victim (the kernel may be about to zap it)
+ */
+#ifndef TMEM_PAGER_RUN_H
+#define TMEM_PAGER_RUN_H
+
+#include "os/lock.h"
+#include "os/thread.h"
+#include "proto/agent.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <tmem/tmem.h>
+
+struct run_options {
+	uint64_t limit_bytes;
+	const char *codec;    /* NAME[:LEVEL] */
+	const char *overflow; /* file or NULL */
+	const char *report;   /* file or NULL */
+	unsigned cluster;     /* pages compressed together: 1, 2, 4, 8 or 16 */
+	char **argv;	      /* the program and its arguments, NULL at the end */
+};
+
+/* Runs the program to its end; the exit code for the shell. */
+int run_program(const struct run_options *opts);
+
+/* Least limit that leaves the program something to work with. */
+#define RUN_LIMIT_MIN (32ull << 20)
+
+/* ---- numbers ---------------------------------------------------------------- */
+
+#define HIST_BUCKETS 128 /* a quarter of an octave each, from 1/4 us */
+
+struct run_counters {
+	_Atomic uint64_t faults, faults_stored, faults_fresh, faults_transit;
+	_Atomic uint64_t pages_in, pages_fresh, evicted_pages, refused_pages, busy_pages;
+	_Atomic uint64_t rounds, rounds_disturbed, second_chances, anomalies;
+	_Atomic uint64_t spaces, forks;
+	_Atomic uint64_t fault_hist[HIST_BUCKETS];
+};
+
+/* ---- one address space ---------------------------------------------------------- */
+
+enum page_state {
+	PAGE_ABSENT = 0, /* or never looked at */
+	PAGE_RESIDENT = 1,
+	PAGE_OUT = 2,
+	PAGE_TRANSIT = 3,
+	PAGE_STATE = 3,	   /* mask */
+	PAGE_BUSY = 4,	   /* I3 */
+	PAGE_REMOVED = 8,  /* I5 */
+	PAGE_POOR = 16,	   /* did not compress: leave it alone */
+	PAGE_PINNED = 32,  /* could not be moved: shared after a fork, or in use by the kernel */
+};
+
+#define GROUP_PAGES 16u	 /* unit of the queues: a cluster at most */
+#define CHUNK_PAGES 512u /* unit of allocation of states */
+#define CHUNK_GROUPS (CHUNK_PAGES / GROUP_PAGES)
+
+struct group {
+	uint32_t evicted_at; /* eviction clock when pages of it last left; 0: never */
+	uint8_t queued;	     /* on a queue: once */
+	uint8_t main;	     /* came back soon after it had left: to the main queue */
+};
+
+struct chunk {
+	uint8_t page[CHUNK_PAGES];
+	struct group group[CHUNK_GROUPS];
+	uint32_t out; /* pages OUT, TRANSIT or BUSY: the store holds, or may come to hold, them */
+};
+
+/*
+ * An area is a run of pages with names that never change, <area, page>; the
+ * store knows pages by these. Segments say at which address it is now: an
+ * mremap changes a segment and nothing else.
+ */
+struct area {
+	struct chunk **chunks; /* by page / CHUNK_PAGES */
+	uint32_t nchunks;
+};
+
+struct segment {
+	uint64_t start, end; /* bytes */
+	uint32_t area;
+	uint64_t page;	 /* of the area, at start */
+	uint64_t settled; /* event epoch from which pages of it may be evicted, see pager.c */
+};
+
+struct queue { /* a ring of <area, group>; grows */
+	uint64_t *at;
+	uint32_t head, count, size;
+};
+
+enum slot_state { SLOT_FREE, SLOT_MOVING, SLOT_COPYING, SLOT_QUEUED, SLOT_STORED };
+
+struct slot {
+	_Atomic uint32_t state; /* A: the worker sets SLOT_STORED */
+	uint32_t area, pages, moved, dropped; /* bit i: page first + i */
+	uint64_t first;
+	uint32_t stored; /* A by state: pages the store took */
+};
+
+struct pending { /* a fault that cannot be answered yet */
+	uint64_t addr, since_ns;
+	bool write;
+};
+
+struct run;
+
+struct space {
+	struct run *run;
+	struct space *next;
+	uint64_t id, family;
+	pid_t pid;
+	int uffd, sock, wake; /* wake: eventfd of agent, workers, controller */
+	struct agent_shm *shm;
+	uint64_t own_start, own_end, identity, staging_a;
+	tmem_pool pool;
+	os_thread thread;
+	_Atomic bool agent_ready;     /* A: the listener has filled in pid, sock, shm, wake */
+	bool gone, forked;
+	_Atomic bool stop;	      /* A */
+	_Atomic uint64_t resident;    /* A: anonymous bytes now, shared ones by share */
+	_Atomic uint64_t raw_resident; /* A: before sharing is taken off */
+	_Atomic uint64_t shared_off;  /* A: what sharing takes off */
+
+	struct segment *segs;
+	uint32_t nsegs, segs_size;
+	struct area *areas;
+	uint32_t nareas, areas_size;
+
+	struct queue probation, main;
+	uint32_t evict_clock;
+	uint64_t resident_groups;
+
+	struct slot slots[AGENT_SLOTS];
+	uint32_t command; /* last command number; 0 before the first */
+	uint32_t slots_busy;
+
+	struct pending *pending;
+	uint32_t npending, pending_size;
+
+	uint64_t epoch; /* counts quiet points of the event stream */
+	uint64_t maps_size, maps_data; /* statm when maps were last read */
+	bool managed, maps_dirty;
+	uint64_t last_tick_ns, last_resync_ns, last_pss_ns;
+	uint64_t last_in_area, last_in_page, run_length; /* sequence detector, stored pages */
+	uint64_t last_fresh_addr, fresh_window;
+	char *buf; /* scratch: a cluster */
+	int pagemap;
+};
+
+struct job {
+	struct space *sp;
+	struct slot *slot;
+	unsigned index; /* of the slot */
+};
+
+struct run {
+	struct run_options opts;
+	tmem_host *host;
+	tmem_client *client;
+	int listener, control; /* control: socket to the supervisor */
+	uint64_t token;
+	char socket_name[64];
+
+	struct os_mutex lock; /* guards spaces, next_space */
+	struct space *spaces;
+	uint64_t next_space;
+	_Atomic uint32_t nspaces; /* A */
+	_Atomic bool program_over, stopping;
+
+	/* accounts */
+	_Atomic uint64_t host_bytes; /* this process: anonymous and shared memory */
+	_Atomic uint64_t total_bytes, peak_total, peak_resident, peak_store;
+	_Atomic uint64_t over_ns;
+	_Atomic uint64_t peak_stored_pages, peak_compressed, peak_same;
+	uint64_t start_ns;
+	struct run_counters n;
+
+	/* workers */
+	struct os_mutex jobs_lock;
+	struct os_cond jobs_cond;
+	struct job *jobs;
+	uint32_t jobs_head, jobs_count, jobs_size;
+	bool jobs_stop;
+	os_thread workers[16];
+	unsigned nworkers;
+};
+
+/* host.c: this process, from fork to the last space's end; the exit code */
+int run_host(const struct run_options *opts, int control);
+uint64_t run_total(struct run *r);	/* all memory that the limit speaks of, now, about */
+void run_account(struct run *r);	/* refresh host_bytes, peaks */
+/* Tell the supervisor to hold (fd >= 0) or to let go of (fd < 0) a space's userfaultfd. */
+void run_hold(struct run *r, uint64_t space, pid_t pid, int fd);
+
+/* messages on the control socket */
+enum control_kind { CONTROL_READY = 1, CONTROL_FAILED, CONTROL_HOLD, CONTROL_RELEASE, CONTROL_OVER, CONTROL_DONE };
+struct control_message {
+	uint32_t kind;
+	int32_t value;
+	uint64_t space;
+	char text[232];
+};
+
+/* listen.c */
+int listen_open(struct run *r, char *err, size_t errlen);
+void *listen_thread(void *run);
+
+/* space.c */
+struct space *space_create(struct run *r, int uffd, tmem_pool pool);
+void space_free(struct space *sp);
+struct segment *space_find(struct space *sp, uint64_t addr);
+int space_add_segment(struct space *sp, uint64_t start, uint64_t end);
+/* State of a page; NULL when nothing was ever known (then it is ABSENT). */
+uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page);
+struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create);
+/* Address of a page, 0 when it is mapped nowhere. */
+uint64_t space_address(struct space *sp, uint32_t area, uint64_t page);
+void space_oid(uint32_t area, uint64_t page, tmem_oid *oid, uint64_t *index);
+/* Pages of an address range are gone for good (unmapped) or emptied (still mapped). */
+void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmapped);
+int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len);
+/* The child's copy of everything; its pool is a clone. NULL: no memory. */
+struct space *space_fork(struct space *parent, int uffd);
+/* Mark n pages from addr resident and queue their groups. */
+void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n,
+			 bool refault);
+bool queue_push(struct queue *q, uint64_t v);
+bool queue_push_front(struct queue *q, uint64_t v);
+bool queue_pop(struct queue *q, uint64_t *v);
+
+/* pager.c */
+void *pager_thread(void *space);
+/* The end of a space, by its own thread (or before it has one). Frees it. */
+void pager_finish(struct space *sp);
+void pager_read_events(struct space *sp); /* one read of the userfaultfd, all dispatched */
+bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);
+void pager_fail(struct space *sp, const char *why);
+bool pager_account(struct space *sp, uint64_t *size, uint64_t *data);
+
+/* evict.c */
+/* Start a round when there is something to evict and room for it. Pages that left. */
+uint64_t evict_round(struct space *sp, uint64_t want);
+/* Take back slots that are over; true when there was one. */
+bool evict_complete(struct space *sp);
+/* Wait until no slot is in use. */
+void evict_drain(struct space *sp);
+/* Evict until the total is at most `goal`, as far as that can be done. */
+void evict_to(struct space *sp, uint64_t goal);
+void evict_resync(struct space *sp);
+uint64_t run_goal_high(const struct run *r);
+uint64_t run_goal_low(const struct run *r);
+
+/* worker.c */
+int workers_start(struct run *r);
+void workers_stop(struct run *r);
+void worker_submit(struct space *sp, unsigned slot);
+
+/* maps.c */
+/* Find new mappings worth managing, register them, learn what is resident. */
+void maps_scan(struct space *sp);
+bool maps_statm(pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data);
+uint64_t maps_pss_anon(pid_t pid);
+void maps_prune_threads(struct space *sp);
+
+/* report.c */
+void report_fault(struct run *r, uint64_t ns);
+int report_write(struct run *r, const char *path);
+
+/* probe.c: what must be so before a program is started; 0 or an exit code, a line on stderr */
+int probe_kernel(void);
+int probe_program(const char *name, char *path, size_t pathlen);
+
+#endif

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What is known of one address space. See run.h for states and invariants.
+ * Everything here is called by the space's own pager thread.
+ */
+#include "frontswap/pager/run.h"
+
+#include "os/check.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ---- queues ------------------------------------------------------------------ */
+
+static bool queue_grow(struct queue *q)
+{
+	uint32_t size = q->size ? q->size * 2 : 1024;
+	uint64_t *at = os_alloc(size * sizeof(*at));
+
+	if (!at)
+		return false;
+	for (uint32_t i = 0; i < q->count; i++)
+		at[i] = q->at[(q->head + i) & (q->size - 1)];
+	os_free(q->at);
+	q->at = at;
+	q->head = 0;
+	q->size = size;
+	return true;
+}
+
+bool queue_push(struct queue *q, uint64_t v)
+{
+	if (q->count == q->size && !queue_grow(q))
+		return false;
+	q->at[(q->head + q->count++) & (q->size - 1)] = v;
+	return true;
+}
+
+bool queue_push_front(struct queue *q, uint64_t v)
+{
+	if (q->count == q->size && !queue_grow(q))
+		return false;
+	q->head = (q->head - 1) & (q->size - 1);
+	q->at[q->head] = v;
+	q->count++;
+	return true;
+}
+
+bool queue_pop(struct queue *q, uint64_t *v)
+{
+	if (!q->count)
+		return false;
+	*v = q->at[q->head];
+	q->head = (q->head + 1) & (q->size - 1);
+	q->count--;
+	return true;
+}
+
+/* ---- areas and pages -------------------------------------------------------------- */
+
+struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create)
+{
+	struct area *a = &sp->areas[area];
+	uint64_t i = page / CHUNK_PAGES;
+
+	if (i >= a->nchunks) {
+		uint32_t n = (uint32_t)(i + 1 < 16 ? 16 : (i + 1) * 5 / 4);
+		struct chunk **c;
+
+		if (!create)
+			return NULL;
+		c = os_zalloc(n * sizeof(*c));
+		if (!c)
+			return NULL;
+		if (a->nchunks)
+			memcpy(c, a->chunks, a->nchunks * sizeof(*c));
+		os_free(a->chunks);
+		a->chunks = c;
+		a->nchunks = n;
+	}
+	if (!a->chunks[i] && create)
+		a->chunks[i] = os_zalloc(sizeof(struct chunk));
+	return a->chunks[i];
+}
+
+uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page)
+{
+	struct chunk *c = space_chunk(sp, area, page, false);
+
+	return c ? &c->page[page % CHUNK_PAGES] : NULL;
+}
+
+void space_oid(uint32_t area, uint64_t page, tmem_oid *oid, uint64_t *index)
+{
+	oid->w[0] = area;
+	oid->w[1] = page >> 12;
+	oid->w[2] = 0;
+	*index = page & 4095;
+}
+
+uint64_t space_address(struct space *sp, uint32_t area, uint64_t page)
+{
+	for (uint32_t i = 0; i < sp->nsegs; i++) {
+		struct segment *s = &sp->segs[i];
+		uint64_t n = (s->end - s->start) / AGENT_PAGE;
+
+		if (s->area == area && page >= s->page && page < s->page + n)
+			return s->start + (page - s->page) * AGENT_PAGE;
+	}
+	return 0;
+}
+
+void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n,
+			 bool refault)
+{
+	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+
+	for (uint64_t end = page + n; page < end; page++) {
+		struct chunk *c = space_chunk(sp, seg->area, page, true);
+		struct group *g;
+		uint8_t *p;
+
+		if (!c) /* no memory for its state: it stays resident, unmanaged */
+			continue;
+		p = &c->page[page % CHUNK_PAGES];
+		g = &c->group[page % CHUNK_PAGES / GROUP_PAGES];
+		*p = (uint8_t)((*p & ~(PAGE_STATE | PAGE_REMOVED)) | PAGE_RESIDENT);
+		if (refault && g->evicted_at &&
+		    sp->evict_clock - g->evicted_at <= sp->resident_groups)
+			g->main = 1;
+		if (!g->queued) {
+			uint64_t v = (uint64_t)seg->area << 40 | page / GROUP_PAGES;
+
+			if (queue_push(g->main ? &sp->main : &sp->probation, v)) {
+				g->queued = 1;
+				sp->resident_groups++;
+			}
+		}
+	}
+}
+
+/* ---- segments ------------------------------------------------------------------------ */
+
+/* Index of the first segment that ends behind addr. */
+static uint32_t seg_index(const struct space *sp, uint64_t addr)
+{
+	uint32_t lo = 0, hi = sp->nsegs;
+
+	while (lo < hi) {
+		uint32_t mid = (lo + hi) / 2;
+
+		if (sp->segs[mid].end <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+struct segment *space_find(struct space *sp, uint64_t addr)
+{
+	uint32_t i = seg_index(sp, addr);
+
+	return i < sp->nsegs && sp->segs[i].start <= addr ? &sp->segs[i] : NULL;
+}
+
+static int seg_insert(struct space *sp, const struct segment *s)
+{
+	uint32_t i = seg_index(sp, s->start);
+
+	if (sp->nsegs == sp->segs_size) {
+		uint32_t size = sp->segs_size ? sp->segs_size * 2 : 64;
+		struct segment *segs = os_alloc(size * sizeof(*segs));
+
+		if (!segs)
+			return -ENOMEM;
+		if (sp->nsegs)
+			memcpy(segs, sp->segs, sp->nsegs * sizeof(*segs));
+		os_free(sp->segs);
+		sp->segs = segs;
+		sp->segs_size = size;
+	}
+	memmove(&sp->segs[i + 1], &sp->segs[i], (sp->nsegs - i) * sizeof(*s));
+	sp->segs[i] = *s;
+	sp->nsegs++;
+	return 0;
+}
+
+int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
+{
+	struct segment s = {.start = start, .end = end};
+
+	if (sp->nareas == sp->areas_size) {
+		uint32_t size = sp->areas_size ? sp->areas_size * 2 : 64;
+		struct area *areas = os_zalloc(size * sizeof(*areas));
+
+		if (!areas)
+			return -ENOMEM;
+		if (sp->nareas)
+			memcpy(areas, sp->areas, sp->nareas * sizeof(*areas));
+		os_free(sp->areas);
+		sp->areas = areas;
+		sp->areas_size = size;
+	}
+	/* Aligned as the addresses are, so that groups do not straddle huge pages. */
+	s.area = sp->nareas;
+	s.page = start / AGENT_PAGE % CHUNK_PAGES;
+	s.settled = sp->epoch + 1;
+	if (seg_insert(sp, &s) < 0)
+		return -ENOMEM;
+	sp->nareas++;
+	return 0;
+}
+
+/* Cut so that no segment straddles addr. */
+static int seg_split(struct space *sp, uint64_t addr)
+{
+	struct segment *s = space_find(sp, addr);
+	struct segment tail;
+
+	if (!s || s->start == addr)
+		return 0;
+	tail = *s;
+	tail.start = addr;
+	tail.page += (addr - s->start) / AGENT_PAGE;
+	s->end = addr;
+	return seg_insert(sp, &tail);
+}
+
+/* Pages [page, page + n) of an area lost their contents. */
+static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t n, bool unmapped)
+{
+	uint64_t end = page + n;
+
+	while (page < end) {
+		struct chunk *c = space_chunk(sp, area, page, false);
+		uint64_t stop = (page / CHUNK_PAGES + 1) * CHUNK_PAGES;
+		uint64_t first = page;
+
+		if (stop > end)
+			stop = end;
+		if (!c) {
+			if (page / CHUNK_PAGES >= sp->areas[area].nchunks)
+				return;
+			page = stop;
+			continue;
+		}
+		if (c->out) {
+			uint64_t index;
+			tmem_oid oid;
+
+			space_oid(area, first, &oid, &index);
+			tmem_invalidate_range(sp->run->client, sp->pool, &oid, index, stop - first);
+		}
+		for (; page < stop; page++) {
+			uint8_t *p = &c->page[page % CHUNK_PAGES];
+
+			switch (*p & PAGE_STATE) {
+			case PAGE_OUT:
+				c->out--;
+				*p = PAGE_ABSENT;
+				break;
+			case PAGE_TRANSIT: /* its slot is still to come: drop it then */
+				for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+					struct slot *sl = &sp->slots[i];
+
+					if (atomic_load(&sl->state) != SLOT_FREE && sl->area == area &&
+					    page >= sl->first && page < sl->first + sl->pages)
+						sl->dropped |= 1u << (page - sl->first);
+				}
+				*p = PAGE_ABSENT | PAGE_BUSY | (unmapped ? 0 : PAGE_REMOVED);
+				break;
+			case PAGE_RESIDENT:
+				/* Not zapped yet, perhaps: see I5. */
+				*p = (uint8_t)(unmapped ? *p & PAGE_BUSY
+							: (*p & ~(PAGE_POOR | PAGE_PINNED)) | PAGE_REMOVED);
+				break;
+			default:
+				break;
+			}
+		}
+		if (unmapped && !c->out && first % CHUNK_PAGES == 0 && stop - first == CHUNK_PAGES) {
+			for (unsigned g = 0; g < CHUNK_GROUPS; g++)
+				sp->resident_groups -= c->group[g].queued;
+			os_free(c); /* queue entries of it are skipped when they come up */
+			sp->areas[area].chunks[first / CHUNK_PAGES] = NULL;
+		}
+	}
+}
+
+void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmapped)
+{
+	uint32_t i;
+
+	if (unmapped && (seg_split(sp, start) < 0 || seg_split(sp, end) < 0)) {
+		pager_fail(sp, "out of memory for segments");
+		return;
+	}
+	i = seg_index(sp, start);
+	while (i < sp->nsegs && sp->segs[i].start < end) {
+		struct segment *s = &sp->segs[i];
+		uint64_t from = start > s->start ? start : s->start;
+		uint64_t to = end < s->end ? end : s->end;
+
+		drop_pages(sp, s->area, s->page + (from - s->start) / AGENT_PAGE,
+			   (to - from) / AGENT_PAGE, unmapped);
+		if (unmapped) {
+			memmove(s, s + 1, (sp->nsegs - i - 1) * sizeof(*s));
+			sp->nsegs--;
+		} else {
+			i++;
+		}
+	}
+}
+
+int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
+{
+	uint32_t i;
+
+	/* What was at the new place is gone (its UNMAP event may come later or never). */
+	space_drop_range(sp, to, to + len, true);
+	if (seg_split(sp, from) < 0 || seg_split(sp, from + len) < 0)
+		return -ENOMEM;
+	i = seg_index(sp, from);
+	while (i < sp->nsegs && sp->segs[i].start < from + len) {
+		struct segment s = sp->segs[i];
+
+		memmove(&sp->segs[i], &sp->segs[i + 1], (sp->nsegs - i - 1) * sizeof(s));
+		sp->nsegs--;
+		s.start = s.start - from + to;
+		s.end = s.end - from + to;
+		s.settled = sp->epoch + 1;
+		if (seg_insert(sp, &s) < 0)
+			return -ENOMEM;
+		i = seg_index(sp, from);
+	}
+	return 0;
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+struct space *space_create(struct run *r, int uffd, tmem_pool pool)
+{
+	struct space *sp = os_zalloc_aligned(sizeof(*sp));
+
+	if (!sp)
+		return NULL;
+	sp->run = r;
+	sp->uffd = uffd;
+	sp->pool = pool;
+	sp->sock = sp->wake = sp->pagemap = -1;
+	sp->fresh_window = 1;
+	sp->maps_dirty = true;
+	sp->buf = os_alloc(TMEM_CLUSTER_MAX * AGENT_PAGE);
+	if (!sp->buf) {
+		os_free(sp);
+		return NULL;
+	}
+	return sp;
+}
+
+void space_free(struct space *sp)
+{
+	for (uint32_t a = 0; a < sp->nareas; a++) {
+		for (uint32_t c = 0; c < sp->areas[a].nchunks; c++)
+			os_free(sp->areas[a].chunks[c]);
+		os_free(sp->areas[a].chunks);
+	}
+	os_free(sp->areas);
+	os_free(sp->segs);
+	os_free(sp->probation.at);
+	os_free(sp->main.at);
+	os_free(sp->pending);
+	os_free(sp->buf);
+	if (sp->shm)
+		munmap(sp->shm, sizeof(*sp->shm));
+	if (sp->uffd >= 0)
+		close(sp->uffd);
+	if (sp->sock >= 0)
+		close(sp->sock);
+	if (sp->wake >= 0)
+		close(sp->wake);
+	if (sp->pagemap >= 0)
+		close(sp->pagemap);
+	os_free(sp);
+}
+
+static int copy_areas(struct space *to, const struct space *from)
+{
+	to->areas = os_zalloc((from->nareas + 1) * sizeof(*to->areas));
+	if (!to->areas)
+		return -ENOMEM;
+	to->areas_size = from->nareas + 1;
+	to->nareas = from->nareas;
+	for (uint32_t a = 0; a < from->nareas; a++) {
+		struct area *src = &from->areas[a], *dst = &to->areas[a];
+
+		if (!src->nchunks)
+			continue;
+		dst->chunks = os_zalloc(src->nchunks * sizeof(*dst->chunks));
+		if (!dst->chunks)
+			return -ENOMEM;
+		dst->nchunks = src->nchunks;
+		for (uint32_t i = 0; i < src->nchunks; i++) {
+			struct chunk *c;
+
+			if (!src->chunks[i])
+				continue;
+			c = dst->chunks[i] = os_alloc(sizeof(*c));
+			if (!c)
+				return -ENOMEM;
+			*c = *src->chunks[i];
+			memset(c->group, 0, sizeof(c->group));
+			c->out = 0;
+			for (unsigned p = 0; p < CHUNK_PAGES; p++) {
+				/* What is TRANSIT yet the store refused; the caller
+				 * copies it into the child. */
+				if ((c->page[p] & PAGE_STATE) == PAGE_TRANSIT)
+					c->page[p] = PAGE_ABSENT;
+				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED;
+				c->out += (c->page[p] & PAGE_STATE) == PAGE_OUT;
+			}
+		}
+	}
+	return 0;
+}
+
+struct space *space_fork(struct space *parent, int uffd)
+{
+	tmem_pool pool = tmem_pool_clone(parent->run->client, parent->pool);
+	struct space *sp = pool >= 0 ? space_create(parent->run, uffd, pool) : NULL;
+
+	if (!sp)
+		goto fail;
+	sp->segs = os_alloc((parent->nsegs + 1) * sizeof(*sp->segs));
+	if (!sp->segs || copy_areas(sp, parent) < 0)
+		goto fail;
+	sp->segs_size = parent->nsegs + 1;
+	sp->nsegs = parent->nsegs;
+	if (sp->nsegs)
+		memcpy(sp->segs, parent->segs, sp->nsegs * sizeof(*sp->segs));
+	for (uint32_t i = 0; i < sp->nsegs; i++)
+		sp->segs[i].settled = 0;
+	sp->identity = parent->identity;
+	sp->own_start = parent->own_start;
+	sp->own_end = parent->own_end;
+	sp->family = parent->family;
+	sp->managed = parent->managed;
+	sp->forked = true;
+	parent->forked = true;
+	return sp;
+fail:
+	if (sp) {
+		sp->uffd = -1;
+		space_free(sp);
+	}
+	if (pool >= 0)
+		tmem_pool_destroy(parent->run->client, pool);
+	return NULL;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The process the user started. It starts the host and the program, forwards
+ * signals, and answers with the program's exit code.
+ *
+ * It is also the guard: it holds a copy of every userfaultfd. Should the host
+ * die, faults on pages that are out go on waiting (the last descriptor of a
+ * userfaultfd gone, they would read zeros), and the guard kills every process
+ * that descends from the program. Fail-stop, never wrong data.
+ *
+ *      supervisor --+-- host      (own session; ends everything when we die)
+ *                   +-- program --+-- ...   (orphans come back to us: subreaper)
+ */
+#include "frontswap/pager/run.h"
+
+#include "os/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define HELD_MAX 65536
+
+struct held {
+	uint64_t space;
+	int fd;
+};
+
+struct supervisor {
+	const struct run_options *opts;
+	pid_t host, program;
+	int control, signals, status;
+	bool host_done, program_over, failed;
+	struct held *held;
+	unsigned nheld, held_size;
+	sigset_t old_mask;
+};
+
+/* ---- descriptors -------------------------------------------------------------------- */
+
+static void hold(struct supervisor *s, uint64_t space, int fd)
+{
+	if (s->nheld == s->held_size) {
+		unsigned size = s->held_size ? s->held_size * 2 : 16;
+		struct held *h = realloc(s->held, size * sizeof(*h));
+
+		if (!h) {
+			close(fd);
+			return;
+		}
+		s->held = h;
+		s->held_size = size;
+	}
+	s->held[s->nheld++] = (struct held){space, fd};
+}
+
+static void release(struct supervisor *s, uint64_t space)
+{
+	for (unsigned i = 0; i < s->nheld; i++) {
+		if (s->held[i].space == space) {
+			close(s->held[i].fd);
+			s->held[i] = s->held[--s->nheld];
+			return;
+		}
+	}
+}
+
+/* One message of the host. False: the host is gone. */
+static bool control_message(struct supervisor *s, struct control_message *m)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {m, sizeof(*m)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control.space)};
+	struct cmsghdr *c;
+	ssize_t n;
+	int fd = -1;
+
+	do {
+		n = recvmsg(s->control, &msg, MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (n != sizeof(*m))
+		return false;
+	c = CMSG_FIRSTHDR(&msg);
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	if (m->kind == CONTROL_HOLD && fd >= 0)
+		hold(s, m->space, fd);
+	else if (m->kind == CONTROL_RELEASE)
+		release(s, m->space);
+	return true;
+}
+
+/* ---- the program's processes ------------------------------------------------------------ */
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[40], text[512];
+	const char *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	at = strrchr(text, ')'); /* the name may hold anything */
+	return at && strlen(at) > 4 ? (pid_t)strtol(at + 4, NULL, 10) : 0;
+}
+
+/* Kill every descendant but the host; how many there were. */
+static unsigned kill_descendants(struct supervisor *s)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	unsigned n = 0;
+
+	while (d && (e = readdir(d))) {
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10), up = pid;
+
+		if (pid <= 0 || pid == s->host)
+			continue;
+		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
+			up = parent_of(up);
+		if (up == getpid() && pid != getpid() && kill(pid, SIGKILL) == 0)
+			n++;
+	}
+	if (d)
+		closedir(d);
+	return n;
+}
+
+static void fail_stop(struct supervisor *s)
+{
+	s->failed = true;
+	os_log(OS_LOG_ERROR, "the store has died: the program is ended, "
+			     "for its memory cannot be had any more");
+	while (kill_descendants(s) > 0) {
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		usleep(1000);
+	}
+}
+
+static void reap(struct supervisor *s)
+{
+	struct control_message over = {.kind = CONTROL_OVER};
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == s->program) {
+			s->program_over = true;
+			s->status = status;
+			if (send(s->control, &over, sizeof(over), MSG_NOSIGNAL) < 0)
+				os_log(OS_LOG_DEBUG, "host does not answer");
+		}
+	}
+}
+
+/* ---- start ------------------------------------------------------------------------------- */
+
+static int start_host(struct supervisor *s, struct control_message *ready)
+{
+	int pair[2];
+	pid_t self = getpid();
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	s->host = fork();
+	if (s->host < 0)
+		return -errno;
+	if (s->host == 0) {
+		close(pair[0]);
+		if (getppid() != self)
+			_exit(1);
+		_exit(run_host(s->opts, pair[1]));
+	}
+	close(pair[1]);
+	s->control = pair[0];
+	if (!control_message(s, ready))
+		return -EPIPE;
+	return 0;
+}
+
+/* libtmem-agent.so beside this executable, or where it is installed. */
+static int find_agent(char *path, size_t n)
+{
+	static const char *const places[] = {"", "../lib/", "../lib/x86_64-linux-gnu/", "../lib64/"};
+	char exe[PATH_MAX], *slash;
+	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (len <= 0)
+		return -ENOENT;
+	exe[len] = 0;
+	slash = strrchr(exe, '/');
+	slash[1] = 0;
+	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		if ((size_t)snprintf(path, n, "%s%slibtmem-agent.so", exe, places[i]) < n &&
+		    access(path, R_OK) == 0)
+			return 0;
+	}
+	return -ENOENT;
+}
+
+static void child_exec(const struct run_options *o, const char *file, const sigset_t *mask, int report)
+{
+	int error;
+
+	sigprocmask(SIG_SETMASK, mask, NULL);
+	execv(file, o->argv);
+	error = errno;
+	if (write(report, &error, sizeof(error)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+static int start_program(struct supervisor *s, const char *file, const char *address)
+{
+	char agent[PATH_MAX], preload[PATH_MAX * 2];
+	const char *old = getenv("LD_PRELOAD");
+	int pipe_fds[2], error = 0;
+
+	if (find_agent(agent, sizeof(agent)) < 0) {
+		fprintf(stderr, "tmem run: libtmem-agent.so is not beside the tmem executable\n");
+		return 126;
+	}
+	snprintf(preload, sizeof(preload), "%s%s%s", agent, old && *old ? ":" : "", old ? old : "");
+	if (setenv("LD_PRELOAD", preload, 1) < 0 || setenv(AGENT_ENV, address, 1) < 0 ||
+	    pipe2(pipe_fds, O_CLOEXEC) < 0) {
+		fprintf(stderr, "tmem run: %s\n", strerror(errno));
+		return 126;
+	}
+	s->program = fork();
+	if (s->program == 0)
+		child_exec(s->opts, file, &s->old_mask, pipe_fds[1]);
+	close(pipe_fds[1]);
+	if (s->program < 0)
+		error = errno;
+	else if (read(pipe_fds[0], &error, sizeof(error)) != sizeof(error))
+		error = 0;
+	close(pipe_fds[0]);
+	if (error) {
+		fprintf(stderr, "tmem run: cannot start %s: %s\n", file, strerror(error));
+		return error == ENOENT ? 127 : 126;
+	}
+	return 0;
+}
+
+/* A signal for us is for the program; one from the terminal it has had itself. */
+static void pass_on(struct supervisor *s, const struct signalfd_siginfo *si)
+{
+	bool terminal = si->ssi_code == SI_KERNEL;
+
+	if (si->ssi_signo == SIGCHLD)
+		reap(s);
+	else if (!terminal && s->program > 0 && !s->program_over)
+		kill(s->program, (int)si->ssi_signo);
+}
+
+static void supervise(struct supervisor *s)
+{
+	struct signalfd_siginfo si;
+	struct control_message m;
+
+	while (!s->host_done) {
+		struct pollfd p[2] = {{.fd = s->control, .events = POLLIN},
+				      {.fd = s->signals, .events = POLLIN}};
+
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[1].revents && read(s->signals, &si, sizeof(si)) == sizeof(si))
+			pass_on(s, &si);
+		if (!p[0].revents)
+			continue;
+		if (!control_message(s, &m)) {
+			fail_stop(s);
+			return;
+		}
+		if (m.kind == CONTROL_DONE) {
+			s->host_done = true;
+			if (m.text[0])
+				fprintf(stderr, "tmem run: %s\n", m.text);
+		}
+	}
+}
+
+static int exit_code(const struct supervisor *s)
+{
+	if (s->failed)
+		return 125;
+	return WIFSIGNALED(s->status) ? 128 + WTERMSIG(s->status) : WEXITSTATUS(s->status);
+}
+
+int run_program(const struct run_options *opts)
+{
+	static const int caught[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1,
+				     SIGUSR2, SIGCHLD, SIGWINCH, SIGALRM};
+	struct supervisor s = {.opts = opts, .control = -1};
+	struct control_message ready = {0};
+	char file[PATH_MAX];
+	sigset_t mask;
+	int rc;
+
+	rc = probe_program(opts->argv[0], file, sizeof(file));
+	if (rc == 0)
+		rc = probe_kernel();
+	if (rc)
+		return rc;
+	sigemptyset(&mask);
+	for (unsigned i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
+		sigaddset(&mask, caught[i]);
+	sigprocmask(SIG_BLOCK, &mask, &s.old_mask);
+	s.signals = signalfd(-1, &mask, SFD_CLOEXEC);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	rc = start_host(&s, &ready);
+	if (rc < 0 || ready.kind != CONTROL_READY) {
+		fprintf(stderr, "tmem run: %s\n", rc < 0 ? strerror(-rc) : ready.text);
+		return 126;
+	}
+	rc = start_program(&s, file, ready.text);
+	if (rc) {
+		close(s.control); /* the host has nothing to keep and ends */
+		waitpid(s.host, NULL, 0);
+		return rc;
+	}
+	supervise(&s);
+	reap(&s);
+	return exit_code(&s);
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Workers: compress what was evicted and put it into the store, off the fault
+ * path. A job names a slot; the slot is the worker's from SLOT_QUEUED until it
+ * sets SLOT_STORED, and the worker touches nothing else of the space.
+ */
+#include "frontswap/pager/run.h"
+
+#include "os/mem.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* Pages [i, i + n) of a slot. Bit mask of what the store took. */
+static uint32_t store_run(struct space *sp, const struct slot *sl, const uint8_t *data, uint32_t i,
+			  uint32_t n)
+{
+	struct run *r = sp->run;
+	uint32_t all = ((n < 32 ? 1u << n : 0) - 1) << i;
+	uint64_t index;
+	tmem_oid oid;
+
+	space_oid(sl->area, sl->first + i, &oid, &index);
+	if (tmem_put_cluster(r->client, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE) == 0)
+		return all;
+	return 0;
+}
+
+static void store(const struct job *j)
+{
+	struct space *sp = j->sp;
+	struct slot *sl = j->slot;
+	const uint8_t *data = sp->shm->slots[j->index];
+	uint64_t one = 1;
+
+	for (uint32_t i = 0; i < sl->pages;) {
+		uint32_t n = 0;
+
+		while (i + n < sl->pages && sl->moved >> (i + n) & 1)
+			n++;
+		if (n)
+			sl->stored |= store_run(sp, sl, data, i, n);
+		i += n ? n : 1;
+	}
+	atomic_store(&sl->state, SLOT_STORED);
+	if (write(sp->wake, &one, sizeof(one)) < 0)
+		return; /* the counter is full: it is awake */
+}
+
+static void *worker_main(void *arg)
+{
+	struct run *r = arg;
+	struct job j;
+
+	os_mutex_lock(&r->jobs_lock);
+	for (;;) {
+		while (!r->jobs_count && !r->jobs_stop)
+			os_cond_wait(&r->jobs_cond, &r->jobs_lock);
+		if (!r->jobs_count)
+			break;
+		j = r->jobs[r->jobs_head++ % r->jobs_size];
+		r->jobs_count--;
+		os_mutex_unlock(&r->jobs_lock);
+		store(&j);
+		os_mutex_lock(&r->jobs_lock);
+	}
+	os_mutex_unlock(&r->jobs_lock);
+	return NULL;
+}
+
+void worker_submit(struct space *sp, unsigned slot)
+{
+	struct run *r = sp->run;
+	struct job j = {sp, &sp->slots[slot], slot};
+
+	os_mutex_lock(&r->jobs_lock);
+	if (r->jobs_count == r->jobs_size) {
+		uint32_t size = r->jobs_size * 2;
+		struct job *jobs = os_alloc(size * sizeof(*jobs));
+
+		if (!jobs) { /* then here, by ourselves */
+			os_mutex_unlock(&r->jobs_lock);
+			store(&j);
+			return;
+		}
+		for (uint32_t i = 0; i < r->jobs_count; i++)
+			jobs[i] = r->jobs[(r->jobs_head + i) % r->jobs_size];
+		os_free(r->jobs);
+		r->jobs = jobs;
+		r->jobs_head = 0;
+		r->jobs_size = size;
+	}
+	r->jobs[(r->jobs_head + r->jobs_count++) % r->jobs_size] = j;
+	os_cond_signal(&r->jobs_cond);
+	os_mutex_unlock(&r->jobs_lock);
+}
+
+int workers_start(struct run *r)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int rc = 0;
+
+	os_mutex_init(&r->jobs_lock, OS_RANK_LEAF, "run.jobs");
+	os_cond_init(&r->jobs_cond);
+	r->jobs_size = 64;
+	r->jobs = os_alloc(r->jobs_size * sizeof(*r->jobs));
+	if (!r->jobs)
+		return -12;
+	for (r->nworkers = 0; r->nworkers < 16 && (long)r->nworkers < (cpus > 1 ? cpus / 2 : 1);
+	     r->nworkers++) {
+		rc = os_thread_create(&r->workers[r->nworkers], "tmem-worker", worker_main, r);
+		if (rc < 0)
+			break;
+	}
+	return r->nworkers ? 0 : rc;
+}
+
+void workers_stop(struct run *r)
+{
+	os_mutex_lock(&r->jobs_lock);
+	r->jobs_stop = true;
+	os_cond_broadcast(&r->jobs_cond);
+	os_mutex_unlock(&r->jobs_lock);
+	while (r->nworkers)
+		os_thread_join(r->workers[--r->nworkers]);
+	os_free(r->jobs);
+	os_cond_destroy(&r->jobs_cond);
+	os_mutex_destroy(&r->jobs_lock);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Messages between the agent (in the target program) and the pager (in the
+ * host), and the memory they share.
+ *
+ * Life of a connection (Unix SOCK_SEQPACKET, one a process image):
+ *
+ *   agent                                  host
+ *   connect
+ *   AGENT_HELLO, uffd (exec) ------------>  make a space, or, after a fork,
+ *                                          find it by its token
+ *   <------------------------------------  AGENT_WELCOME, memfd, eventfd
+ *                                          (and the uffd, after a fork)
+ *   AGENT_READY ------------------------->  from here on the host may evict
+ *
+ * Afterwards the socket carries nothing; its end says that the other side is
+ * gone. Commands go through struct agent_shm.
+ *
+ * An evict command has two phases. In phase 1 the host reads nothing from the
+ * userfaultfd, so an munmap, mremap, madvise or fork that has begun in the
+ * program cannot be over, and the kernel refuses (EAGAIN) to move pages under
+ * it: a command can never hit a mapping that is newer than the host's
+ * knowledge. Phase 2 (copying out) may overlap with anything.
+ *
+ * The host believes nothing it reads here: counts and masks are bounded.
+ */
+#ifndef TMEM_PROTO_AGENT_H
+#define TMEM_PROTO_AGENT_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define AGENT_MAGIC 0x746d656d61676e74ull /* "tmemagnt" */
+#define AGENT_VERSION 1u
+#define AGENT_ENV "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
+
+#define AGENT_PAGE 4096u
+#define AGENT_SLOT_PAGES 16u /* pages of one command: a cluster at most */
+#define AGENT_SLOT_BYTES (AGENT_SLOT_PAGES * AGENT_PAGE)
+#define AGENT_BATCH 8u	  /* commands in one round */
+#define AGENT_SLOTS 24u	  /* slots of shared memory: three rounds */
+#define AGENT_THREADS 2048u
+
+enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };
+
+struct agent_hello {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t kind;
+	uint64_t token; /* of the run, from the environment */
+	uint64_t space; /* AGENT_FORK: what the identity page said */
+	int32_t error;	/* negative errno: no userfaultfd could be had */
+	uint32_t pad;
+	uint64_t staging_a; /* where pages are moved first; on the main uffd */
+	uint64_t identity;  /* a page that is never touched but after a fork */
+	uint64_t own_start, own_end; /* all of the agent's memory; never managed */
+};
+
+struct agent_welcome {
+	uint64_t magic;
+	int32_t error; /* not 0: the program must not start */
+	uint32_t pad;
+	uint64_t shm_bytes;
+};
+
+struct agent_ready {
+	uint64_t magic;
+	int32_t error;
+	uint32_t pad;
+};
+
+enum agent_op { AGENT_OP_NONE, AGENT_OP_EVICT, AGENT_OP_UNSHARE };
+
+struct agent_cmd {
+	uint64_t addr;
+	uint32_t pages; /* 1..AGENT_SLOT_PAGES */
+	uint32_t slot;	/* < AGENT_SLOTS */
+	/* answers */
+	uint32_t moved;	  /* bit i: page i is out of the program now */
+	uint32_t absent;  /* bit i: there was no page */
+	int32_t error;	  /* errno of the last page that could not be moved */
+	uint32_t pad;
+};
+
+/* A range of addresses that some thread stands on: its stack and its TLS. */
+struct agent_thread {
+	_Atomic uint64_t start, end;
+	_Atomic int32_t tid; /* 0: free */
+	int32_t pad;
+};
+
+struct agent_shm {
+	_Atomic uint32_t command; /* host adds 1: a command is there (futex) */
+	_Atomic uint32_t moved;	  /* agent: phase 1 of command number n is over (futex) */
+	_Atomic uint32_t done;	  /* agent: phase 2 is over (also told by the eventfd) */
+	uint32_t op;
+	uint32_t ncmds;
+	uint32_t pad;
+	struct agent_cmd cmds[AGENT_BATCH];
+	uint64_t unshare_addr, unshare_bytes; /* AGENT_OP_UNSHARE */
+	struct agent_thread threads[AGENT_THREADS];
+	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];
+};
+
+#endif
