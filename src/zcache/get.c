@@ -242,11 +242,14 @@ static int unpack(struct get *g, char *buf)
 			codec_fill(buf + (size_t)i * ZC_PAGE, ZC_PAGE, g->fill[i]);
 		}
 	} else {
-		/* One page of several: by way of the thread's buffer. */
+		char *all;
+
+		/* One page of several: by way of a buffer, which g->t may leave behind. */
 		zc_thread_need_big(&g->t);
-		rc = decompress(g, g->t->big[1], g->z.pages);
+		all = g->t->big[1];
+		rc = decompress(g, all, g->z.pages);
 		if (rc == 0)
-			memcpy(buf, g->t->big[1] + (size_t)place * ZC_PAGE, ZC_PAGE);
+			memcpy(buf, all + (size_t)place * ZC_PAGE, ZC_PAGE);
 	}
 	return rc;
 }
