@@ -17,7 +17,8 @@ CALLS+='|fork|vfork|clone|execv[ep]*|wait|waitpid|kill|signal|sigaction|syscall|
 CALLS+='|pthread_[a-z_]+|sem_[a-z]+|clock_[a-z]+|time|gettimeofday|nanosleep|u?sleep|sched_[a-z_]+'
 CALLS+='|getenv|setenv|fopen|fdopen|fclose|fread|fwrite|fprintf|vfprintf|printf|vprintf|puts|fputs'
 CALLS+='|perror|rand|random|srand|getrandom'
-HEADERS='unistd|fcntl|pthread|signal|time|semaphore|poll|sched|dirent|sys/[a-z]+|linux/[a-z_]+|netinet/[a-z]+|threads'
+# fcntl.h is not among them: os_file_open() takes its flags.
+HEADERS='unistd|pthread|signal|time|semaphore|poll|sched|dirent|sys/[a-z]+|linux/[a-z_]+|netinet/[a-z]+|threads'
 
 # The text without comments and strings, lines kept.
 strip() {
