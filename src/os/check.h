@@ -35,7 +35,7 @@ __attribute__((noreturn, cold)) void os_check_failed(const char *what, const cha
 #define tmem_assert(inv, cond) ((void)0)
 #endif
 
-#define tmem_likely(x) __builtin_expect(!!(x), 1)
+#define tmem_likely(x)	 __builtin_expect(!!(x), 1)
 #define tmem_unlikely(x) __builtin_expect(!!(x), 0)
 
 #endif

@@ -11,9 +11,11 @@
 int os_file_open(const char *path, int flags, mode_t mode) __attribute__((warn_unused_result));
 void os_file_close(int fd);
 /* Bytes read (fewer than n only at the end of the file), or -errno. */
-ssize_t os_file_pread(int fd, void *buf, size_t n, uint64_t offset) __attribute__((warn_unused_result));
+ssize_t os_file_pread(int fd, void *buf, size_t n, uint64_t offset)
+	__attribute__((warn_unused_result));
 /* 0 when all n bytes are written, else -errno. */
-int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset) __attribute__((warn_unused_result));
+int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset)
+	__attribute__((warn_unused_result));
 int os_file_write(int fd, const void *buf, size_t n) __attribute__((warn_unused_result));
 /* A whole small file (at most max bytes) as a NUL-terminated os_alloc'd string; NULL with errno. */
 char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));

@@ -25,7 +25,7 @@ enum os_rank {
 	OS_RANK_POOL = 50,	/* zcache: one pool's life cycle */
 	OS_RANK_ZS_POOL = 60,	/* zsmalloc: one compaction at a time */
 	OS_RANK_ZS_CLASS = 70,	/* zsmalloc: one size class */
-	OS_RANK_BOTTOM_UP = 75,	/* index: bottom-up walks against the end of a pool */
+	OS_RANK_BOTTOM_UP = 75, /* index: bottom-up walks against the end of a pool */
 	OS_RANK_SHARD = 80,	/* index: one shard of a pool */
 	OS_RANK_ARENA = 90,	/* alloc: one metadata arena */
 	OS_RANK_SPAN = 95,	/* zsmalloc: free spans */
@@ -52,13 +52,22 @@ void os_mutex_unlock(struct os_mutex *m);
 /* Aborts unless the calling thread holds m. */
 void os_mutex_assert_held(const struct os_mutex *m);
 #else
-static inline void os_mutex_lock(struct os_mutex *m) { pthread_mutex_lock(&m->m); }
+static inline void os_mutex_lock(struct os_mutex *m)
+{
+	pthread_mutex_lock(&m->m);
+}
 __attribute__((warn_unused_result)) static inline bool os_mutex_trylock(struct os_mutex *m)
 {
 	return pthread_mutex_trylock(&m->m) == 0;
 }
-static inline void os_mutex_unlock(struct os_mutex *m) { pthread_mutex_unlock(&m->m); }
-static inline void os_mutex_assert_held(const struct os_mutex *m) { (void)m; }
+static inline void os_mutex_unlock(struct os_mutex *m)
+{
+	pthread_mutex_unlock(&m->m);
+}
+static inline void os_mutex_assert_held(const struct os_mutex *m)
+{
+	(void)m;
+}
 #endif
 
 /* Condition variable on the monotonic clock. */

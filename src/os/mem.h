@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define OS_FRAME_SHIFT 12
-#define OS_FRAME_SIZE ((size_t)1 << OS_FRAME_SHIFT)
+#define OS_FRAME_SIZE  ((size_t)1 << OS_FRAME_SHIFT)
 
 /* A block of size > 0 bytes; NULL when there is none. os_zalloc zeroes it. */
 void *os_alloc(size_t size) __attribute__((malloc, warn_unused_result));

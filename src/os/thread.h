@@ -19,7 +19,10 @@ void os_thread_join(os_thread t);
 typedef pthread_key_t os_tls;
 int os_tls_create(os_tls *k, void (*destroy)(void *)) __attribute__((warn_unused_result));
 void os_tls_delete(os_tls k);
-static inline void *os_tls_get(os_tls k) { return pthread_getspecific(k); }
+static inline void *os_tls_get(os_tls k)
+{
+	return pthread_getspecific(k);
+}
 /* 0 or -ENOMEM. */
 int os_tls_set(os_tls k, void *value) __attribute__((warn_unused_result));
 
