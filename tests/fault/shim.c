@@ -85,7 +85,8 @@ static __attribute__((noinline)) bool may_fail(enum shim_kind kind)
 	pthread_mutex_lock(&lock);
 	calls++;
 	fails = fail_at && (calls == fail_at || (fail_on && calls > fail_at));
-	note_site(stack, depth, fails);
+	if (fail_at)
+		note_site(stack, depth, fails);
 	if (fails) {
 		if (failed++ == 0) {
 			for (int i = 0; i < depth; i++)
