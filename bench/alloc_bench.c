@@ -65,7 +65,8 @@ static double per_op(uint64_t since, uint64_t ops)
 }
 
 /* The owner: an object begins with its number in the table. */
-static bool set_move(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst, size_t size)
+static bool set_move(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst,
+		     size_t size)
 {
 	struct set *s = ctx;
 	uint32_t i;
@@ -147,13 +148,13 @@ static json_t *report_loss(struct set *s, const struct zpool_stats *st)
 		used++;
 		ends += tail * c.fullness[3];
 		if (c.objects * 50 >= s->n) /* 2 % of the objects or more */
-			json_array_append_new(
-				list,
-				json_pack("{s:I,s:I,s:I,s:I,s:I,s:f}", "size", (json_int_t)c.size,
-					  "frames", (json_int_t)c.frames, "slots",
-					  (json_int_t)c.slots, "objects", (json_int_t)c.objects,
-					  "zspages", (json_int_t)c.zspages, "tail_loss",
-					  (double)tail / (c.frames * 4096.0)));
+			json_array_append_new(list, json_pack("{s:I,s:I,s:I,s:I,s:I,s:f}", "size",
+							      (json_int_t)c.size, "frames",
+							      (json_int_t)c.frames, "slots",
+							      (json_int_t)c.slots, "objects",
+							      (json_int_t)c.objects, "zspages",
+							      (json_int_t)c.zspages, "tail_loss",
+							      (double)tail / (c.frames * 4096.0)));
 	}
 	return json_pack("{s:I,s:f,s:f,s:f,s:o}", "classes_used", (json_int_t)used, "rounding",
 			 (double)(st->object_bytes - s->sum) / all, "zspage_ends",
@@ -197,26 +198,26 @@ static json_t *report_rounds(struct set *s)
 		zpool_compact(s->zp, UINT64_MAX);
 		compact[r] = per_op(t, 1000000);
 		zpool_stats(s->zp, &after);
-		back[r] = (double)(full.frame_bytes - after.frame_bytes) / (double)(freed ? freed : 1);
-		move[r] = compact[r] * 1e6 /
-			  (double)(after.moved_objects ? after.moved_objects : 1);
+		back[r] = (double)(full.frame_bytes - after.frame_bytes) /
+			  (double)(freed ? freed : 1);
+		move[r] =
+			compact[r] * 1e6 / (double)(after.moved_objects ? after.moved_objects : 1);
 		t = os_clock_ns();
 		drop[r] = per_op(t, 0);
 		count = set_drop_all(s);
 		drop[r] = per_op(t, count);
 		set_close(s);
 	}
-	out = json_pack(
-		"{s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o}", "objects",
-		(json_int_t)s->n, "object_bytes", (json_int_t)s->sum, "frame_bytes",
-		(json_int_t)full.frame_bytes, "meta_bytes", (json_int_t)full.meta_bytes,
-		"resident_growth_bytes", (json_int_t)grown, "density",
-		(double)s->sum / (double)full.frame_bytes, "density_resident",
-		(double)s->sum / (double)(grown ? grown : 1), "meta_bytes_per_object",
-		(double)(full.meta_bytes - empty.meta_bytes) / (double)s->n, "fill_ns",
-		median(fill, ROUNDS), "empty_ns", median(drop, ROUNDS), "compact_ms",
-		median(compact, ROUNDS), "compact_ns_per_move", median(move, ROUNDS),
-		"returned_of_freed", median(back, ROUNDS), "loss", loss);
+	out = json_pack("{s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o}", "objects",
+			(json_int_t)s->n, "object_bytes", (json_int_t)s->sum, "frame_bytes",
+			(json_int_t)full.frame_bytes, "meta_bytes", (json_int_t)full.meta_bytes,
+			"resident_growth_bytes", (json_int_t)grown, "density",
+			(double)s->sum / (double)full.frame_bytes, "density_resident",
+			(double)s->sum / (double)(grown ? grown : 1), "meta_bytes_per_object",
+			(double)(full.meta_bytes - empty.meta_bytes) / (double)s->n, "fill_ns",
+			median(fill, ROUNDS), "empty_ns", median(drop, ROUNDS), "compact_ms",
+			median(compact, ROUNDS), "compact_ns_per_move", median(move, ROUNDS),
+			"returned_of_freed", median(back, ROUNDS), "loss", loss);
 	return out;
 fail:
 	json_decref(loss);
@@ -342,7 +343,8 @@ static void report_threads(struct set *s, unsigned threads, json_t *out)
 	}
 	if (m) {
 		json_object_set_new(out, "threads", json_integer(threads));
-		json_object_set_new(out, "replace_per_s_one_thread", json_real(median(one, ROUNDS)));
+		json_object_set_new(out, "replace_per_s_one_thread",
+				    json_real(median(one, ROUNDS)));
 		json_object_set_new(out, "replace_per_s", json_real(median(all, ROUNDS)));
 		json_object_set_new(out, "scaling", json_real(median(ratio, ROUNDS)));
 	}

@@ -60,10 +60,10 @@ struct arena {
 	size_t table_bytes; /* of one slab's table */
 	size_t tables_reserved, tables_charged, items_reserved;
 	uint32_t free_words, max_slabs;
-	uint32_t nr_slabs;   /* slabs ever used: those below have a table */
-	uint32_t vacant;     /* lowest slab that may be not resident: where to look first */
-	uint32_t partial;    /* head of the list */
-	uint32_t spare;      /* the empty slab that is kept, or ARENA_NO_SLAB */
+	uint32_t nr_slabs; /* slabs ever used: those below have a table */
+	uint32_t vacant;   /* lowest slab that may be not resident: where to look first */
+	uint32_t partial;  /* head of the list */
+	uint32_t spare;	   /* the empty slab that is kept, or ARENA_NO_SLAB */
 	uint32_t resident_slabs;
 	_Atomic uint64_t items, charged;
 };
@@ -338,8 +338,8 @@ static int arena_verify_slab(struct arena *a, uint32_t i)
 	uint32_t free_items = 0;
 
 	for (uint32_t b = 0; b < a->g.per_slab; b++) {
-		const char *item = a->g.base + (size_t)i * a->g.slab_bytes +
-				   (size_t)b * a->g.item_bytes;
+		const char *item =
+			a->g.base + (size_t)i * a->g.slab_bytes + (size_t)b * a->g.item_bytes;
 
 		if (!(s->free[b / 64] >> (b % 64) & 1))
 			continue;

@@ -34,9 +34,9 @@
 #include "alloc/zs_internal.h"
 #include "os/clock.h"
 
-#define ZS_LOOK_MAX   8 /* zspages of a ring looked at */
-#define ZS_PACK_MAX   4 /* zspages of a class packed */
-#define ZS_POLITE_NS  20000
+#define ZS_LOOK_MAX  8 /* zspages of a ring looked at */
+#define ZS_PACK_MAX  4 /* zspages of a class packed */
+#define ZS_POLITE_NS 20000
 
 /* Zspages that left their class, to be released when the class lock is dropped. */
 struct zs_gone {

@@ -164,8 +164,8 @@ void zs_stats(struct zpool *zp, struct zpool_stats *st)
 			st->huge_objects += c->objects;
 		zs_class_unlock(c);
 	}
-	st->meta_bytes = zs_spans_meta_bytes(p) + sizeof(*p) +
-			 ZS_CLASSES_MAX * sizeof(struct zs_class);
+	st->meta_bytes =
+		zs_spans_meta_bytes(p) + sizeof(*p) + ZS_CLASSES_MAX * sizeof(struct zs_class);
 	st->freed_frames = atomic_load_explicit(&p->freed_frames, memory_order_relaxed);
 	st->compacted_frames = atomic_load_explicit(&p->compacted_frames, memory_order_relaxed);
 }
@@ -194,8 +194,11 @@ bool zs_class_info(struct zpool *zp, unsigned i, struct zs_class_info *info)
 	c = &p->classes[i];
 	zs_class_lock(c);
 	*info = (struct zs_class_info){
-		.size = c->size, .frames = c->frames, .slots = c->slots,
-		.zspages = c->zspages, .objects = c->objects,
+		.size = c->size,
+		.frames = c->frames,
+		.slots = c->slots,
+		.zspages = c->zspages,
+		.objects = c->objects,
 		.resident_frames = c->resident_frames,
 	};
 	for (unsigned g = 0; g < ZS_FULL; g++) {

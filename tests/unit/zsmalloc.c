@@ -143,58 +143,6 @@ static uint32_t rnd(uint32_t below)
 	return (uint32_t)((rnd_state >> 32) * below >> 32);
 }
 
-static void test_registry(void **state)
-{
-	struct zpool *zp;
-	struct frames f;
-
-	(void)state;
-	frames_init(&f, 0);
-	assert_ptr_equal(zpool_find("zsmalloc"), &zsmalloc_ops);
-	assert_null(zpool_find("zsmallo"));
-	assert_null(zpool_find(""));
-	assert_string_equal(zpool_names(), "zsmalloc");
-	assert_int_equal(zpool_create("slab", &f, NULL, NULL, &zp), -ENOENT);
-	assert_null(zp);
-	zpool_destroy(NULL);
-	frames_init(&f, 1000);
-	assert_int_equal(zpool_create("zsmalloc", &f, NULL, NULL, &zp), -ENOMEM);
-	assert_int_equal(frames_used(&f), 0);
-}
-
-static void test_classes(void **state)
-{
-	struct zs_class_info info;
-	uint32_t before = 0;
-	double loss = 0;
-	unsigned n = 0, counted = 0;
-	struct store s;
-
-	(void)state;
-	store_open(&s, 1, 0);
-	for (; zs_class_info(s.zp, n, &info); n++) {
-		assert_true(info.size > before && info.size % 16 == 0);
-		assert_true(info.slots >= 1 && info.slots <= 4095);
-		assert_true(info.frames <= 64);
-		assert_true((uint64_t)info.size * info.slots <= info.frames * 4096ull);
-		assert_true((uint64_t)info.size * (info.slots + 1) > info.frames * 4096ull);
-		if (before >= 32) /* where a step is coarser than 1/64, it is for free */
-			assert_true(info.size - before <= 16 || info.size - before <= before / 28);
-		if (info.size >= 320 && info.size <= 4032) {
-			loss += 1 - (double)info.size * info.slots / (info.frames * 4096.0);
-			counted++;
-		}
-		if (info.size >= 3632 && info.size <= 4032) /* huge, and still worth packing */
-			assert_true(info.slots > info.frames);
-		before = info.size;
-	}
-	assert_int_equal(before, 65536);
-	assert_true(loss / counted < 0.0025);
-	print_message("%u classes, mean loss at the end of a zspage %.3f %%\n", n,
-		      loss / counted * 100);
-	store_close(&s);
-}
-
 static void test_every_size(void **state)
 {
 	enum { LAST = ZS_MAX_SIZE };
@@ -305,6 +253,73 @@ static void test_full(void **state)
 	store_close(&s);
 }
 
+/* The class that objects of this size go to. */
+static struct zs_class_info class_of(struct store *s, uint32_t size)
+{
+	struct zs_class_info info = {0};
+
+	for (unsigned i = 0; zs_class_info(s->zp, i, &info); i++)
+		if (info.size >= size + ZS_OBJECT_OVERHEAD)
+			return info;
+	fail_msg("no class for %u", size);
+	return info;
+}
+
+/* Packing leaves two zspages with room: both must serve when no frame is to be had. */
+static void test_full_room(void **state)
+{
+	struct zs_class_info c;
+	struct store s;
+	uint32_t n, gone = 7;
+
+	(void)state;
+	store_open(&s, 1000, 0);
+	c = class_of(&s, 1100);
+	n = c.slots + c.slots / 2;
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(store_put(&s, i, 1100), 0);
+	for (uint32_t i = 1; i <= gone; i++)
+		store_drop(&s, i * 3);
+	zpool_compact(s.zp, UINT64_MAX);
+	c = class_of(&s, 1100);
+	assert_int_equal(c.zspages, 2);
+	frames_set_limit(&s.f, 1);
+	while (store_put(&s, n, 1100) == 0)
+		n++;
+	c = class_of(&s, 1100);
+	assert_true(c.resident_frames * 4096 - c.objects * c.size < 2ull * c.size);
+	frames_set_limit(&s.f, 0);
+	store_check(&s);
+	for (uint32_t i = 0; i < n; i++)
+		if (s.rec[i].h) {
+			store_expect(&s, i);
+			store_drop(&s, i);
+		}
+	store_close(&s);
+}
+
+/* A zspage that comes empty may be kept, but not its frames. */
+static void test_empty_is_small(void **state)
+{
+	struct zs_class_info c;
+	struct store s;
+
+	(void)state;
+	store_open(&s, 4096, 0);
+	for (uint32_t size = 40; size < 5000; size += 311) {
+		uint32_t slots = class_of(&s, size).slots;
+
+		for (uint32_t i = 0; i < slots; i++)
+			assert_int_equal(store_put(&s, i, size), 0);
+		for (uint32_t i = 0; i < slots; i++)
+			store_drop(&s, i);
+		c = class_of(&s, size);
+		assert_true(c.zspages <= 1);
+		assert_true(c.resident_frames <= c.size / 4096 + 1);
+	}
+	store_close(&s);
+}
+
 /* An object that comes and goes alone does not call the OS each time. */
 static void test_no_thrash(void **state)
 {
@@ -364,8 +379,9 @@ static void half_returns(uint32_t n)
 	store_check(&s);
 	zpool_stats(s.zp, &after);
 	back = full.frame_bytes - after.frame_bytes;
-	print_message("%u objects: density %.4f, after half went %.1f %% of their bytes came back\n",
-		      n, (double)sum / (double)full.frame_bytes, 100.0 * (double)back / (double)freed);
+	print_message(
+		"%u objects: density %.4f, after half went %.1f %% of their bytes came back\n", n,
+		(double)sum / (double)full.frame_bytes, 100.0 * (double)back / (double)freed);
 	assert_true(back >= freed * 9 / 10);
 	if (RESIDENT_IS_TRUE)
 		assert_true(resident - os_resident_bytes() >= freed * 9 / 10);
@@ -543,12 +559,18 @@ static void test_stats(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_registry),	  cmocka_unit_test(test_classes),
-		cmocka_unit_test(test_every_size),	  cmocka_unit_test(test_pins),
-		cmocka_unit_test(test_full),		  cmocka_unit_test(test_no_thrash),
-		cmocka_unit_test(test_compact_half),	  cmocka_unit_test(test_compact_some),
-		cmocka_unit_test(test_compact_unmovable), cmocka_unit_test(test_pin_while_moving),
-		cmocka_unit_test(test_no_owner),	  cmocka_unit_test(test_stats),
+		cmocka_unit_test(test_every_size),
+		cmocka_unit_test(test_pins),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_no_thrash),
+		cmocka_unit_test(test_compact_half),
+		cmocka_unit_test(test_compact_some),
+		cmocka_unit_test(test_compact_unmovable),
+		cmocka_unit_test(test_pin_while_moving),
+		cmocka_unit_test(test_no_owner),
+		cmocka_unit_test(test_stats),
+		cmocka_unit_test(test_full_room),
+		cmocka_unit_test(test_empty_is_small),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
