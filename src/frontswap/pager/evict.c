@@ -269,7 +269,7 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 				struct segment *seg = addr ? space_find(sp, addr) : NULL;
 
 				if (seg)
-					space_mark_resident(sp, seg, addr, 1, false);
+					space_mark_resident(sp, seg, addr, 1, ARRIVAL_FRESH);
 			}
 		}
 		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, cmd.error == EAGAIN,

@@ -104,7 +104,7 @@ static void learn_resident(struct space *sp, struct segment *seg, uint64_t start
 			break;
 		for (int i = 0; i < n; i++)
 			space_mark_resident(sp, seg, regions[i].start,
-					    (regions[i].end - regions[i].start) / AGENT_PAGE, false);
+					    (regions[i].end - regions[i].start) / AGENT_PAGE, ARRIVAL_FOUND);
 		if (a.walk_end <= start)
 			break;
 		start = a.walk_end;

@@ -188,7 +188,7 @@ static bool serve_stored(struct space *sp, struct segment *seg, uint64_t page)
 		if (done) {
 			space_oid(seg->area, at, &oid, &index);
 			tmem_invalidate_range(r->client, sp->pool, &oid, index, done);
-			space_mark_resident(sp, seg, addr, done, true);
+			space_mark_resident(sp, seg, addr, done, ARRIVAL_STORED);
 			for (uint64_t k = 0; k < done; k++)
 				space_chunk(sp, seg->area, at + k, false)->out--;
 			atomic_fetch_add_explicit(&r->n.pages_in, done, memory_order_relaxed);
@@ -218,7 +218,7 @@ static bool serve_transit(struct space *sp, struct segment *seg, uint64_t addr, 
 			return sp->gone;
 		/* The worker may still store it; that is taken back when it is done. */
 		sl->dropped |= bit;
-		space_mark_resident(sp, seg, addr, 1, true);
+		space_mark_resident(sp, seg, addr, 1, ARRIVAL_STORED);
 		*space_page(sp, seg->area, page) |= PAGE_BUSY;
 		atomic_fetch_add_explicit(&sp->run->n.second_chances, 1, memory_order_relaxed);
 		added(sp, 1);
@@ -287,7 +287,7 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 		}
 	}
 	if (seg && done) {
-		space_mark_resident(sp, seg, addr, done, false);
+		space_mark_resident(sp, seg, addr, done, ARRIVAL_FRESH);
 		sp->last_fresh_addr = addr + done * AGENT_PAGE;
 		atomic_fetch_add_explicit(&sp->run->n.pages_fresh, done, memory_order_relaxed);
 		added(sp, write ? done : 0);
@@ -420,7 +420,7 @@ static void forked(struct space *sp, int uffd)
 			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr &&
 			    pager_copy_in(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE, 1,
 					  &done))
-				space_mark_resident(child, space_find(child, addr), addr, 1, false);
+				space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
 		}
 	}
 	os_mutex_lock(&r->lock);

@@ -260,8 +260,9 @@ int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len);
 /* The child's copy of everything; its pool is a clone. NULL: no memory. */
 struct space *space_fork(struct space *parent, int uffd);
 /* Mark n pages from addr resident and queue their groups. */
+enum arrival { ARRIVAL_FRESH, ARRIVAL_STORED, ARRIVAL_FOUND };
 void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n,
-			 bool refault);
+			 enum arrival how);
 bool queue_push(struct queue *q, uint64_t v);
 bool queue_push_front(struct queue *q, uint64_t v);
 bool queue_pop(struct queue *q, uint64_t *v);

@@ -114,7 +114,7 @@ uint64_t space_address(struct space *sp, uint32_t area, uint64_t page)
 }
 
 void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n,
-			 bool refault)
+			 enum arrival how)
 {
 	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 
@@ -128,8 +128,9 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 		p = &c->page[page % CHUNK_PAGES];
 		g = &c->group[page % CHUNK_PAGES / GROUP_PAGES];
 		*p = (uint8_t)((*p & ~(PAGE_STATE | PAGE_REMOVED)) | PAGE_RESIDENT);
-		if (refault && g->evicted_at &&
-		    sp->evict_clock - g->evicted_at <= sp->resident_groups)
+		if (!g->queued && (how == ARRIVAL_FOUND ||
+				   (how == ARRIVAL_STORED && g->evicted_at &&
+				    sp->evict_clock - g->evicted_at <= sp->resident_groups)))
 			g->main = 1;
 		if (!g->queued) {
 			uint64_t v = (uint64_t)seg->area << 40 | page / GROUP_PAGES;
