@@ -1,0 +1,40 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# The long tests, up to two hours: everything in test.sh, the model tests with many seeds, the
+# end-to-end tests in their long versions, and the planted bugs. Prints one line a part; logs in
+# build/nightly-logs. Exit code 1 when a part failed.
+#
+#   tools/nightly.sh [SEEDS]    default 20
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
+. "$ROOT/tools/lib.sh"
+cd "$ROOT" || exit 1
+SEEDS=${1:-20}
+LOGS=$ROOT/build/nightly-logs
+FAILED=0
+trap 'exit 130' INT TERM
+mkdir -p "$LOGS"
+
+part() { # NAME SECONDS COMMAND...
+	local name=$1 limit=$2 t=$SECONDS
+	shift 2
+	if timeout -k 30 "$limit" "$@" >"$LOGS/$name.log" 2>&1 </dev/null; then
+		printf 'ok      %-28s %5d s\n' "$name" $((SECONDS - t))
+	else
+		FAILED=$((FAILED + 1))
+		printf 'not ok  %-28s %5d s, log %s\n' "$name" $((SECONDS - t)) "$LOGS/$name.log"
+	fi
+}
+
+part test 1200 ./test.sh
+for dir in build-checks build-tsan; do
+	for ((seed = 1; seed <= SEEDS; seed++)); do
+		part "$dir.engine_model.$seed" 600 "$dir/tests/model/model-engine_model" 300000 4 "$seed"
+		part "$dir.index_model.$seed" 120 "$dir/tests/model/model-index_model" "$seed" 20 4
+		part "$dir.zsmalloc_model.$seed" 120 "$dir/tests/model/model-zsmalloc_model" "$seed" 20 4
+	done
+done
+for t in tests/e2e/run_*.sh; do
+	part "long.$(basename "$t" .sh)" 1800 env TMEM_LONG=1 bash "$t"
+done
+part plant 2400 tools/plant.sh
+[ $FAILED = 0 ]
