@@ -24,7 +24,7 @@
  * frames objects a frame are 1.125 at 3632, 1.067 at 3840, 1.032 at 3968,
  * 1.016 at 4032 and 1.000 from 4048. Packing gains up to 4032: huge objects
  * are packed like all others, and ZS_HUGE_WATERMARK only counts them. A raw
- * page with its state word and header takes a slot of 4112 or 4128 bytes, 54
+ * page with its state word and header (up to 62 bytes) takes a slot of 4160, 54
  * of them in 55 frames.
  *
  * Invariants
