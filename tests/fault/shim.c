@@ -389,14 +389,79 @@ WRAP(int, close, int fd)
 	return rc;
 }
 
+static struct shim_io io;
+static uint64_t io_calls, reads, reads_failed;
+
+void shim_io(const struct shim_io *new)
+{
+	static const struct shim_io usual;
+
+	pthread_mutex_lock(&lock);
+	io = new ? *new : usual;
+	io_calls = reads = reads_failed = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+uint64_t shim_reads_failed(void)
+{
+	return read_locked(&reads_failed);
+}
+
+/* An errno to fail with, or 0, and perhaps fewer bytes. */
+static int disturb_io(bool is_pread, size_t *n)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&lock);
+	io_calls++;
+	if (io.interrupt && io_calls % 2)
+		error = EINTR;
+	else if (is_pread && io.fail_read_at && ++reads >= io.fail_read_at &&
+		 (io.from_then_on || reads == io.fail_read_at)) {
+		error = EIO;
+		reads_failed++;
+	}
+	if (io.few_bytes && *n > 1)
+		*n = *n > 64 ? *n / 3 : io_calls % (*n - 1) + 1;
+	pthread_mutex_unlock(&lock);
+	if (error)
+		errno = error;
+	return error;
+}
+
+WRAP(ssize_t, read, int fd, void *buf, size_t n)
+{
+	return disturb_io(false, &n) ? -1 : __real_read(fd, buf, n);
+}
+
+WRAP(ssize_t, write, int fd, const void *buf, size_t n)
+{
+	/* Messages of the test itself go their way. */
+	return fd > 2 && disturb_io(false, &n) ? -1 : __real_write(fd, buf, n);
+}
+
+WRAP(ssize_t, pread, int fd, void *buf, size_t n, off_t offset)
+{
+	return disturb_io(true, &n) ? -1 : __real_pread(fd, buf, n, offset);
+}
+
+WRAP(ssize_t, pread64, int fd, void *buf, size_t n, off_t offset)
+{
+	return disturb_io(true, &n) ? -1 : __real_pread64(fd, buf, n, offset);
+}
+
 WRAP(ssize_t, pwrite, int fd, const void *buf, size_t n, off_t offset)
 {
-	return fail_file(ENOSPC) ? -1 : __real_pwrite(fd, buf, n, offset);
+	if (fail_file(ENOSPC) || disturb_io(false, &n))
+		return -1;
+	return __real_pwrite(fd, buf, n, offset);
 }
 
 WRAP(ssize_t, pwrite64, int fd, const void *buf, size_t n, off_t offset)
 {
-	return fail_file(ENOSPC) ? -1 : __real_pwrite64(fd, buf, n, offset);
+	if (fail_file(ENOSPC) || disturb_io(false, &n))
+		return -1;
+	return __real_pwrite64(fd, buf, n, offset);
 }
 
 WRAP(int, fallocate, int fd, int mode, off_t offset, off_t bytes)

@@ -31,6 +31,19 @@ enum shim_kind {
  */
 void shim_arm(uint64_t n, bool from_then_on);
 void shim_disarm(void);
+
+/*
+ * What reads and writes of files do besides, on their own switch: the n-th
+ * pread fails with EIO (once or from then on; n 0: none); every second call is
+ * interrupted; calls move a few bytes only.
+ */
+struct shim_io {
+	uint64_t fail_read_at;
+	bool from_then_on, interrupt, few_bytes;
+};
+void shim_io(const struct shim_io *io); /* NULL: all as usual */
+uint64_t shim_reads_failed(void);	/* since then */
+
 /* Since the last shim_arm(). */
 uint64_t shim_calls(void);
 uint64_t shim_failed(void);

@@ -38,6 +38,7 @@ struct world {
 	uint32_t version[W_OBJECTS]; /* the last one; an object belongs to one thread */
 	bool may_refuse;	     /* puts may fail without a failure made by the shim */
 	bool raw;		     /* poor pages are kept */
+	bool damaged;		     /* reads failed: failures are counted in the statistics */
 };
 
 extern const char *w_scenario; /* for messages */
@@ -72,6 +73,11 @@ void w_flush(struct world *w, unsigned pool);
 void w_clone(struct world *w, unsigned from, unsigned to);
 void w_pool_destroy(struct world *w, unsigned pool);
 void w_codec(struct world *w, const char *codec);
+/*
+ * Get without the model's judgement of success: 0 with the right bytes, 1 for
+ * absent as it must be, or -EIO with the buffer untouched. The model is not changed.
+ */
+int w_try(struct world *w, unsigned pool, unsigned object, unsigned page, bool invalidate);
 /* Get every page of the pool's model, present and absent. */
 void w_get_all(struct world *w, unsigned pool);
 

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The overflow file misbehaves.
+ *
+ *   interrupted   every second call of the system is interrupted, and moves a
+ *                 few bytes only: nothing may show
+ *   read errors   the n-th read fails, and all from it on: that get says -EIO
+ *                 and writes nothing; afterwards every page is still there
+ *   flipped bits  in the file, behind the store's back: a get gives the right
+ *                 bytes or -EIO, never others
+ *   cut           the file gets shorter: the same
+ */
+#include "shim.h"
+#include "world.h"
+
+#include "os/file.h"
+#include "os/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FLIPS 20000
+
+static char path[] = "/tmp/tmem-fault-XXXXXX";
+static uint64_t baseline;
+
+static void start(struct world *w)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	tmem_stats st = {.size = sizeof(st)};
+
+	o.limit_bytes = baseline + 300 * 1024;
+	o.overflow_path = path;
+	w_init(w);
+	w->may_refuse = true;
+	W_CHECK(w_start(w, &o), "no host");
+	for (unsigned i = 0; i < W_PAGES; i++)
+		w_put(w, 0, 0, i, W_TEXT);
+	for (unsigned i = 0; i < 128; i += 16)
+		w_put_cluster(w, 0, 1, i, 16, 0);
+	for (unsigned i = 0; i < W_PAGES; i++)
+		w_put(w, 0, 2, i, i % 7 ? W_TEXT : W_SAME);
+	W_CHECK(tmem_host_stats(w->host, &st) == 0, "stats");
+	W_CHECK(st.overflow_pages > 50, "the test put nothing into the file");
+	W_CHECK(st.store_bytes <= o.limit_bytes, "above the limit");
+}
+
+/* How many gets of all pages failed; the model says absent for pages that may be gone. */
+static unsigned try_all(struct world *w)
+{
+	unsigned bad = 0;
+
+	for (unsigned object = 0; object < W_OBJECTS; object++)
+		for (unsigned page = 0; page < W_PAGES; page++)
+			bad += w_try(w, 0, object, page, false) < 0;
+	return bad;
+}
+
+static void interrupted(void)
+{
+	static const struct shim_io modes[] = {
+		{.interrupt = true}, {.few_bytes = true}, {.interrupt = true, .few_bytes = true}};
+	struct world w;
+
+	w_scenario = "interrupted";
+	for (unsigned i = 0; i < 3; i++) {
+		shim_io(&modes[i]);
+		start(&w);
+		w_verify(&w);
+		w_get_cluster(&w, 0, 1, 17, true);
+		for (unsigned page = 0; page < W_PAGES; page += 2)
+			w_get_invalidate(&w, 0, 0, page);
+		w_verify(&w);
+		w_end(&w);
+		shim_io(NULL);
+	}
+}
+
+static void read_errors(void)
+{
+	struct shim_io io = {0};
+	struct world w;
+	unsigned rounds = 0;
+	uint64_t failed;
+
+	w_scenario = "read errors";
+	start(&w);
+	w.damaged = true;
+	for (int on = 0; on < 2; on++) {
+		io.from_then_on = on;
+		for (io.fail_read_at = 1;; io.fail_read_at += 1 + io.fail_read_at / 8) {
+			unsigned bad;
+
+			shim_io(&io);
+			bad = try_all(&w);
+			failed = shim_reads_failed();
+			shim_io(NULL);
+			W_CHECK((bad > 0) == (failed > 0), "%u gets failed, %" PRIu64 " reads", bad,
+				failed);
+			if (!failed)
+				break;
+			rounds++;
+			w_verify(&w);
+		}
+	}
+	W_CHECK(rounds > 10, "only %u rounds with errors", rounds);
+	w_end(&w);
+}
+
+static uint64_t next_random(uint64_t *s)
+{
+	*s = *s * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	return *s >> 17;
+}
+
+static void flipped_bits(void)
+{
+	uint64_t seed = 4711, size, hit = 0;
+	struct world w;
+	struct stat st;
+	int fd;
+
+	w_scenario = "flipped bits";
+	start(&w);
+	fd = os_file_open(path, O_RDWR, 0);
+	W_CHECK(fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0, "%s", path);
+	size = (uint64_t)st.st_size;
+	for (unsigned i = 0; i < FLIPS / 100; i++) {
+		uint64_t at[100];
+		unsigned char byte, bit[100];
+
+		for (unsigned k = 0; k < 100; k++) {
+			at[k] = next_random(&seed) % size;
+			bit[k] = (unsigned char)(1u << next_random(&seed) % 8);
+			W_CHECK(os_file_pread(fd, &byte, 1, at[k]) == 1, "read");
+			byte ^= bit[k];
+			W_CHECK(os_file_pwrite(fd, &byte, 1, at[k]) == 0, "write");
+		}
+		hit += try_all(&w);
+		/* Backwards, since a place may have been hit twice. */
+		for (unsigned k = 100; k-- > 0;) {
+			W_CHECK(os_file_pread(fd, &byte, 1, at[k]) == 1, "read");
+			byte ^= bit[k];
+			W_CHECK(os_file_pwrite(fd, &byte, 1, at[k]) == 0, "write");
+		}
+	}
+	W_CHECK(hit > FLIPS / 100, "flips were not noticed: %" PRIu64, hit);
+	/* Put right again, everything is there again. */
+	w.damaged = true;
+	w_verify(&w);
+	os_file_close(fd);
+	w_end(&w);
+	printf("flipped bits: %u flips, %" PRIu64 " gets refused\n", FLIPS, hit);
+}
+
+static void cut(void)
+{
+	struct world w;
+	unsigned bad;
+
+	w_scenario = "cut";
+	start(&w);
+	W_CHECK(truncate(path, 40000) == 0, "truncate");
+	bad = try_all(&w);
+	W_CHECK(bad > 20, "the cut was not noticed: %u", bad);
+	/* What is bad can be dropped and put again. */
+	w.damaged = true;
+	w_flush(&w, 0);
+	for (unsigned i = 0; i < W_PAGES; i++)
+		w_put(&w, 0, 0, i, W_TEXT);
+	w_verify(&w);
+	w_end(&w);
+}
+
+static void drop_line(void *ctx, enum os_log_level level, const char *text)
+{
+	(void)ctx;
+	(void)level;
+	(void)text;
+}
+
+int main(void)
+{
+	struct shim_alive before, after;
+	int fd = mkstemp(path);
+
+	if (fd < 0) {
+		perror(path);
+		return 1;
+	}
+	close(fd);
+	os_log_set_sink(drop_line, NULL);
+	baseline = w_baseline(NULL);
+	shim_alive(&before);
+	interrupted();
+	read_errors();
+	flipped_bits();
+	cut();
+	shim_alive(&after);
+	W_CHECK(memcmp(&before, &after, sizeof(before)) == 0, "something was left");
+	unlink(path);
+	return 0;
+}
