@@ -6,7 +6,6 @@
 #include <string.h>
 
 /* Left out of a build that lacks them; then neither listed nor known. */
-#pragma weak cmd_bench_run
 #pragma weak cmd_bench_alloc
 #pragma weak cmd_bench_index
 
