@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -47,7 +48,7 @@ static uint64_t sites_reached, sites_failed;
 static void *first_stack[STACK_MAX];
 static int first_depth;
 static enum shim_kind first_kind;
-static _Atomic int64_t blocks, mapped_bytes, threads, keys, files;
+static _Atomic int64_t blocks, block_bytes, mapped_bytes, threads, keys, files;
 
 /* ---- the decision ----------------------------------------------------------- */
 
@@ -172,6 +173,7 @@ void shim_describe(void)
 void shim_alive(struct shim_alive *a)
 {
 	a->blocks = atomic_load(&blocks);
+	a->block_bytes = atomic_load(&block_bytes);
 	a->mapped_bytes = atomic_load(&mapped_bytes);
 	a->threads = atomic_load(&threads);
 	a->keys = atomic_load(&keys);
@@ -188,8 +190,10 @@ void shim_alive(struct shim_alive *a)
 
 static void *count_block(void *p)
 {
-	if (p)
+	if (p) {
 		atomic_fetch_add(&blocks, 1);
+		atomic_fetch_add(&block_bytes, (int64_t)malloc_usable_size(p));
+	}
 	return p;
 }
 
@@ -217,7 +221,11 @@ WRAP(void *, realloc, void *old, size_t size)
 
 	if (fail_block())
 		return NULL;
+	if (old)
+		atomic_fetch_sub(&block_bytes, (int64_t)malloc_usable_size(old));
 	p = __real_realloc(old, size);
+	if (old)
+		atomic_fetch_add(&block_bytes, (int64_t)malloc_usable_size(p ? p : old));
 	return old ? p : count_block(p);
 }
 
@@ -237,8 +245,10 @@ WRAP(int, posix_memalign, void **out, size_t align, size_t size)
 
 WRAP(void, free, void *p)
 {
-	if (p)
+	if (p) {
 		atomic_fetch_sub(&blocks, 1);
+		atomic_fetch_sub(&block_bytes, (int64_t)malloc_usable_size(p));
+	}
 	__real_free(p);
 }
 

@@ -52,7 +52,7 @@ void shim_describe(void);
 
 /* What is alive: equal before and after means that nothing leaked. */
 struct shim_alive {
-	int64_t blocks, mapped_bytes, threads, keys, files;
+	int64_t blocks, block_bytes, mapped_bytes, threads, keys, files;
 };
 void shim_alive(struct shim_alive *a);
 
