@@ -316,7 +316,7 @@ static void hostile_bytes(void **state)
 
 		assert_non_null(cctx);
 		assert_non_null(dctx);
-		for (int round = 0; round < 20000; round++) {
+		for (int round = 0; round < 10000; round++) {
 			size_t n = round % 5 == 0 ? 4 * PAGE : PAGE;
 			size_t size;
 			char *z;
