@@ -5,10 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Left out of a build that lacks them; then neither listed nor known. */
-#pragma weak cmd_bench_alloc
-#pragma weak cmd_bench_index
-
 static const struct bench {
 	const char *name;
 	int (*run)(int argc, char **argv);

@@ -415,11 +415,27 @@ static json_t *column_json(const struct column *c)
 	for (i = 0; i < c->runs; i++)
 		json_array_append_new(all, json_real(c->run[i].wall_s));
 	cli_json_text(o, "not_measured", c->why_not[0] ? c->why_not : NULL);
+	if (c->runs == 0) {
+		json_decref(all);
+		return o;
+	}
 	cli_json_real(o, "wall_s", median_wall(c));
 	json_object_set_new(o, "wall_s_all", all);
 	cli_json_u64(o, "peak_total_bytes", LARGEST(c, peak_total));
 	cli_json_u64(o, "peak_resident_bytes", LARGEST(c, peak_resident));
 	return o;
+}
+
+static void zram_json(const struct bench *b, json_t *o)
+{
+	const struct column *c = &b->column[ZRAM];
+
+	cli_json_text(o, "codec", b->zram_codec);
+	cli_json_u64(o, "cgroup_limit_bytes", b->zram_limit);
+	cli_json_u64(o, "search_runs", b->search_runs);
+	json_object_set_new(o, "search_missed", json_boolean(b->search_missed));
+	cli_json_u64(o, "peak_swapped_bytes", LARGEST(c, peak_swapped));
+	cli_json_u64(o, "zram_bytes_at_peak", LARGEST(c, zram_bytes));
 }
 
 static int print_json(const struct bench *b)
@@ -438,13 +454,10 @@ static int print_json(const struct bench *b)
 		way[w] = column_json(&b->column[w]);
 		json_object_set_new(o, way_name[w], way[w]);
 	}
-	cli_json_text(way[ZRAM], "codec", b->zram_codec);
-	cli_json_u64(way[ZRAM], "cgroup_limit_bytes", b->zram_limit);
-	cli_json_u64(way[ZRAM], "search_runs", b->search_runs);
-	json_object_set_new(way[ZRAM], "search_missed", json_boolean(b->search_missed));
-	cli_json_u64(way[ZRAM], "peak_swapped_bytes", LARGEST(zram, peak_swapped));
-	cli_json_u64(way[ZRAM], "zram_bytes_at_peak", LARGEST(zram, zram_bytes));
-	cli_json_u64(way[TMEM], "reported_peak_total_bytes", b->tmem_reported);
+	if (b->column[TMEM].runs)
+		cli_json_u64(way[TMEM], "reported_peak_total_bytes", b->tmem_reported);
+	if (zram->runs)
+		zram_json(b, way[ZRAM]);
 	cli_json_real(o, "zram_over_bare", ratio(b, ZRAM, BARE));
 	cli_json_real(o, "tmem_over_bare", ratio(b, TMEM, BARE));
 	cli_json_real(o, "tmem_over_zram", ratio(b, TMEM, ZRAM));
