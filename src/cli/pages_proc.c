@@ -317,8 +317,23 @@ static int read_page(void *arg, uint64_t number, uint64_t entry)
 
 /* ---- the whole ----------------------------------------------------------------------- */
 
+/* Kernel threads and zombies have no address space; statm gives zeros for them. */
+static bool has_no_memory(int pid)
+{
+	char path[64], *text;
+	bool none;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	text = os_file_slurp(path, 256, NULL);
+	none = text && !strncmp(text, "0 ", 2);
+	os_free(text);
+	return none;
+}
+
 static void say(int code, int pid, char *err, size_t errlen)
 {
+	if (code == -ESRCH && has_no_memory(pid))
+		code = -ENODATA;
 	switch (code) {
 	case -ENOENT:
 	case -ESRCH:
