@@ -80,12 +80,12 @@ __attribute__((noreturn)) static void die(const char *what)
 	exit(2);
 }
 
-/* Compressible two to four times, as memory is: a few random words in eight, the rest small. */
+/* Compressible about three times: one random word in eight, the rest small. */
 static uint64_t word_of(uint64_t place, uint64_t version, unsigned i)
 {
 	uint64_t h = mix(place * 0x10001 + version * 0x1000003 + i);
 
-	return h % 8 < 3 ? h : h & 0xff;
+	return h % 8 == 0 ? mix(h) : h >> 8 & 0xff;
 }
 
 static uint64_t place_of(const struct region *r, size_t page) { return (uint64_t)r->id << 40 | page; }
