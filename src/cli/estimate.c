@@ -130,10 +130,13 @@ static double share(uint64_t part, uint64_t whole)
 	return whole ? (double)part / (double)whole : 0;
 }
 
+/* What an empty store takes does not grow with the pages; the rest does. */
 static uint64_t run_would_store(const struct estimate *e)
 {
-	return (uint64_t)((double)e->pages.eligible * PAGE *
-			  share(e->run->store_bytes, e->run->pages * PAGE));
+	const struct trial *t = e->run;
+	double growth = (double)(t->store_bytes - t->empty_bytes);
+
+	return t->empty_bytes + (uint64_t)(growth * share(e->pages.eligible, t->pages));
 }
 
 static void print_source(const struct estimate *e)
@@ -204,6 +207,7 @@ static json_t *row_json(const struct trial *t)
 	cli_json_u64(o, "raw_pages", t->raw_pages);
 	cli_json_u64(o, "compressed_bytes", t->compressed_bytes);
 	cli_json_u64(o, "store_bytes", t->store_bytes);
+	cli_json_u64(o, "empty_store_bytes", t->empty_bytes);
 	cli_json_real(o, "ratio", share(t->pages * PAGE, t->store_bytes));
 	cli_json_real(o, "put_ns", t->put_ns);
 	cli_json_real(o, "get_ns", t->get_ns);

@@ -140,6 +140,10 @@ int trial_run(const struct pages *p, struct trial *t, char *err, size_t errlen)
 	code = open_store(&s, t, err, errlen);
 	if (code)
 		goto out;
+	code = tmem_host_stats(s.host, &st);
+	if (code)
+		goto out;
+	t->empty_bytes = st.store_bytes;
 	code = each_cluster(p, t, put, &s, &t->pages);
 	t->put_ns = t->pages ? (double)s.ns / (double)t->pages : 0;
 	if (code) {

@@ -16,6 +16,7 @@ struct trial {
 	uint64_t pages, same_filled;
 	uint64_t compressed_bytes; /* sum of zpages */
 	uint64_t store_bytes;	   /* all memory of the store: frames, slack, index */
+	uint64_t empty_bytes;	   /* of that, what it took before the first page */
 	uint64_t raw_pages;	   /* too poor to compress: kept as they are */
 	double put_ns, get_ns;	   /* mean of a page, everything included */
 };

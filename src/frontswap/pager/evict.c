@@ -34,18 +34,19 @@
 #include <unistd.h>
 
 #define RESYNC_NS 250000000ull
+#define AHEAD_BYTES (192u * AGENT_PAGE) /* evicted ahead of need: about two rounds */
 
 uint64_t run_goal_high(const struct run *r)
 {
 	uint64_t limit = r->opts.limit_bytes;
-	uint64_t margin = limit / 64 > (1u << 20) ? limit / 64 : 1u << 20;
+	uint64_t margin = limit / 128 > (1u << 20) ? limit / 128 : 1u << 20;
 
 	return limit - margin;
 }
 
 uint64_t run_goal_low(const struct run *r)
 {
-	return run_goal_high(r) - (64u * AGENT_PAGE);
+	return run_goal_high(r) - AHEAD_BYTES;
 }
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
@@ -102,15 +103,13 @@ static bool next_group(struct space *sp, uint64_t *v)
 }
 
 /*
- * Name the victims of one group in commands; *ncmds grows. Sub-blocks of the
- * cluster's size, aligned in the area, keep what was together together. False:
- * no room in the round for the whole group.
+ * Name the victims of one group in commands, one for each run of neighbours;
+ * *ncmds grows. False: no room in the round for the whole group.
  */
 static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t *ncmds,
 		       uint64_t *pages)
 {
 	struct chunk *c = space_chunk(sp, area, first, false);
-	uint32_t size = sp->run->opts.cluster;
 	uint64_t base = space_address(sp, area, first);
 	const struct segment *seg;
 
@@ -128,7 +127,7 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 			i++;
 			continue;
 		}
-		while ((i + n) % size && i + n < GROUP_PAGES && addr + n * AGENT_PAGE < seg->end &&
+		while (i + n < GROUP_PAGES && addr + n * AGENT_PAGE < seg->end &&
 		       victim(sp, p[n], addr + (uint64_t)n * AGENT_PAGE))
 			n++;
 		if (*ncmds == AGENT_BATCH || !(sl = free_slot(sp, &index)))
@@ -429,11 +428,26 @@ static bool under_way(const struct space *sp)
 	return false;
 }
 
+void evict_ahead(struct space *sp)
+{
+	uint64_t total = pager_total(sp), goal = run_goal_low(sp->run);
+	uint64_t leaving = 0;
+
+	if (total <= goal)
+		return;
+	for (unsigned i = 0; i < AGENT_SLOTS; i++)
+		if (atomic_load(&sp->slots[i].state) == SLOT_COPYING)
+			leaving += (uint64_t)__builtin_popcount(sp->slots[i].moved);
+	evict_complete(sp);
+	if (total > goal + leaving * AGENT_PAGE)
+		evict_round(sp, (total - goal) / AGENT_PAGE + 1 - leaving);
+}
+
 void evict_to(struct space *sp, uint64_t goal)
 {
 	uint64_t total, size, data;
 
-	while (!sp->gone && (total = run_total(sp->run)) > goal) {
+	while (!sp->gone && (total = pager_total(sp)) > goal) {
 		uint64_t want = (total - goal) / AGENT_PAGE + 1;
 
 		if (evict_complete(sp) | (evict_round(sp, want) > 0))

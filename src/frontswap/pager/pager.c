@@ -101,6 +101,16 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 	return true;
 }
 
+/* The total; between the kernel's own figures, which are asked for twice a millisecond, an estimate. */
+uint64_t pager_total(struct space *sp)
+{
+	uint64_t size, data;
+
+	if (os_clock_ns() - sp->last_account_ns > 500000)
+		pager_account(sp, &size, &data);
+	return run_total(sp->run);
+}
+
 /* ---- faults ------------------------------------------------------------------------ */
 
 static void pend(struct space *sp, uint64_t addr, bool write, uint64_t since)
@@ -126,10 +136,9 @@ static void pend(struct space *sp, uint64_t addr, bool write, uint64_t since)
 static void make_room(struct space *sp, uint64_t n)
 {
 	struct run *r = sp->run;
-	uint64_t total = run_total(r);
 
-	if (total + n * AGENT_PAGE > run_goal_high(r))
-		evict_to(sp, run_goal_low(r));
+	if (pager_total(sp) + n * AGENT_PAGE > run_goal_high(r))
+		evict_to(sp, run_goal_high(r) - n * AGENT_PAGE);
 }
 
 static void added(struct space *sp, uint64_t n)
@@ -489,6 +498,7 @@ bool pager_account(struct space *sp, uint64_t *size, uint64_t *data)
 	struct run *r = sp->run;
 	uint64_t now = os_clock_ns(), resident, shared, anon, off;
 
+	sp->last_account_ns = now;
 	if (!sp->pid || !maps_statm(sp->pid, size, &resident, &shared, data))
 		return false;
 	anon = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
@@ -524,7 +534,7 @@ static void tick(struct space *sp)
 		maps_scan(sp);
 	}
 	if (sp->managed && run_total(r) > run_goal_high(r))
-		evict_to(sp, run_goal_low(r));
+		evict_to(sp, run_goal_high(r));
 }
 
 /* How long nothing need be looked at: until the limit could be reached at 2 GB/s. */
@@ -587,6 +597,8 @@ void *pager_thread(void *arg)
 			break; /* the process ended, or became another program */
 		evict_complete(sp);
 		serve_pending(sp);
+		if (agent && sp->managed)
+			evict_ahead(sp);
 		if (agent)
 			tick(sp);
 		else if (n == 0 && ++quiet % 20 == 0 && !alive_without_agent(sp))

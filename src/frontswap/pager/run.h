@@ -178,7 +178,7 @@ struct space {
 	uint64_t epoch; /* counts quiet points of the event stream */
 	uint64_t maps_size, maps_data; /* statm when maps were last read */
 	bool managed, maps_dirty;
-	uint64_t last_tick_ns, last_resync_ns, last_pss_ns;
+	uint64_t last_account_ns, last_tick_ns, last_resync_ns, last_pss_ns;
 	uint64_t last_in_area, last_in_page, run_length; /* sequence detector, stored pages */
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
@@ -275,6 +275,7 @@ void pager_read_events(struct space *sp); /* one read of the userfaultfd, all di
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);
 void pager_fail(struct space *sp, const char *why);
 bool pager_account(struct space *sp, uint64_t *size, uint64_t *data);
+uint64_t pager_total(struct space *sp);
 
 /* evict.c */
 /* Start a round when there is something to evict and room for it. Pages that left. */
@@ -283,6 +284,8 @@ uint64_t evict_round(struct space *sp, uint64_t want);
 bool evict_complete(struct space *sp);
 /* Wait until no slot is in use. */
 void evict_drain(struct space *sp);
+/* Without waiting for it: a round, when the total nears the limit. */
+void evict_ahead(struct space *sp);
 /* Evict until the total is at most `goal`, as far as that can be done. */
 void evict_to(struct space *sp, uint64_t goal);
 void evict_resync(struct space *sp);

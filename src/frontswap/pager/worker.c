@@ -8,21 +8,20 @@
 
 #include "os/mem.h"
 
-#include <string.h>
+#include <errno.h>
 #include <unistd.h>
 
-/* Pages [i, i + n) of a slot. Bit mask of what the store took. */
-static uint32_t store_run(struct space *sp, const struct slot *sl, const uint8_t *data, uint32_t i,
-			  uint32_t n)
+/* Pages [i, i + n) of a slot as one cluster. Bit mask of what the store took. */
+static uint32_t store_cluster(struct space *sp, const struct slot *sl, const uint8_t *data,
+			      uint32_t i, uint32_t n)
 {
 	struct run *r = sp->run;
-	uint32_t all = ((n < 32 ? 1u << n : 0) - 1) << i;
 	uint64_t index;
 	tmem_oid oid;
 
 	space_oid(sl->area, sl->first + i, &oid, &index);
 	if (tmem_put_cluster(r->client, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE) == 0)
-		return all;
+		return ((1u << n) - 1) << i;
 	return 0;
 }
 
@@ -31,15 +30,18 @@ static void store(const struct job *j)
 	struct space *sp = j->sp;
 	struct slot *sl = j->slot;
 	const uint8_t *data = sp->shm->slots[j->index];
+	uint32_t size = sp->run->opts.cluster;
 	uint64_t one = 1;
 
 	for (uint32_t i = 0; i < sl->pages;) {
 		uint32_t n = 0;
 
-		while (i + n < sl->pages && sl->moved >> (i + n) & 1)
+		/* Blocks aligned in the area keep together what was together before. */
+		while (i + n < sl->pages && sl->moved >> (i + n) & 1 &&
+		       (n == 0 || (sl->first + i + n) % size))
 			n++;
 		if (n)
-			sl->stored |= store_run(sp, sl, data, i, n);
+			sl->stored |= store_cluster(sp, sl, data, i, n);
 		i += n ? n : 1;
 	}
 	atomic_store(&sl->state, SLOT_STORED);
@@ -105,7 +107,7 @@ int workers_start(struct run *r)
 	r->jobs_size = 64;
 	r->jobs = os_alloc(r->jobs_size * sizeof(*r->jobs));
 	if (!r->jobs)
-		return -12;
+		return -ENOMEM;
 	for (r->nworkers = 0; r->nworkers < 16 && (long)r->nworkers < (cpus > 1 ? cpus / 2 : 1);
 	     r->nworkers++) {
 		rc = os_thread_create(&r->workers[r->nworkers], "tmem-worker", worker_main, r);
