@@ -37,24 +37,30 @@ struct estimate {
 	uint64_t same_filled; /* of all pages that were read */
 	char spec[MAX_SPECS][SPEC_TEXT];
 	unsigned n_specs;
-	struct trial row[MAX_SPECS * N_CLUSTERS];
+	struct trial row[MAX_SPECS * N_CLUSTERS + 1];
 	unsigned n_rows;
 	const struct trial *run; /* the row of `tmem run`'s default; NULL: not measured */
 };
 
 /* ---- measuring ----------------------------------------------------------------------- */
 
+static bool same_spec(const char *a, const char *b)
+{
+	struct codec_spec x, y;
+	char err[256];
+
+	return !codec_parse(a, &x, err, sizeof(err)) && !codec_parse(b, &y, err, sizeof(err)) &&
+	       x.codec == y.codec && x.level == y.level;
+}
+
 static void add_spec(struct estimate *e, const char *text)
 {
-	struct codec_spec a, b;
-	char err[256];
 	unsigned i;
 
-	if (codec_parse(text, &a, err, sizeof(err)))
+	if (!same_spec(text, text))
 		return; /* a codec this build does not have */
 	for (i = 0; i < e->n_specs; i++)
-		if (!codec_parse(e->spec[i], &b, err, sizeof(err)) && a.codec == b.codec &&
-		    a.level == b.level)
+		if (same_spec(e->spec[i], text))
 			return;
 	snprintf(e->spec[e->n_specs++], SPEC_TEXT, "%s", text);
 }
@@ -86,6 +92,23 @@ static void list_specs(struct estimate *e)
 	}
 }
 
+/* One more row; remembers it if it is what `tmem run` would do. */
+static int add_row(struct estimate *e, const char *spec, unsigned cluster, double fraction,
+		   struct progress *bar, char *err, size_t errlen)
+{
+	struct trial *t = &e->row[e->n_rows];
+	int code;
+
+	*t = (struct trial){.codec = spec, .cluster = cluster, .fraction = fraction, .bar = bar};
+	code = trial_run(&e->pages, t, err, errlen);
+	if (code)
+		return code;
+	e->n_rows++;
+	if (cluster == CLI_RUN_CLUSTER && same_spec(spec, CLI_RUN_CODEC))
+		e->run = t;
+	return 0;
+}
+
 static int measure(struct estimate *e)
 {
 	uint64_t i, all = e->pages.count * PAGE, word, pages;
@@ -105,20 +128,13 @@ static int measure(struct estimate *e)
 	progress_start(&bar, "measuring", pages * 2 * e->n_specs * N_CLUSTERS);
 	for (s = 0; s < e->n_specs && !code; s++) {
 		progress_label(&bar, e->spec[s]);
-		for (k = 0; k < N_CLUSTERS && !code; k++) {
-			struct trial *t = &e->row[e->n_rows];
-
-			*t = (struct trial){.codec = e->spec[s],
-					    .cluster = clusters[k],
-					    .fraction = fraction,
-					    .bar = &bar};
-			code = trial_run(&e->pages, t, err, sizeof(err));
-			if (!code && clusters[k] == CLI_RUN_CLUSTER &&
-			    !strcmp(e->spec[s], CLI_RUN_CODEC))
-				e->run = t;
-			e->n_rows += !code;
-		}
+		for (k = 0; k < N_CLUSTERS && !code; k++)
+			code = add_row(e, e->spec[s], clusters[k], fraction, &bar, err,
+				       sizeof(err));
 	}
+	/* A default that is not among the rows yet gets one of its own. */
+	if (!code && !e->run && !e->codec && e->pages.process)
+		code = add_row(e, CLI_RUN_CODEC, CLI_RUN_CLUSTER, fraction, &bar, err, sizeof(err));
 	progress_end(&bar);
 	return code ? cli_fail(COMMAND, "%s", err) : CLI_OK;
 }
