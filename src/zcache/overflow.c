@@ -223,7 +223,7 @@ int zc_overflow_put(struct tmem_host *h, struct zc_thread *t, const struct zc_st
 	it->unit = unit;
 	it->units = (uint16_t)units;
 	it->zsize = (uint32_t)s->zsize;
-	it->checksum = s->checksum;
+	it->checksum = s->fresh ? zc_checksum(s->bytes, s->zsize) : s->checksum;
 	it->codec = (uint8_t)s->codec;
 	it->pages = (uint8_t)s->pages;
 	atomic_store(&it->refs, refs);

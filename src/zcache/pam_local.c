@@ -136,8 +136,11 @@ int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored 
 		return rc;
 	z = zpool_peek(h->zpool, *out);
 	tmem_assert(zpage.layout, ((uintptr_t)z & 3) == 2);
+	/* The place is cold: let its lines come while the checksum is made. */
+	for (size_t i = 0; i < zpage_head(info) + s->zsize; i += 64)
+		__builtin_prefetch((char *)z + i, 1);
+	z->checksum = s->fresh ? zc_checksum(s->bytes, s->zsize) : s->checksum;
 	z->zsize = (uint16_t)s->zsize;
-	z->checksum = s->checksum;
 	z->leaf = 0;
 	z->info = info;
 	if (s->pages > 1)

@@ -133,7 +133,7 @@ static int build_page(struct put *p, unsigned i, bool same_checked)
 	}
 	if (tmem_unlikely(rc))
 		return rc;
-	s.checksum = zc_checksum(s.bytes, s.zsize);
+	s.fresh = true;
 	rc = put_store(p, &s, 1, &word);
 	p->word[i] = (struct pampd){word, false};
 	return rc;
@@ -167,7 +167,7 @@ static int build_cluster(struct put *p, unsigned first, unsigned last, uint32_t 
 	rc = put_compress(p, first, n, &s);
 	if (rc)
 		return rc;
-	s.checksum = zc_checksum(s.bytes, s.zsize);
+	s.fresh = true;
 	rc = put_store(p, &s, refs, &word);
 	if (rc)
 		return rc;

@@ -344,6 +344,7 @@ struct zc_stored {
 	const void *bytes;
 	size_t zsize;
 	uint32_t checksum;
+	bool fresh; /* the checksum is still to be made, from these bytes */
 	unsigned codec, pages;
 };
 /* Let go of words that have left the index, at most INDEX_BATCH. No lock above the emergency's. */

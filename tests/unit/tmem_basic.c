@@ -247,11 +247,50 @@ static void damage_is_found(void **state)
 		assert_int_equal(tmem_get(t.client, t.pool, &oid, 3, &back), 0);
 	}
 	assert_true(complaints > 0);
-	zpage_bytes(z, z->info);
 	((uint8_t *)zpage_bytes(z, z->info))[5] ^= 1;
 	assert_int_equal(tmem_get_and_invalidate(t.client, t.pool, &oid, 3, &back), -EIO);
 	assert_int_equal(tmem_get(t.client, t.pool, &oid, 3, &back), 1);
 	os_log_set_sink(NULL, NULL);
+	zc_pool_leave(s);
+	test_close(&t);
+}
+
+/* A zpage with all the pins there can be is copied out under the lock. */
+static void gets_beyond_the_pins(void **state)
+{
+	static struct test_page group[8], all[TMEM_CLUSTER_MAX];
+	struct test_host t = test_open(NULL);
+	struct zc_slot *s = zc_pool_enter(t.client, t.pool);
+	struct test_page page, back;
+	tmem_oid oid = test_oid(9);
+	struct index_cursor c;
+	zpool_handle h[2];
+	uint64_t first;
+	uint32_t mask;
+
+	test_fill(&page, 3, 200);
+	for (unsigned i = 0; i < 8; i++)
+		test_fill(&group[i], 40 + i, 100);
+	assert_int_equal(tmem_put(t.client, t.pool, &oid, 0, &page), 0);
+	assert_int_equal(tmem_put_cluster(t.client, t.pool, &oid, 8, 8, group), 0);
+	index_lock(s->pool, zc_oid(&oid), 0, &c);
+	h[0] = zc_word_handle(c.words[0]);
+	h[1] = zc_word_handle(c.words[8]);
+	for (unsigned i = 0; i < 2 * ZPOOL_PINS_MAX; i++)
+		assert_non_null(zpool_map(t.host->zpool, h[i % 2]));
+	index_unlock(&c);
+	assert_null(zpool_map(t.host->zpool, h[0]));
+	assert_int_equal(tmem_get(t.client, t.pool, &oid, 0, &back), 0);
+	test_check(&back, 3, 200);
+	assert_int_equal(tmem_get(t.client, t.pool, &oid, 10, &back), 0);
+	test_check(&back, 42, 100);
+	assert_int_equal(tmem_get_cluster(t.client, t.pool, &oid, 9, 1, all, &first, &mask), 0);
+	assert_int_equal(mask, 0xff);
+	assert_memory_equal(all, group, sizeof(group));
+	assert_int_equal(tmem_get_and_invalidate(t.client, t.pool, &oid, 0, &back), 0);
+	test_check(&back, 3, 200);
+	for (unsigned i = 0; i < 2 * ZPOOL_PINS_MAX; i++)
+		zpool_unmap(t.host->zpool, h[i % 2]);
 	zc_pool_leave(s);
 	test_close(&t);
 }
@@ -298,6 +337,7 @@ int main(void)
 		cmocka_unit_test(options_are_judged),
 		cmocka_unit_test(codecs_mix_in_one_pool),
 		cmocka_unit_test(damage_is_found),
+		cmocka_unit_test(gets_beyond_the_pins),
 		cmocka_unit_test(two_hosts_do_not_meet),
 		cmocka_unit_test(sizes_and_words),
 	};
