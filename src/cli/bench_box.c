@@ -136,11 +136,18 @@ static int start_watcher(struct box *b)
 	return b->watcher < 0 ? -errno : 0;
 }
 
-int box_open(struct box *b, char *err, size_t errlen)
+static void set_signals(void (*handler)(int))
 {
 	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-	struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: waits must end */
+	struct sigaction action = {.sa_handler = handler}; /* no SA_RESTART: waits must end */
 	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		sigaction(numbers[i], &action, NULL);
+}
+
+int box_open(struct box *b, char *err, size_t errlen)
+{
 	int code;
 
 	*b = (struct box){.alive = -1, .lock = -1};
@@ -153,8 +160,7 @@ int box_open(struct box *b, char *err, size_t errlen)
 		snprintf(err, errlen, "cannot start: %s", strerror(-code));
 		return code;
 	}
-	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		sigaction(numbers[i], &action, NULL);
+	set_signals(on_signal);
 	b->has_cgroup = !cgroup_find(&b->cgroup, b->cgroup_why, sizeof(b->cgroup_why));
 	return 0;
 }
@@ -177,6 +183,7 @@ int box_close(struct box *b, char *err, size_t errlen)
 			;
 	if (b->lock >= 0)
 		os_file_close(b->lock);
+	set_signals(SIG_DFL);
 	if (b->state)
 		munmap(b->state, sizeof(*b->state));
 	return code;
@@ -214,12 +221,9 @@ int box_drop_zram(struct box *b)
 /* In the child: never returns. An error of exec goes to the parent through `report`. */
 static void child_main(const struct box *b, const struct box_run *r, int output, int report)
 {
-	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 	int null, code = 0;
-	size_t i;
 
-	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		signal(numbers[i], SIG_DFL);
+	set_signals(SIG_DFL);
 	setpgid(0, 0);
 	if (b->has_cgroup)
 		code = cgroup_join(b->state->cgroup);

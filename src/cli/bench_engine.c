@@ -128,6 +128,12 @@ static void print_table(const struct engine *e, bool exact)
 	if (e->threads > 1)
 		printf("threads   %u over 1: put %.2f, get %.2f (the bare codec: %.2f)\n",
 		       e->threads, r->put_scaling, r->get_scaling, r->raw_scaling);
+	if (e->zram && r->zram_why[0])
+		printf("zram      not measured: %s\n", r->zram_why);
+	else if (e->zram)
+		printf("zram      %s for the same pages, all in; the store takes %.3f of it\n",
+		       cli_bytes(a, r->zram_bytes, exact),
+		       over((double)r->growth_bytes, (double)r->zram_bytes));
 	if (e->scale)
 		printf("scale     4194304 pages over 4096, no codec: %.2f at random (%.0f over "
 		       "%.0f ns), "
@@ -174,6 +180,14 @@ static int print_json(const struct engine *e)
 	} else {
 		json_object_set_new(o, "scaling", json_null());
 	}
+	if (e->zram && r->zram_why[0]) {
+		cli_json_text(o, "zram_not_measured", r->zram_why);
+	} else if (e->zram) {
+		cli_json_u64(o, "zram_bytes", r->zram_bytes);
+		cli_json_u64(o, "zram_compressed_bytes", r->zram_compressed);
+		cli_json_real(o, "resident_over_zram",
+			      over((double)r->growth_bytes, (double)r->zram_bytes));
+	}
 	if (e->scale) {
 		cli_json_real(o, "scale_4m", r->scale_4m);
 		cli_json_real(o, "scale_4m_sequential", r->scale_4m_sequential);
@@ -187,16 +201,18 @@ static int print_json(const struct engine *e)
 
 static int measure(struct engine *e)
 {
-	static const struct {
+	const struct {
 		const char *name;
 		int (*run)(struct engine *e);
+		bool wanted;
 	} parts[] = {
-		{"put and get", engine_measure_pages},
-		{"threads", engine_measure_threads},
-		{"same-filled", engine_measure_same_filled},
-		{"4 million pages", engine_measure_scale},
+		{"put and get", engine_measure_pages, true},
+		{"threads", engine_measure_threads, true},
+		{"same-filled", engine_measure_same_filled, true},
+		{"zram", engine_measure_zram, e->zram},
+		{"4 million pages", engine_measure_scale, e->scale},
 	};
-	size_t n = sizeof(parts) / sizeof(parts[0]) - !e->scale, k;
+	size_t n = sizeof(parts) / sizeof(parts[0]), k;
 	struct progress bar;
 	int code = set_up(e);
 
@@ -205,7 +221,7 @@ static int measure(struct engine *e)
 	progress_start(&bar, parts[0].name, n);
 	for (k = 0; k < n && !code; k++) {
 		progress_label(&bar, parts[k].name);
-		code = parts[k].run(e);
+		code = parts[k].wanted ? parts[k].run(e) : 0;
 		progress_add(&bar, 1);
 	}
 	progress_end(&bar);
@@ -258,6 +274,8 @@ int cmd_bench_engine(int argc, char **argv)
 		{"max", 'm', CLI_SIZE, &max_bytes, "SIZE",
 		 "use at most so much of FILE (default: 1G)", 0, 0},
 		{"no-scale", 0, CLI_FLAG, &no_scale, NULL, "leave the 4 million pages out", 0, 0},
+		{"zram", 'z', CLI_FLAG, &e.zram, NULL,
+		 "the same pages in a zram device of its own, too (root)", 0, 0},
 		{"json", 'J', CLI_FLAG, &json, NULL, "print JSON", 0, 0},
 		{"bytes", 'b', CLI_FLAG, &bytes, NULL, "exact bytes in the table", 0, 0},
 		{0},

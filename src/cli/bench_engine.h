@@ -29,6 +29,8 @@ struct engine_result {
 	double scale_4m, scale_4m_sequential;
 	double scale_small_ns, scale_large_ns;
 	uint64_t same_filled, poor;
+	uint64_t zram_bytes, zram_compressed;
+	char zram_why[256]; /* "": zram was measured */
 	uint64_t compressed_bytes, store_bytes, meta_bytes, growth_bytes;
 };
 
@@ -45,7 +47,7 @@ struct engine {
 	const char *spec_text;
 	struct pages pages; /* those that are not same-filled, numbered from 0 */
 	unsigned threads, rounds;
-	bool scale;
+	bool scale, zram;
 	/* working */
 	struct team team;
 	struct engine_thread thread[TEAM_MAX];
@@ -65,6 +67,7 @@ int engine_measure_pages(struct engine *e);
 int engine_measure_threads(struct engine *e);
 int engine_measure_same_filled(struct engine *e);
 int engine_measure_scale(struct engine *e);
+int engine_measure_zram(struct engine *e);
 
 /* A new store in e->host, client and pool. */
 int engine_open(struct engine *e, const char *codec);

@@ -331,6 +331,8 @@ int cmd_estimate(int argc, char **argv)
 		return cli_usage(COMMAND, "which process or files?");
 	if (e.codec && codec_parse(e.codec, &spec, err, sizeof(err)))
 		return cli_usage(COMMAND, "--codec: %s", err);
+	if (e.codec && strlen(e.codec) >= SPEC_TEXT)
+		return cli_usage(COMMAND, "--codec: '%.40s...' is too long", e.codec);
 	code = collect(&e, argv + 1, operands);
 	if (code == CLI_OK) {
 		list_specs(&e);

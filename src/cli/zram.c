@@ -58,10 +58,8 @@ static int check_other_swap(char *err, size_t errlen)
 int zram_add(const char *codec, uint64_t disk_bytes, volatile int *id, char *err, size_t errlen)
 {
 	char number[32], *text;
-	int code = check_other_swap(err, errlen);
+	int code;
 
-	if (code)
-		return code;
 	text = os_file_slurp(CONTROL "/hot_add", 64, NULL); /* reading it is what adds */
 	if (!text) {
 		code = -errno;
@@ -87,6 +85,31 @@ int zram_add(const char *codec, uint64_t disk_bytes, volatile int *id, char *err
 	return code;
 }
 
+static int open_device(int id, int flags)
+{
+	char path[32];
+	int fd, tries;
+
+	snprintf(path, sizeof(path), "/dev/zram%d", id);
+	/* The device node is made by others and may take a moment. */
+	for (tries = 0; (fd = os_file_open(path, flags, 0)) == -ENOENT && tries < 200; tries++)
+		os_sleep_ns(10000000);
+	return fd;
+}
+
+int zram_write(int id, const void *pages, uint64_t count)
+{
+	uint64_t at, bytes = count * 4096, step = 1 << 20;
+	int fd = open_device(id, O_WRONLY | O_DIRECT), code = fd < 0 ? fd : 0;
+
+	for (at = 0; at < bytes && !code; at += step)
+		code = os_file_pwrite(fd, (const char *)pages + at,
+				      bytes - at < step ? bytes - at : step, at);
+	if (fd >= 0)
+		os_file_close(fd);
+	return code;
+}
+
 /* The header that marks a device as swap space: version, last page, the magic word. */
 static int format(int fd, uint64_t disk_bytes)
 {
@@ -102,13 +125,14 @@ static int format(int fd, uint64_t disk_bytes)
 int zram_swap_on(int id, char *err, size_t errlen)
 {
 	char path[32];
-	int fd, code, tries;
+	int fd, code;
 	off_t end;
 
+	code = check_other_swap(err, errlen);
+	if (code)
+		return code;
 	snprintf(path, sizeof(path), "/dev/zram%d", id);
-	/* The device node is made by others and may take a moment. */
-	for (tries = 0; (fd = os_file_open(path, O_RDWR, 0)) == -ENOENT && tries < 200; tries++)
-		os_sleep_ns(10000000);
+	fd = open_device(id, O_RDWR);
 	code = fd;
 	if (fd >= 0) {
 		end = lseek(fd, 0, SEEK_END);
