@@ -69,11 +69,16 @@ struct agent_ready {
 	uint32_t pad;
 };
 
-enum agent_op { AGENT_OP_NONE, AGENT_OP_EVICT, AGENT_OP_UNSHARE };
+enum agent_op {
+	AGENT_OP_NONE,
+	AGENT_OP_EVICT,
+	/* Make pages that a fork shared the program's own again; cmds say which. */
+	AGENT_OP_UNSHARE,
+};
 
 struct agent_cmd {
 	uint64_t addr;
-	uint32_t pages; /* 1..AGENT_SLOT_PAGES */
+	uint32_t pages; /* evict: 1..AGENT_SLOT_PAGES; unshare: any number */
 	uint32_t slot;	/* < AGENT_SLOTS */
 	/* answers */
 	uint32_t moved;	  /* bit i: page i is out of the program now */
@@ -97,7 +102,6 @@ struct agent_shm {
 	uint32_t ncmds;
 	uint32_t pad;
 	struct agent_cmd cmds[AGENT_BATCH];
-	uint64_t unshare_addr, unshare_bytes; /* AGENT_OP_UNSHARE */
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];
 };

@@ -107,8 +107,8 @@ static void take_cluster(struct get *g, const struct index_cursor *c, unsigned s
 		if (g->mask >> i & 1 || !(*c->immediate >> (first + i) & 1))
 			continue;
 		if (g->invalidate && !g->same)
-			with_same = g->z.bytes &&
-				    zc_checksum(g->z.bytes, g->z.zsize) == g->z.checksum;
+			with_same =
+				g->z.bytes && zc_checksum(g->z.bytes, g->z.zsize) == g->z.checksum;
 		if (!with_same)
 			break;
 		g->same |= 1u << i;
@@ -185,7 +185,8 @@ static void *context(struct get *g, const struct codec *codec)
 		struct tmem_host *h = g->h;
 		struct zc_thread *t = zc_thread_emergency(h);
 
-		/* Bytes that were copied to the old state's buffer stay there: it is this thread's. */
+		/* Bytes that were copied to the old state's buffer stay there: it is this thread's.
+		 */
 		zc_thread_leave(g->t);
 		g->t = t;
 		ctx = zc_thread_dctx(t, codec);

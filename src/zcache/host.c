@@ -13,7 +13,7 @@
 
 /* A put that the limit refused may try a compaction this often, and for this much. */
 #define COMPACT_PAUSE_NS 20000000ull
-#define COMPACT_FRAMES 64
+#define COMPACT_FRAMES	 64
 
 const char *tmem_version(void)
 {
@@ -265,9 +265,10 @@ bool zc_make_room(struct tmem_host *h)
 	uint64_t now = os_clock_ns();
 	uint64_t after = atomic_load_explicit(&h->compact_after_ns, memory_order_relaxed);
 
-	/* One thread at a time, and a pause: what cannot be gained is not asked for at every put. */
-	if (now < after || !atomic_compare_exchange_strong(&h->compact_after_ns, &after,
-							    now + COMPACT_PAUSE_NS))
+	/* One thread at a time, and a pause: what cannot be gained is not asked for at every put.
+	 */
+	if (now < after ||
+	    !atomic_compare_exchange_strong(&h->compact_after_ns, &after, now + COMPACT_PAUSE_NS))
 		return false;
 	return zpool_compact(h->zpool, COMPACT_FRAMES) > 0;
 }

@@ -31,11 +31,11 @@
 
 #include <fcntl.h>
 
-#define UNIT ((size_t)512)
+#define UNIT	    ((size_t)512)
 #define CHUNK_UNITS 4096u
 #define CHUNK_WORDS (CHUNK_UNITS / 64)
 #define BLOCK_UNITS (4096u / 512u) /* what a file system gives back */
-#define ITEMS_MAX (1u << 26)
+#define ITEMS_MAX   (1u << 26)
 
 struct over_item {
 	uint64_t unit;
@@ -60,6 +60,7 @@ struct zc_overflow {
 	struct over_chunk **chunk;
 	uint32_t chunks, room, hint;
 	uint64_t units_used;
+	_Atomic bool complained; /* a failed write was logged */
 };
 
 /* ---- space ------------------------------------------------------------------------ */
@@ -217,8 +218,13 @@ int zc_overflow_put(struct tmem_host *h, struct zc_thread *t, const struct zc_st
 	if (rc)
 		goto no_units;
 	rc = os_file_pwrite(o->fd, s->bytes, s->zsize, unit * UNIT);
-	if (rc)
+	if (rc) {
+		if (!atomic_exchange(&o->complained, true))
+			os_log(OS_LOG_WARNING,
+			       "overflow file %s: %s (further failures are not logged)", o->path,
+			       strerror(-rc));
 		goto no_write;
+	}
 	it = arena_ptr(o->items, id);
 	it->unit = unit;
 	it->units = (uint16_t)units;

@@ -238,7 +238,8 @@ const struct pam_ops zc_pam = {.take = pam_take, .drop = pam_drop};
 
 /* ---- bottom-up -------------------------------------------------------------------- */
 
-static bool zc_move(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst, size_t size)
+static bool zc_move(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst,
+		    size_t size)
 {
 	struct tmem_host *h = ctx;
 	struct zpage *z = src;

@@ -84,7 +84,8 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 	if (tmem_likely(rc == 0)) {
 		*word = zc_word(ZC_LOCAL, 0, handle);
 	} else if (rc == -ENOMEM && h->overflow) {
-		rc = zc_overflow_put(h, p->t, s, refs, &handle);
+		/* Whatever keeps the file from taking it, to the caller there is no room. */
+		rc = zc_overflow_put(h, p->t, s, refs, &handle) ? -ENOMEM : 0;
 		*word = zc_word(ZC_OVERFLOW, 0, handle);
 	}
 	return rc;
@@ -210,7 +211,8 @@ static int build(struct put *p)
 		rc = build_cluster(p, first, last, same);
 	if (rc == 0)
 		p->built = p->n;
-	else if (rc == -E2BIG && (first == last || p->h->store_raw || zc_codec(p->h).codec->id == 0))
+	else if (rc == -E2BIG &&
+		 (first == last || p->h->store_raw || zc_codec(p->h).codec->id == 0))
 		rc = build_singles(p, same);
 	return rc;
 }

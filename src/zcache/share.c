@@ -341,8 +341,8 @@ void zc_adopt(struct tmem_host *h)
 	uint64_t now = os_clock_ns(), after = atomic_load(&h->adopt_after_ns);
 	bool any = false;
 
-	if (now < after || !atomic_compare_exchange_strong(&h->adopt_after_ns, &after,
-							    now + ADOPT_PAUSE_NS))
+	if (now < after ||
+	    !atomic_compare_exchange_strong(&h->adopt_after_ns, &after, now + ADOPT_PAUSE_NS))
 		return;
 	(void)zc_each_pool(h, adopt_pool, &any);
 	/* A clone made meanwhile is found at the latest when one of the two pools ends. */

@@ -27,8 +27,8 @@ struct tally {
 
 static int damage(const struct tally *y, unsigned slot, const char *what)
 {
-	os_log(OS_LOG_ERROR, "verify: index %#llx: %s",
-	       (unsigned long long)(y->c->base + slot), what);
+	os_log(OS_LOG_ERROR, "verify: index %#llx: %s", (unsigned long long)(y->c->base + slot),
+	       what);
 	return -EINVAL;
 }
 

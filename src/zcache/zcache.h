@@ -41,8 +41,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ZC_PAGE TMEM_PAGE_SIZE
-#define ZC_CLUSTER_BYTES ((size_t)TMEM_CLUSTER_MAX * ZC_PAGE)
+#define ZC_PAGE		     TMEM_PAGE_SIZE
+#define ZC_CLUSTER_BYTES     ((size_t)TMEM_CLUSTER_MAX * ZC_PAGE)
 #define ZC_MAX_ZSIZE_DEFAULT (ZC_PAGE / 8 * 7)
 
 /* ---- words ---------------------------------------------------------------- */
@@ -50,7 +50,7 @@
 enum zc_kind { ZC_LOCAL = 1, ZC_OVERFLOW = 2 };
 
 #define ZC_PLACE_SHIFT ZPOOL_HANDLE_BITS
-#define ZC_KIND_SHIFT (ZC_PLACE_SHIFT + 4)
+#define ZC_KIND_SHIFT  (ZC_PLACE_SHIFT + 4)
 #define ZC_HANDLE_MASK (((uint64_t)1 << ZPOOL_HANDLE_BITS) - 1)
 
 static inline uint64_t zc_word(enum zc_kind kind, unsigned place, uint64_t handle)
@@ -91,24 +91,24 @@ static inline const struct index_oid *zc_oid(const tmem_oid *oid)
  *   refs:  of a cluster only, references. A page alone keeps its bytes there.
  */
 struct zpage {
-	uint16_t zsize; /* compressed bytes */
+	uint16_t zsize;	   /* compressed bytes */
 	uint32_t checksum; /* of those, low half of XXH3 */
-	uint32_t leaf; /* where the words are, if all references are in one leaf */
+	uint32_t leaf;	   /* where the words are, if all references are in one leaf */
 	uint16_t info;
 	uint16_t refs;
 } __attribute__((packed, aligned(2)));
 
-#define ZPAGE_SINGLE_HEAD 12
+#define ZPAGE_SINGLE_HEAD  12
 #define ZPAGE_CLUSTER_HEAD 14
-#define ZPAGE_CODEC_SHIFT 6
-#define ZPAGE_CLUSTER 0x0400u
-#define ZPAGE_COUNT_SHIFT 11
-#define ZPAGE_COUNT_ONE (1u << ZPAGE_COUNT_SHIFT)
-#define ZPAGE_COUNT_MAX 31u
+#define ZPAGE_CODEC_SHIFT  6
+#define ZPAGE_CLUSTER	   0x0400u
+#define ZPAGE_COUNT_SHIFT  11
+#define ZPAGE_COUNT_ONE	   (1u << ZPAGE_COUNT_SHIFT)
+#define ZPAGE_COUNT_MAX	   31u
 /* Clusters stop short of the end so that additions of 16 cannot wrap. */
-#define ZPAGE_REFS_MAX 65000u
+#define ZPAGE_REFS_MAX	   65000u
 
-#define ZPAGE_FIELD(z, type, field) \
+#define ZPAGE_FIELD(z, type, field)                                                                \
 	((type *)(void *)((char *)(z) + __builtin_offsetof(struct zpage, field)))
 
 static inline uint16_t zpage_info(const struct zpage *z, int order)
@@ -203,10 +203,10 @@ static inline void zc_count(struct zc_thread *t, enum zc_counter c, uint64_t n)
 
 /* ---- clients and pools ---------------------------------------------------- */
 
-#define ZC_STRIPES 16
-#define ZC_SLOT_BITS 12
-#define ZC_SLOTS (1u << ZC_SLOT_BITS)
-#define ZC_SLOT_CHUNK 64
+#define ZC_STRIPES     16
+#define ZC_SLOT_BITS   12
+#define ZC_SLOTS       (1u << ZC_SLOT_BITS)
+#define ZC_SLOT_CHUNK  64
 #define ZC_GENERATIONS (1u << (31 - ZC_SLOT_BITS))
 
 struct zc_stripe {

@@ -245,6 +245,9 @@ if command -v groff >/dev/null; then
 		done >"$T/missing"
 		check "man_options_${c// /_}" "not in the manual: $(tr '\n' ' ' <"$T/missing")" test ! -s "$T/missing"
 	done
+	default=$("$TMEM" run --help | sed -n 's/.*--codec.*default: //p')
+	check man_default_codec "tmem-run.1 does not name the default $default" \
+		grep -qF -- "$default" "$ROOT/docs/man/tmem-run.1"
 else
 	skip man "groff is not installed"
 fi

@@ -4,7 +4,7 @@
 # forked, by several threads, through system calls. A page that is stale, zero or another's is told.
 . "$(dirname "$0")/lib.sh"
 need_run
-mib=$([ -n "$LONG" ] && echo 256 || echo 64)
+mib=$([ -n "$LONG" ] && echo 256 || echo 80)
 seconds=$([ -n "$LONG" ] && echo 120 || echo 5)
 seed=${TMEM_SEED:-$(date +%s)}
 note "seed $seed"

@@ -36,7 +36,7 @@
 
 #define THREADS_MAX 16
 #define ROUNDS	    12
-#define POOLS	    2	/* of a thread */
+#define POOLS	    2 /* of a thread */
 #define OBJECTS	    3
 #define PAGES	    192 /* of an object */
 #define SHARED	    256 /* pages of the object with many readers */
@@ -88,7 +88,7 @@ static uint64_t rnd(struct worker *w, uint64_t below)
 }
 
 __attribute__((noreturn, format(printf, 2, 3))) static void fail(const struct worker *w,
-								  const char *fmt, ...)
+								 const char *fmt, ...)
 {
 	va_list ap;
 
@@ -151,8 +151,9 @@ static void check(struct worker *w, const struct model_pool *m, unsigned o, uint
 	if (memcmp(w->want, page, PAGE) == 0)
 		return;
 	if (p->magic == MAGIC)
-		fail(w, "%s of pool %llu object %u index %llu version %llu: got pool %llu object "
-			"%llu index %llu version %llu (%s)",
+		fail(w,
+		     "%s of pool %llu object %u index %llu version %llu: got pool %llu object "
+		     "%llu index %llu version %llu (%s)",
 		     what, (unsigned long long)m->tags[o][i], o, (unsigned long long)i,
 		     (unsigned long long)m->version[o][i], (unsigned long long)p->pool,
 		     (unsigned long long)p->object, (unsigned long long)p->index,
@@ -581,7 +582,8 @@ static void close_world(void)
 	tmem_stats s = {.size = sizeof(s)};
 
 	(void)tmem_host_stats(host, &s);
-	printf("  puts %llu ok %llu nomem %llu poor %llu frozen %llu; gets found %llu; shared %llu; "
+	printf("  puts %llu ok %llu nomem %llu poor %llu frozen %llu; gets found %llu; shared "
+	       "%llu; "
 	       "moved %llu; in file %llu\n",
 	       (unsigned long long)s.puts, (unsigned long long)s.puts_ok,
 	       (unsigned long long)s.puts_nomem, (unsigned long long)s.puts_poor,

@@ -192,12 +192,9 @@ static void compaction_moves_clusters(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(put_and_get_whole),
-		cmocka_unit_test(members_leave_one_by_one),
-		cmocka_unit_test(same_filled_members),
-		cmocka_unit_test(bad_arguments),
-		cmocka_unit_test(poor_clusters),
-		cmocka_unit_test(compaction_moves_clusters),
+		cmocka_unit_test(put_and_get_whole),   cmocka_unit_test(members_leave_one_by_one),
+		cmocka_unit_test(same_filled_members), cmocka_unit_test(bad_arguments),
+		cmocka_unit_test(poor_clusters),       cmocka_unit_test(compaction_moves_clusters),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

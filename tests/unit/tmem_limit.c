@@ -95,7 +95,8 @@ static void *get_all(void *arg)
 		assert_int_equal(tmem_get(t->client, t->pool, &oid, i, &back), 0);
 		test_check(&back, i, 50);
 	}
-	assert_int_equal(tmem_get_cluster(t->client, t->pool, &oid, 1030, 1, all, &first, &mask), 0);
+	assert_int_equal(tmem_get_cluster(t->client, t->pool, &oid, 1030, 1, all, &first, &mask),
+			 0);
 	assert_int_equal(mask, 0xff);
 	test_check(&all[7], 1031, 50);
 	assert_int_equal(tmem_invalidate_page(t->client, t->pool, &oid, 3), 1);

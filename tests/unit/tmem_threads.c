@@ -53,9 +53,8 @@ static void one_of_many_gets_the_page(void **state)
 			for (unsigned k = 0; k < 16; k++)
 				test_fill(&group[k], i + k, 80);
 			if (round % 2) {
-				assert_int_equal(tmem_put_cluster(t.client, t.pool, &oid, i, 16,
-								  group),
-						 0);
+				assert_int_equal(
+					tmem_put_cluster(t.client, t.pool, &oid, i, 16, group), 0);
 				continue;
 			}
 			for (unsigned k = 0; k < 16; k++)

@@ -327,6 +327,16 @@ static void evict(struct agent *a, uint32_t seq)
 			 a->staging_b + (size_t)i * AGENT_SLOT_BYTES);
 }
 
+/* Writes to every page, in effect; faults on missing ones are served by the host meanwhile. */
+static void unshare_pages(struct agent_shm *shm)
+{
+	uint32_t n = shm->ncmds <= AGENT_BATCH ? shm->ncmds : 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		sys3(SYS_madvise, shm->cmds[i].addr, (uint64_t)shm->cmds[i].pages * AGENT_PAGE,
+		     MADV_POPULATE_WRITE);
+}
+
 static bool host_alive(struct agent *a)
 {
 	struct pollfd p = {.fd = a->sock, .events = POLLIN};
@@ -354,9 +364,7 @@ static void serve(struct agent *a)
 		if (shm->op == AGENT_OP_EVICT)
 			evict(a, seq);
 		else if (shm->op == AGENT_OP_UNSHARE)
-			/* Makes pages that a fork shared ours again; faults on
-			 * missing ones are served by the host meanwhile. */
-			sys3(SYS_madvise, shm->unshare_addr, shm->unshare_bytes, MADV_POPULATE_WRITE);
+			unshare_pages(shm);
 		atomic_store(&shm->moved, seq);
 		atomic_store(&shm->done, seq);
 		sys3(SYS_write, a->eventfd, &one, sizeof(one));

@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #define RESYNC_NS 250000000ull
+#define POOR_NS 10000000000ull
 #define AHEAD_BYTES (192u * AGENT_PAGE) /* evicted ahead of need: about two rounds */
 
 uint64_t run_goal_high(const struct run *r)
@@ -47,11 +48,6 @@ uint64_t run_goal_high(const struct run *r)
 uint64_t run_goal_low(const struct run *r)
 {
 	return run_goal_high(r) - AHEAD_BYTES;
-}
-
-static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
-{
-	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
 /* ---- victims --------------------------------------------------------------------------- */
@@ -137,7 +133,7 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 		sl->area = area;
 		sl->first = first + i;
 		sl->pages = n;
-		sl->moved = sl->dropped = sl->stored = 0;
+		sl->moved = sl->dropped = sl->stored = sl->poor = 0;
 		atomic_store(&sl->state, SLOT_MOVING);
 		sp->slots_busy++;
 		for (uint32_t k = 0; k < n; k++)
@@ -175,9 +171,85 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 	}
 }
 
-/* Queue every group that has resident pages and is on no queue. */
+/* ---- after a fork ------------------------------------------------------------------------- */
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+/* Whether no process is left that this one may share pages with. */
+static bool alone(struct space *sp)
+{
+	unsigned n = 0;
+
+	os_mutex_lock(&sp->run->lock);
+	for (struct space *o = sp->run->spaces; o; o = o->next)
+		n += o->family == sp->family;
+	os_mutex_unlock(&sp->run->lock);
+	return n == 1;
+}
+
+/*
+ * A page that a fork shared is refused by MOVE even when the other process is
+ * long gone, until it is written to. Runs of resident pages are, by the agent,
+ * a few a command; faults go on being served. When the last run is done the
+ * space is as if it had never forked.
+ */
+static void unshare_more(struct space *sp)
+{
+	struct agent_shm *shm = sp->shm;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < sp->nsegs && n < AGENT_BATCH; i++) {
+		const struct segment *s = &sp->segs[i];
+		uint64_t addr = sp->unshare_at > s->start ? sp->unshare_at : s->start;
+
+		for (; addr < s->end && n < AGENT_BATCH; addr += AGENT_PAGE) {
+			const uint8_t *p = space_page(sp, s->area, s->page + (addr - s->start) / AGENT_PAGE);
+			struct agent_cmd *last = n ? &shm->cmds[n - 1] : NULL;
+
+			sp->unshare_at = addr + AGENT_PAGE;
+			if (!p || (*p & (PAGE_STATE | PAGE_REMOVED)) != PAGE_RESIDENT)
+				continue;
+			if (last && last->addr + (uint64_t)last->pages * AGENT_PAGE == addr)
+				last->pages++;
+			else
+				shm->cmds[n++] = (struct agent_cmd){.addr = addr, .pages = 1};
+		}
+	}
+	if (!n) {
+		sp->unsharing = false;
+		sp->forked = false;
+		atomic_store(&sp->shared_off, 0);
+		evict_resync(sp);
+		return;
+	}
+	shm->op = AGENT_OP_UNSHARE;
+	shm->ncmds = n;
+	sp->command++;
+	atomic_store(&shm->command, sp->command);
+	futex(&shm->command, FUTEX_WAKE, 1, NULL);
+}
+
+/*
+ * Queue every group that has resident pages and is on no queue. What could not
+ * be moved gets another chance; what did not compress, every ten seconds.
+ */
 void evict_resync(struct space *sp)
 {
+	uint64_t now = os_clock_ns();
+	uint8_t again = PAGE_PINNED;
+
+	sp->last_resync_ns = now;
+	if (now - sp->last_poor_ns > POOR_NS) {
+		again |= PAGE_POOR;
+		sp->last_poor_ns = now;
+	}
+	if (sp->forked && !sp->unsharing && alone(sp)) {
+		sp->unsharing = true;
+		sp->unshare_at = 0;
+	}
 	for (uint32_t a = 0; a < sp->nareas; a++) {
 		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++) {
 			struct chunk *c = sp->areas[a].chunks[i];
@@ -185,7 +257,7 @@ void evict_resync(struct space *sp)
 			for (uint32_t p = 0; c && p < CHUNK_PAGES; p++) {
 				struct group *g = &c->group[p / GROUP_PAGES];
 
-				c->page[p] &= (uint8_t)~PAGE_PINNED;
+				c->page[p] &= (uint8_t)~again;
 				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) != PAGE_RESIDENT ||
 				    g->queued)
 					continue;
@@ -293,7 +365,9 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 
 	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command)
 		return 0;
-	if (!quiet(sp))
+	if (sp->unsharing)
+		unshare_more(sp);
+	if (atomic_load(&shm->done) != sp->command || !quiet(sp))
 		return 0;
 	sp->epoch++;
 	name_victims(sp, want, &ncmds);
@@ -313,8 +387,11 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 
 /* ---- completion ---------------------------------------------------------------------------- */
 
-/* A slot whose pages the worker has seen. False: pages to give back must wait (EAGAIN). */
-static bool settle_stored(struct space *sp, unsigned index)
+/*
+ * A slot whose pages the worker has seen. False: pages that the store refused
+ * must wait, for the kernel says EAGAIN or because !give_back.
+ */
+static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 {
 	struct slot *sl = &sp->slots[index];
 	uint32_t kept = 0;
@@ -340,12 +417,14 @@ static bool settle_stored(struct space *sp, unsigned index)
 			*p = PAGE_OUT;
 			kept++;
 		} else {
+			if (!give_back)
+				return false;
 			addr = space_address(sp, sl->area, sl->first + k);
 			if (addr && !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
 						   1, &done))
 				return sp->gone;
 			c->out--;
-			*p = PAGE_RESIDENT | PAGE_POOR;
+			*p = PAGE_RESIDENT | (sl->poor >> k & 1 ? PAGE_POOR : PAGE_PINNED);
 			atomic_fetch_add_explicit(&sp->run->n.refused_pages, 1, memory_order_relaxed);
 		}
 		sl->moved &= ~(1u << k);
@@ -356,7 +435,7 @@ static bool settle_stored(struct space *sp, unsigned index)
 	return true;
 }
 
-bool evict_complete(struct space *sp)
+static bool complete(struct space *sp, bool give_back)
 {
 	bool some = false;
 
@@ -375,10 +454,15 @@ bool evict_complete(struct space *sp)
 			worker_submit(sp, i);
 			some = true;
 		} else if (state == SLOT_STORED) {
-			some |= settle_stored(sp, i);
+			some |= settle_stored(sp, i, give_back);
 		}
 	}
 	return some;
+}
+
+bool evict_complete(struct space *sp)
+{
+	return complete(sp, true);
 }
 
 static void wait_wake(struct space *sp)
@@ -393,8 +477,7 @@ static void wait_wake(struct space *sp)
 		sp->gone = true;
 }
 
-/* What still waits to go back to the program (EAGAIN) may remain. */
-void evict_drain(struct space *sp)
+void evict_drain(struct space *sp, bool give_back)
 {
 	for (;;) {
 		bool waiting = false;
@@ -409,7 +492,7 @@ void evict_drain(struct space *sp)
 			}
 			waiting |= state == SLOT_MOVING || state == SLOT_COPYING || state == SLOT_QUEUED;
 		}
-		evict_complete(sp);
+		complete(sp, give_back);
 		if (!waiting)
 			return;
 		wait_wake(sp);
@@ -460,9 +543,10 @@ void evict_to(struct space *sp, uint64_t goal)
 		 * pages that could not be moved before can be now. Else we are
 		 * over the limit, and that is reported. */
 		pager_account(sp, &size, &data);
+		if (sp->unsharing)
+			return; /* it needs its faults served */
 		if (os_clock_ns() - sp->last_resync_ns < RESYNC_NS)
 			return;
-		sp->last_resync_ns = os_clock_ns();
 		evict_resync(sp);
 	}
 }

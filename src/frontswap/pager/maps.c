@@ -64,6 +64,26 @@ uint64_t maps_pss_anon(pid_t pid)
 	return kib << 10;
 }
 
+bool maps_wiped_on_fork(pid_t pid, uint64_t addr)
+{
+	char path[40], line[512];
+	uint64_t start, end;
+	bool here = false, wiped = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+			here = addr >= start && addr < end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			wiped = strstr(line, " wf") != NULL;
+	}
+	if (f)
+		fclose(f);
+	return wiped;
+}
+
 /* Entries of threads that ended and whose task is gone; the table stays dense. */
 void maps_prune_threads(struct space *sp)
 {

@@ -33,19 +33,23 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define FRESH_WINDOW_MAX 64u
 #define MESSAGES 32
+#define PAGER_NICE -10
 
 static const char zeros[FRESH_WINDOW_MAX * AGENT_PAGE];
 
 void pager_fail(struct space *sp, const char *why)
 {
 	os_log(OS_LOG_ERROR, "process %d is ended: %s", (int)sp->pid, why);
+	sp->gone = true;
 	if (sp->pid > 0)
 		kill(sp->pid, SIGKILL);
-	sp->gone = true;
+	else
+		_exit(1); /* a child not known by number: the guard ends all of them */
 }
 
 static void wake(struct space *sp, uint64_t addr, uint64_t n)
@@ -304,6 +308,30 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 	return ok || done > 0 || sp->gone;
 }
 
+/*
+ * A fault on a page that is there by our books: two threads on one page, most
+ * often, and then the kernel finds it. If it does not, our books are wrong and
+ * what the program had is lost: it must not read zeros.
+ */
+static bool serve_resident(struct space *sp, uint64_t addr)
+{
+	struct uffdio_zeropage z = {.range = {addr, AGENT_PAGE}, .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
+
+	if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
+		atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
+		if (!sp->pid || !maps_wiped_on_fork(sp->pid, addr)) {
+			pager_fail(sp, "a resident page is missing");
+			return true;
+		}
+	} else if (errno == EAGAIN) {
+		return false;
+	} else if (errno == ESRCH) {
+		sp->gone = true;
+	}
+	wake(sp, addr, 1);
+	return true;
+}
+
 static void tell_identity(struct space *sp)
 {
 	uint64_t page[AGENT_PAGE / 8] = {sp->id};
@@ -375,8 +403,8 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		atomic_fetch_add_explicit(&n->faults_transit, 1, memory_order_relaxed);
 		return true;
 	case PAGE_RESIDENT:
-		/* Two threads on one page, or a page that was emptied (I5). */
-		atomic_fetch_add_explicit(&n->anomalies, !(*p & PAGE_REMOVED), memory_order_relaxed);
+		if (!(*p & PAGE_REMOVED))
+			return serve_resident(sp, addr);
 		/* fallthrough */
 	default:
 		if (!serve_fresh(sp, seg, addr, write))
@@ -408,7 +436,7 @@ static void forked(struct space *sp, int uffd)
 	struct run *r = sp->run;
 	struct space *child;
 
-	evict_drain(sp);
+	evict_drain(sp, false);
 	child = space_fork(sp, uffd);
 	if (!child) {
 		/* The child could never have its pages: it must not read zeros.
@@ -515,13 +543,13 @@ bool pager_account(struct space *sp, uint64_t *size, uint64_t *data)
 	return true;
 }
 
-/* At most once a millisecond: accounts, new mappings, the limit. */
+/* A few times a millisecond at most: accounts, new mappings, the limit. */
 static void tick(struct space *sp)
 {
 	struct run *r = sp->run;
 	uint64_t now = os_clock_ns(), size, data;
 
-	if (now - sp->last_tick_ns < 1000000)
+	if (now - sp->last_tick_ns < 400000)
 		return;
 	sp->last_tick_ns = now;
 	if (!pager_account(sp, &size, &data))
@@ -538,22 +566,23 @@ static void tick(struct space *sp)
 }
 
 /* How long nothing need be looked at: until the limit could be reached at 2 GB/s. */
-static int idle_ms(const struct space *sp)
+static struct timespec idle(const struct space *sp)
 {
 	uint64_t total = run_total(sp->run), limit = sp->run->opts.limit_bytes / 8 * 7;
+	uint64_t ns = total < limit ? (limit - total) / 2 : 0;
 
-	if (sp->npending || sp->slots_busy)
-		return 1;
-	if (total >= limit)
-		return 2;
-	return (limit - total) / 2000000 > 100 ? 100 : (int)((limit - total) / 2000000) + 1;
+	if (ns < 500000 || sp->npending || sp->slots_busy || sp->unsharing)
+		ns = 500000;
+	if (ns > 100000000)
+		ns = 100000000;
+	return (struct timespec){0, (long)ns};
 }
 
 void pager_finish(struct space *sp)
 {
 	struct run *r = sp->run;
 
-	evict_drain(sp);
+	evict_drain(sp, true);
 	tmem_pool_destroy(r->client, sp->pool);
 	os_mutex_lock(&r->lock);
 	for (struct space **at = &r->spaces; *at; at = &(*at)->next) {
@@ -581,12 +610,16 @@ void *pager_thread(void *arg)
 	unsigned quiet = 0;
 
 	pthread_detach(pthread_self());
+	/* The program waits for this thread: it goes first where that is allowed. */
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), PAGER_NICE) < 0)
+		os_log(OS_LOG_DEBUG, "priority is as it was");
 	while (!sp->gone && !atomic_load(&sp->stop)) {
 		bool agent = atomic_load(&sp->agent_ready);
 		struct pollfd p[3] = {{.fd = sp->uffd, .events = POLLIN},
 				      {.fd = agent ? sp->wake : -1, .events = POLLIN},
 				      {.fd = agent ? sp->sock : -1, .events = POLLIN}};
-		int n = poll(p, 3, agent ? idle_ms(sp) : 5);
+		struct timespec wait = agent ? idle(sp) : (struct timespec){0, 5000000};
+		int n = ppoll(p, 3, &wait, NULL);
 		uint64_t count;
 
 		if (n > 0 && p[0].revents & POLLIN)

@@ -133,6 +133,7 @@ struct slot {
 	uint32_t area, pages, moved, dropped; /* bit i: page first + i */
 	uint64_t first;
 	uint32_t stored; /* A by state: pages the store took */
+	uint32_t poor;	 /* A by state: pages that do not compress */
 };
 
 struct pending { /* a fault that cannot be answered yet */
@@ -178,6 +179,8 @@ struct space {
 	uint64_t epoch; /* counts quiet points of the event stream */
 	uint64_t maps_size, maps_data; /* statm when maps were last read */
 	bool managed, maps_dirty;
+	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
+	uint64_t unshare_at, last_poor_ns;
 	uint64_t last_account_ns, last_tick_ns, last_resync_ns, last_pss_ns;
 	uint64_t last_in_area, last_in_page, run_length; /* sequence detector, stored pages */
 	uint64_t last_fresh_addr, fresh_window;
@@ -282,8 +285,12 @@ uint64_t pager_total(struct space *sp);
 uint64_t evict_round(struct space *sp, uint64_t want);
 /* Take back slots that are over; true when there was one. */
 bool evict_complete(struct space *sp);
-/* Wait until no slot is in use. */
-void evict_drain(struct space *sp);
+/*
+ * Wait until no slot is under way. Slots remain that hold pages the store
+ * refused: those that the kernel does not let us give back now, or all of
+ * them without give_back (a fork's child must have them too).
+ */
+void evict_drain(struct space *sp, bool give_back);
 /* Without waiting for it: a round, when the total nears the limit. */
 void evict_ahead(struct space *sp);
 /* Evict until the total is at most `goal`, as far as that can be done. */
@@ -302,6 +309,8 @@ void worker_submit(struct space *sp, unsigned slot);
 void maps_scan(struct space *sp);
 bool maps_statm(pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data);
 uint64_t maps_pss_anon(pid_t pid);
+/* Whether a fork's child finds the mapping at addr wiped (MADV_WIPEONFORK). */
+bool maps_wiped_on_fork(pid_t pid, uint64_t addr);
 void maps_prune_threads(struct space *sp);
 
 /* report.c */

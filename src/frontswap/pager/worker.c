@@ -11,18 +11,21 @@
 #include <errno.h>
 #include <unistd.h>
 
-/* Pages [i, i + n) of a slot as one cluster. Bit mask of what the store took. */
-static uint32_t store_cluster(struct space *sp, const struct slot *sl, const uint8_t *data,
-			      uint32_t i, uint32_t n)
+/* Pages [i, i + n) of a slot as one cluster. */
+static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i, uint32_t n)
 {
+	uint32_t bits = ((1u << n) - 1) << i;
 	struct run *r = sp->run;
 	uint64_t index;
 	tmem_oid oid;
+	int rc;
 
 	space_oid(sl->area, sl->first + i, &oid, &index);
-	if (tmem_put_cluster(r->client, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE) == 0)
-		return ((1u << n) - 1) << i;
-	return 0;
+	rc = tmem_put_cluster(r->client, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE);
+	if (rc == 0)
+		sl->stored |= bits;
+	else if (rc == -E2BIG)
+		sl->poor |= bits;
 }
 
 static void store(const struct job *j)
@@ -41,7 +44,7 @@ static void store(const struct job *j)
 		       (n == 0 || (sl->first + i + n) % size))
 			n++;
 		if (n)
-			sl->stored |= store_cluster(sp, sl, data, i, n);
+			store_cluster(sp, sl, data, i, n);
 		i += n ? n : 1;
 	}
 	atomic_store(&sl->state, SLOT_STORED);
