@@ -3,7 +3,7 @@
  * Eviction: which pages leave, and how.
  *
  * The only sight of what a program uses is its faults. Two queues of groups
- * (16 neighbouring pages) in the manner of S3-FIFO: what comes in for the
+ * (the pages of a cluster) in the manner of S3-FIFO: what comes in for the
  * first time goes to *probation*; what faults back in after fewer evictions
  * than there are resident groups (it would have stayed had memory been twice
  * as large) goes to *main*. Victims come from probation while it holds more
@@ -98,9 +98,42 @@ static bool next_group(struct space *sp, uint64_t *v)
 	return queue_pop(first, v) || queue_pop(second, v);
 }
 
+/* The command that the run at addr can be added to: the last one, when it ends there. */
+static struct agent_cmd *last_command(struct space *sp, uint32_t ncmds, uint32_t area, uint64_t page,
+				      uint64_t addr, uint32_t n)
+{
+	struct agent_cmd *cmd = ncmds ? &sp->shm->cmds[ncmds - 1] : NULL;
+	const struct slot *sl = cmd ? &sp->slots[cmd->slot] : NULL;
+
+	if (!cmd || sl->area != area || sl->first + sl->pages != page ||
+	    sl->pages + n > AGENT_SLOT_PAGES || cmd->addr + (uint64_t)sl->pages * AGENT_PAGE != addr)
+		return NULL;
+	return cmd;
+}
+
+static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t area, uint64_t page,
+				     uint64_t addr)
+{
+	unsigned index;
+	struct slot *sl = *ncmds < AGENT_BATCH ? free_slot(sp, &index) : NULL;
+	struct agent_cmd *cmd;
+
+	if (!sl)
+		return NULL;
+	cmd = &sp->shm->cmds[(*ncmds)++];
+	*cmd = (struct agent_cmd){.addr = addr, .slot = index};
+	sl->area = area;
+	sl->first = page;
+	sl->pages = sl->moved = sl->dropped = sl->stored = sl->poor = 0;
+	atomic_store(&sl->state, SLOT_MOVING);
+	sp->slots_busy++;
+	return cmd;
+}
+
 /*
- * Name the victims of one group in commands, one for each run of neighbours;
- * *ncmds grows. False: no room in the round for the whole group.
+ * Name the victims of one group in commands, one for each run of neighbours,
+ * which groups that follow each other share. False: no room in the round for
+ * the whole group.
  */
 static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t *ncmds,
 		       uint64_t *pages)
@@ -109,13 +142,11 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 	uint64_t base = space_address(sp, area, first);
 	const struct segment *seg;
 
-	for (uint32_t i = 0; i < GROUP_PAGES;) {
+	for (uint32_t i = 0; i < sp->group_pages;) {
 		uint64_t addr = base ? base + (uint64_t)i * AGENT_PAGE
 				     : space_address(sp, area, first + i);
 		uint8_t *p = &c->page[(first + i) % CHUNK_PAGES];
 		struct agent_cmd *cmd;
-		struct slot *sl;
-		unsigned index;
 		uint32_t n = 1;
 
 		seg = addr ? space_find(sp, addr) : NULL;
@@ -123,19 +154,16 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 			i++;
 			continue;
 		}
-		while (i + n < GROUP_PAGES && addr + n * AGENT_PAGE < seg->end &&
+		while (i + n < sp->group_pages && addr + n * AGENT_PAGE < seg->end &&
 		       victim(sp, p[n], addr + (uint64_t)n * AGENT_PAGE))
 			n++;
-		if (*ncmds == AGENT_BATCH || !(sl = free_slot(sp, &index)))
+		cmd = last_command(sp, *ncmds, area, first + i, addr, n);
+		if (!cmd)
+			cmd = new_command(sp, ncmds, area, first + i, addr);
+		if (!cmd)
 			return false;
-		cmd = &sp->shm->cmds[(*ncmds)++];
-		*cmd = (struct agent_cmd){.addr = addr, .pages = n, .slot = index};
-		sl->area = area;
-		sl->first = first + i;
-		sl->pages = n;
-		sl->moved = sl->dropped = sl->stored = sl->poor = 0;
-		atomic_store(&sl->state, SLOT_MOVING);
-		sp->slots_busy++;
+		cmd->pages += n;
+		sp->slots[cmd->slot].pages += n;
 		for (uint32_t k = 0; k < n; k++)
 			p[k] = (uint8_t)((p[k] & ~PAGE_STATE) | PAGE_TRANSIT);
 		c->out += n;
@@ -152,13 +180,13 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 
 	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_group(sp, &v)) {
 		uint32_t area = (uint32_t)(v >> 40);
-		uint64_t first = (v & ((1ull << 40) - 1)) * GROUP_PAGES;
+		uint64_t first = (v & ((1ull << 40) - 1)) * sp->group_pages;
 		struct chunk *c = space_chunk(sp, area, first, false);
 		struct group *g;
 
 		if (!c)
 			continue; /* unmapped since */
-		g = &c->group[first % CHUNK_PAGES / GROUP_PAGES];
+		g = &c->group[first % CHUNK_PAGES / sp->group_pages];
 		if (!name_group(sp, area, first, ncmds, &pages)) {
 			queue_push_front(g->main ? &sp->main : &sp->probation, v);
 			break;
@@ -255,7 +283,7 @@ void evict_resync(struct space *sp)
 			struct chunk *c = sp->areas[a].chunks[i];
 
 			for (uint32_t p = 0; c && p < CHUNK_PAGES; p++) {
-				struct group *g = &c->group[p / GROUP_PAGES];
+				struct group *g = &c->group[p / sp->group_pages];
 
 				c->page[p] &= (uint8_t)~again;
 				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) != PAGE_RESIDENT ||
@@ -263,7 +291,7 @@ void evict_resync(struct space *sp)
 					continue;
 				if (queue_push(&sp->probation,
 					       (uint64_t)a << 40 |
-						       ((uint64_t)i * CHUNK_PAGES + p) / GROUP_PAGES)) {
+						       ((uint64_t)i * CHUNK_PAGES + p) / sp->group_pages)) {
 					g->queued = 1;
 					sp->resident_groups++;
 				}

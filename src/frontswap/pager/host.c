@@ -42,7 +42,7 @@ void run_account(struct run *r)
 {
 	uint64_t size, resident, shared, data, total = 0, own = 0;
 
-	if (maps_statm(0, &size, &resident, &shared, &data))
+	if (maps_statm(&r->statm, 0, &size, &resident, &shared, &data))
 		own = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
 	os_mutex_lock(&r->lock);
 	for (struct space *sp = r->spaces; sp; sp = sp->next) {
@@ -179,6 +179,7 @@ int run_host(const struct run_options *opts, int control)
 	prctl(PR_SET_NAME, "tmem-host");
 	r->opts = *opts;
 	r->control = control;
+	r->statm = -1;
 	r->start_ns = os_clock_ns();
 	os_mutex_init(&r->lock, OS_RANK_RUN, "run");
 	if (start(r, m.text, sizeof(m.text)) < 0 ||

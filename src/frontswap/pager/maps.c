@@ -26,21 +26,20 @@
 #define MANAGED_MIN (16u * AGENT_PAGE)
 #define REGIONS 512
 
-bool maps_statm(pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data)
+bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
+		uint64_t *data)
 {
-	char path[40], text[128];
+	char text[128];
 	ssize_t n;
-	int fd;
 
-	if (pid)
-		snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
-	else
-		strcpy(path, "/proc/self/statm");
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
+	if (*fd < 0) {
+		char path[40] = "/proc/self/statm";
+
+		if (pid)
+			snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+		*fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	n = *fd >= 0 ? pread(*fd, text, sizeof(text) - 1, 0) : 0;
 	if (n <= 0)
 		return false;
 	text[n] = 0;

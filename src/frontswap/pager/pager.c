@@ -344,7 +344,7 @@ static void tell_identity(struct space *sp)
 static void read_ahead(struct space *sp, struct segment *seg, uint64_t page)
 {
 	bool next = sp->last_in_area == seg->area && page >= sp->last_in_page &&
-		    page < sp->last_in_page + GROUP_PAGES;
+		    page < sp->last_in_page + 4 * sp->group_pages;
 
 	sp->run_length = next ? sp->run_length + 1 : 0;
 	for (unsigned k = 0; next && k < 2 && sp->run_length > 1 && !sp->gone; k++) {
@@ -356,7 +356,7 @@ static void read_ahead(struct space *sp, struct segment *seg, uint64_t page)
 		p = space_page(sp, seg->area, page);
 		if (page >= seg->page + (seg->end - seg->start) / AGENT_PAGE || !p ||
 		    (*p & PAGE_STATE) != PAGE_OUT ||
-		    run_total(sp->run) + GROUP_PAGES * AGENT_PAGE > run_goal_high(sp->run))
+		    run_total(sp->run) + sp->group_pages * AGENT_PAGE > run_goal_high(sp->run))
 			break;
 		serve_stored(sp, seg, page);
 	}
@@ -386,7 +386,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 	case PAGE_OUT: {
 		uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 
-		make_room(sp, GROUP_PAGES);
+		make_room(sp, sp->group_pages);
 		/* Making room completes slots and evicts, but reads no event:
 		 * the segment is where it was, the page is still out. */
 		if (sp->gone)
@@ -527,7 +527,7 @@ bool pager_account(struct space *sp, uint64_t *size, uint64_t *data)
 	uint64_t now = os_clock_ns(), resident, shared, anon, off;
 
 	sp->last_account_ns = now;
-	if (!sp->pid || !maps_statm(sp->pid, size, &resident, &shared, data))
+	if (!sp->pid || !maps_statm(&sp->statm, sp->pid, size, &resident, &shared, data))
 		return false;
 	anon = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
 	atomic_store(&sp->raw_resident, anon);

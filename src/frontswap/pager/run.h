@@ -88,20 +88,18 @@ enum page_state {
 	PAGE_PINNED = 32,  /* could not be moved: shared after a fork, or in use by the kernel */
 };
 
-#define GROUP_PAGES 16u	 /* unit of the queues: a cluster at most */
 #define CHUNK_PAGES 512u /* unit of allocation of states */
-#define CHUNK_GROUPS (CHUNK_PAGES / GROUP_PAGES)
 
-struct group {
+struct group { /* what is compressed together: run_options.cluster pages, the unit of the queues */
 	uint32_t evicted_at; /* eviction clock when pages of it last left; 0: never */
 	uint8_t queued;	     /* on a queue: once */
 	uint8_t main;	     /* came back soon after it had left: to the main queue */
 };
 
 struct chunk {
-	uint8_t page[CHUNK_PAGES];
-	struct group group[CHUNK_GROUPS];
 	uint32_t out; /* pages OUT, TRANSIT or BUSY: the store holds, or may come to hold, them */
+	uint8_t page[CHUNK_PAGES];
+	struct group group[]; /* CHUNK_PAGES / group_pages */
 };
 
 /*
@@ -152,6 +150,7 @@ struct space {
 	struct agent_shm *shm;
 	uint64_t own_start, own_end, identity, staging_a;
 	tmem_pool pool;
+	uint32_t group_pages; /* 1, 2, 4, 8 or 16 */
 	os_thread thread;
 	_Atomic bool agent_ready;     /* A: the listener has filled in pid, sock, shm, wake */
 	bool gone, forked;
@@ -181,6 +180,7 @@ struct space {
 	bool managed, maps_dirty;
 	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
 	uint64_t unshare_at, last_poor_ns;
+	int statm; /* /proc/PID/statm, kept open */
 	uint64_t last_account_ns, last_tick_ns, last_resync_ns, last_pss_ns;
 	uint64_t last_in_area, last_in_page, run_length; /* sequence detector, stored pages */
 	uint64_t last_fresh_addr, fresh_window;
@@ -209,6 +209,7 @@ struct run {
 	_Atomic bool program_over, stopping;
 
 	/* accounts */
+	int statm;
 	_Atomic uint64_t host_bytes; /* this process: anonymous and shared memory */
 	_Atomic uint64_t total_bytes, peak_total, peak_resident, peak_store;
 	_Atomic uint64_t over_ns;
@@ -307,7 +308,8 @@ void worker_submit(struct space *sp, unsigned slot);
 /* maps.c */
 /* Find new mappings worth managing, register them, learn what is resident. */
 void maps_scan(struct space *sp);
-bool maps_statm(pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data);
+/* /proc/PID/statm (0: our own) by a descriptor in *fd that is opened when it is -1. Pages. */
+bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data);
 uint64_t maps_pss_anon(pid_t pid);
 /* Whether a fork's child finds the mapping at addr wiped (MADV_WIPEONFORK). */
 bool maps_wiped_on_fork(pid_t pid, uint64_t addr);

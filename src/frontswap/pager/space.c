@@ -61,6 +61,11 @@ bool queue_pop(struct queue *q, uint64_t *v)
 
 /* ---- areas and pages -------------------------------------------------------------- */
 
+static size_t chunk_bytes(const struct space *sp)
+{
+	return sizeof(struct chunk) + CHUNK_PAGES / sp->group_pages * sizeof(struct group);
+}
+
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create)
 {
 	struct area *a = &sp->areas[area];
@@ -82,7 +87,7 @@ struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool c
 		a->nchunks = n;
 	}
 	if (!a->chunks[i] && create)
-		a->chunks[i] = os_zalloc(sizeof(struct chunk));
+		a->chunks[i] = os_zalloc(chunk_bytes(sp));
 	return a->chunks[i];
 }
 
@@ -126,14 +131,14 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 		if (!c) /* no memory for its state: it stays resident, unmanaged */
 			continue;
 		p = &c->page[page % CHUNK_PAGES];
-		g = &c->group[page % CHUNK_PAGES / GROUP_PAGES];
+		g = &c->group[page % CHUNK_PAGES / sp->group_pages];
 		*p = (uint8_t)((*p & ~(PAGE_STATE | PAGE_REMOVED)) | PAGE_RESIDENT);
 		if (!g->queued && (how == ARRIVAL_FOUND ||
 				   (how == ARRIVAL_STORED && g->evicted_at &&
 				    sp->evict_clock - g->evicted_at <= sp->resident_groups)))
 			g->main = 1;
 		if (!g->queued) {
-			uint64_t v = (uint64_t)seg->area << 40 | page / GROUP_PAGES;
+			uint64_t v = (uint64_t)seg->area << 40 | page / sp->group_pages;
 
 			if (queue_push(g->main ? &sp->main : &sp->probation, v)) {
 				g->queued = 1;
@@ -284,7 +289,7 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 			}
 		}
 		if (unmapped && !c->out && first % CHUNK_PAGES == 0 && stop - first == CHUNK_PAGES) {
-			for (unsigned g = 0; g < CHUNK_GROUPS; g++)
+			for (unsigned g = 0; g < CHUNK_PAGES / sp->group_pages; g++)
 				sp->resident_groups -= c->group[g].queued;
 			os_free(c); /* queue entries of it are skipped when they come up */
 			sp->areas[area].chunks[first / CHUNK_PAGES] = NULL;
@@ -352,7 +357,8 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool)
 	sp->run = r;
 	sp->uffd = uffd;
 	sp->pool = pool;
-	sp->sock = sp->wake = sp->pagemap = -1;
+	sp->sock = sp->wake = sp->pagemap = sp->statm = -1;
+	sp->group_pages = r->opts.cluster;
 	sp->fresh_window = 1;
 	sp->maps_dirty = true;
 	sp->buf = os_alloc(TMEM_CLUSTER_MAX * AGENT_PAGE);
@@ -386,6 +392,8 @@ void space_free(struct space *sp)
 		close(sp->wake);
 	if (sp->pagemap >= 0)
 		close(sp->pagemap);
+	if (sp->statm >= 0)
+		close(sp->statm);
 	os_free(sp);
 }
 
@@ -410,12 +418,10 @@ static int copy_areas(struct space *to, const struct space *from)
 
 			if (!src->chunks[i])
 				continue;
-			c = dst->chunks[i] = os_alloc(sizeof(*c));
+			c = dst->chunks[i] = os_zalloc(chunk_bytes(to));
 			if (!c)
 				return -ENOMEM;
-			*c = *src->chunks[i];
-			memset(c->group, 0, sizeof(c->group));
-			c->out = 0;
+			memcpy(c->page, src->chunks[i]->page, sizeof(c->page));
 			for (unsigned p = 0; p < CHUNK_PAGES; p++) {
 				/* What is TRANSIT yet the store refused; the caller
 				 * copies it into the child. */

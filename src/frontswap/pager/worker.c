@@ -6,10 +6,14 @@
  */
 #include "frontswap/pager/run.h"
 
+#include "os/log.h"
 #include "os/mem.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#define WORKER_NICE -5
 
 /* Pages [i, i + n) of a slot as one cluster. */
 static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i, uint32_t n)
@@ -57,6 +61,9 @@ static void *worker_main(void *arg)
 	struct run *r = arg;
 	struct job j;
 
+	/* What it compresses, the program's next fault waits for. */
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
+		os_log(OS_LOG_DEBUG, "priority is as it was");
 	os_mutex_lock(&r->jobs_lock);
 	for (;;) {
 		while (!r->jobs_count && !r->jobs_stop)
