@@ -87,10 +87,16 @@ struct agent_cmd {
 	uint32_t pad;
 };
 
+enum agent_tid {
+	AGENT_TID_END = 0,   /* never used; so are all behind it */
+	AGENT_TID_BUSY = -1, /* somebody is writing the entry */
+	AGENT_TID_FREE = -2, /* its thread is gone; the range is empty */
+};
+
 /* A range of addresses that some thread stands on: its stack and its TLS. */
 struct agent_thread {
 	_Atomic uint64_t start, end;
-	_Atomic int32_t tid; /* 0: free */
+	_Atomic int32_t tid; /* or one of enum agent_tid */
 	int32_t pad;
 };
 

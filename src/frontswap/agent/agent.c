@@ -458,29 +458,28 @@ static void publish_thread(uint64_t start, uint64_t end)
 {
 	struct agent_shm *shm = agent_threads_shm;
 	int32_t tid = (int32_t)sys3(SYS_gettid, 0, 0, 0);
-	int32_t pass;
+	struct agent_thread *t;
+	int32_t old;
 
 	if (!shm)
 		return;
 	/* A cached stack comes back with the same range: its entry serves again. */
-	for (pass = 0; pass < 2; pass++) {
-		for (unsigned i = 0; i < AGENT_THREADS; i++) {
-			struct agent_thread *t = &shm->threads[i];
-			int32_t empty = 0;
-
-			if (pass == 0 && atomic_load(&t->tid) && atomic_load(&t->start) == start &&
-			    atomic_load(&t->end) == end) {
-				atomic_store(&t->tid, tid);
-				return;
-			}
-			if (pass == 0 && !atomic_load(&t->tid))
-				break; /* entries are dense until the host prunes */
-			if (pass == 1 && atomic_compare_exchange_strong(&t->tid, &empty, -1)) {
-				atomic_store(&t->start, start);
-				atomic_store(&t->end, end);
-				atomic_store(&t->tid, tid);
-				return;
-			}
+	for (t = shm->threads; t < shm->threads + AGENT_THREADS; t++) {
+		old = atomic_load(&t->tid);
+		if (old == AGENT_TID_END)
+			break;
+		if (old > 0 && atomic_load(&t->start) == start && atomic_load(&t->end) == end &&
+		    atomic_compare_exchange_strong(&t->tid, &old, tid))
+			return;
+	}
+	for (t = shm->threads; t < shm->threads + AGENT_THREADS; t++) {
+		old = atomic_load(&t->tid);
+		if ((old == AGENT_TID_END || old == AGENT_TID_FREE) &&
+		    atomic_compare_exchange_strong(&t->tid, &old, AGENT_TID_BUSY)) {
+			atomic_store(&t->start, start);
+			atomic_store(&t->end, end);
+			atomic_store(&t->tid, tid);
+			return;
 		}
 	}
 }

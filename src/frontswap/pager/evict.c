@@ -45,6 +45,14 @@ uint64_t run_goal_high(const struct run *r)
 	return limit - margin;
 }
 
+uint64_t run_goal_managed(const struct run *r)
+{
+	uint64_t limit = r->opts.limit_bytes;
+	uint64_t headroom = limit / 4 < (16u << 20) ? limit / 4 : 16u << 20;
+
+	return limit - (headroom > limit / 8 ? headroom : limit / 8);
+}
+
 uint64_t run_goal_low(const struct run *r)
 {
 	return run_goal_high(r) - AHEAD_BYTES;
@@ -60,8 +68,8 @@ static bool excluded(const struct space *sp, uint64_t addr)
 	for (unsigned i = 0; i < AGENT_THREADS; i++) {
 		const struct agent_thread *t = &sp->shm->threads[i];
 
-		if (!atomic_load_explicit(&t->tid, memory_order_relaxed))
-			return false; /* dense */
+		if (atomic_load_explicit(&t->tid, memory_order_relaxed) == AGENT_TID_END)
+			return false;
 		if (addr >= atomic_load_explicit(&t->start, memory_order_relaxed) &&
 		    addr < atomic_load_explicit(&t->end, memory_order_relaxed))
 			return true;

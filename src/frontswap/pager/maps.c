@@ -83,27 +83,24 @@ bool maps_wiped_on_fork(pid_t pid, uint64_t addr)
 	return wiped;
 }
 
-/* Entries of threads that ended and whose task is gone; the table stays dense. */
+/* Entries of threads whose task is gone are free again. */
 void maps_prune_threads(struct space *sp)
 {
-	struct agent_shm *shm = sp->shm;
-	unsigned used = 0;
-
-	while (used < AGENT_THREADS && atomic_load(&shm->threads[used].tid))
-		used++;
-	for (unsigned i = used; i-- > 0;) {
-		int32_t tid = atomic_load(&shm->threads[i].tid);
+	for (unsigned i = 0; i < AGENT_THREADS; i++) {
+		struct agent_thread *t = &sp->shm->threads[i];
+		int32_t tid = atomic_load(&t->tid);
 		char path[48];
 
-		if (tid <= 0 || tid == sp->pid)
+		if (tid == AGENT_TID_END)
+			return;
+		if (tid < 0 || tid == sp->pid)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)sp->pid, (int)tid);
-		if (access(path, F_OK) == 0)
-			continue;
-		/* Only the last entry can be freed without moving others under
-		 * the agent's feet; a hole keeps its range excluded until then. */
-		if (i + 1 == used && atomic_compare_exchange_strong(&shm->threads[i].tid, &tid, 0))
-			used--;
+		if (access(path, F_OK) < 0 && atomic_compare_exchange_strong(&t->tid, &tid, AGENT_TID_BUSY)) {
+			atomic_store(&t->start, 0);
+			atomic_store(&t->end, 0);
+			atomic_store(&t->tid, AGENT_TID_FREE);
+		}
 	}
 }
 

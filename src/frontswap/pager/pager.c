@@ -554,7 +554,7 @@ static void tick(struct space *sp)
 	sp->last_tick_ns = now;
 	if (!pager_account(sp, &size, &data))
 		return;
-	if (atomic_load(&r->total_bytes) > r->opts.limit_bytes / 8 * 7)
+	if (atomic_load(&r->total_bytes) > run_goal_managed(r))
 		sp->managed = true;
 	if (sp->managed && (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
 		sp->maps_size = size;
@@ -565,11 +565,11 @@ static void tick(struct space *sp)
 		evict_to(sp, run_goal_high(r));
 }
 
-/* How long nothing need be looked at: until the limit could be reached at 2 GB/s. */
+/* How long nothing need be looked at: a program fills fresh memory at up to 4 GB/s. */
 static struct timespec idle(const struct space *sp)
 {
-	uint64_t total = run_total(sp->run), limit = sp->run->opts.limit_bytes / 8 * 7;
-	uint64_t ns = total < limit ? (limit - total) / 2 : 0;
+	uint64_t total = run_total(sp->run), limit = run_goal_managed(sp->run);
+	uint64_t ns = total < limit ? (limit - total) / 4 : 0;
 
 	if (ns < 500000 || sp->npending || sp->slots_busy || sp->unsharing)
 		ns = 500000;

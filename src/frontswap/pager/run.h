@@ -297,8 +297,14 @@ void evict_ahead(struct space *sp);
 /* Evict until the total is at most `goal`, as far as that can be done. */
 void evict_to(struct space *sp, uint64_t goal);
 void evict_resync(struct space *sp);
-uint64_t run_goal_high(const struct run *r);
+/*
+ * Marks on the total: from `managed` on mappings are registered; above `low`
+ * rounds are started ahead of need; nothing comes in above `high` before
+ * something has left.
+ */
+uint64_t run_goal_managed(const struct run *r);
 uint64_t run_goal_low(const struct run *r);
+uint64_t run_goal_high(const struct run *r);
 
 /* worker.c */
 int workers_start(struct run *r);
