@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* System calls that read or write memory which is out. */
+#include "corrupt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Pages lie in a pipe by reference; the reader gets what they held. */
+static void splice_pages(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB);
+	int fd[2];
+
+	if (pipe(fd) < 0 || fcntl(fd[1], F_SETPIPE_SZ, 64 * PAGE) < 0)
+		die("pipe");
+	press_start();
+	for (unsigned k = 0; k < rounds; k++) {
+		size_t from = rnd() % (m.pages - 64), n = 1 + rnd() % 48, got = 0;
+		struct iovec iov = {m.base + from * WORDS, n * PAGE};
+		static char buf[64 * PAGE];
+		ssize_t sent = vmsplice(fd[1], &iov, 1, 0);
+
+		if (sent <= 0)
+			die("vmsplice");
+		if (k % 4 == 0)
+			sleep_ms(2); /* they leave in the meantime */
+		while (got < (size_t)sent) {
+			ssize_t r = read(fd[0], buf + got, (size_t)sent - got);
+
+			if (r <= 0)
+				die("read");
+			got += (size_t)r;
+		}
+		for (size_t i = 0; i < got / PAGE; i++)
+			check_page((uint64_t *)(void *)(buf + i * PAGE), m.place + from + i,
+				   m.version, "vmsplice, reader");
+		if (k % 64 == 0)
+			mem_check(&m, "vmsplice");
+	}
+	press_stop();
+	mem_check(&m, "vmsplice, end");
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/* A file, a socket, another process: out of pages that are out, into pages that are out. */
+static void calls(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB), to = mem_make(8 * MIB);
+	char name[] = "/tmp/e2e-corrupt.XXXXXX";
+	int fd = mkstemp(name), pair[2];
+
+	unlink(name);
+	if (fd < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+		die("a file and a socket");
+	for (unsigned k = 0; k < rounds; k++) {
+		uint64_t *from = m.base + (k % 4) * 2 * MIB * WORDS;
+		struct mem copy = {to.base, 2 * MIB, m.place + (k % 4) * 2 * MIB, m.version};
+		struct iovec a = {from, 2 * MIB * PAGE}, b = {to.base, 2 * MIB * PAGE};
+		pid_t pid;
+
+		press();
+		if (pwrite(fd, from, 2 * MIB * PAGE, 0) != 2 * MIB * PAGE)
+			die("pwrite");
+		press();
+		if (pread(fd, to.base, 2 * MIB * PAGE, 0) != 2 * MIB * PAGE)
+			die("pread");
+		mem_check(&copy, "through a file");
+		memset(to.base, 0, 2 * MIB * PAGE);
+		press();
+		if (process_vm_readv(getpid(), &b, 1, &a, 1, 0) != 2 * MIB * PAGE)
+			die("process_vm_readv");
+		mem_check(&copy, "process_vm_readv");
+		memset(to.base, 0, 2 * MIB * PAGE);
+		press();
+		pid = fork();
+		if (pid == 0) { /* writes into the parent's */
+			if (process_vm_writev(getppid(), &a, 1, &b, 1, 0) != 2 * MIB * PAGE)
+				die("process_vm_writev");
+			_exit(0);
+		}
+		wait_child(pid, "process_vm_writev");
+		mem_check(&copy, "process_vm_writev");
+		press();
+		for (size_t i = 0; i < 2 * MIB; i += 16) {
+			if (send(pair[0], from + i * WORDS, 16 * PAGE, 0) != 16 * PAGE ||
+			    recv(pair[1], to.base + i * WORDS, 16 * PAGE, MSG_WAITALL) != 16 * PAGE)
+				die("socket");
+		}
+		mem_check(&copy, "through a socket");
+		mem_check(&m, "calls");
+	}
+	close(fd);
+}
+
+/* Locked, and asked for without a touch; odd ranges, which cut mappings in pieces. */
+static void lock_pages(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB);
+
+	for (unsigned k = 0; k < rounds; k++) {
+		size_t from = rnd() % (m.pages / 2), n = 1 + rnd() % 200;
+		uint64_t *p = m.base + from * WORDS;
+
+		press();
+		if (mlock(p, n * PAGE) < 0)
+			die("mlock");
+		mem_check(&m, "lock");
+		press();
+		for (size_t i = 0; i < n; i++)
+			check_page(p + i * WORDS, m.place + from + i, m.version, "locked");
+		if (munlock(p, n * PAGE) < 0)
+			die("munlock");
+		press();
+		if (madvise(p, n * PAGE, MADV_POPULATE_READ) < 0 ||
+		    madvise(p + n * WORDS, n * PAGE, MADV_POPULATE_WRITE) < 0)
+			die("MADV_POPULATE");
+		if (madvise(p, n * PAGE, k % 2 ? MADV_NOHUGEPAGE : MADV_DONTDUMP) < 0)
+			die("madvise");
+		press();
+		mem_check(&m, "lock, end");
+		mem_fill(&m);
+	}
+}
+
+const struct mode call_modes[] = {{"splice", splice_pages, 1500},
+				  {"calls", calls, 4},
+				  {"lock", lock_pages, 4},
+				  {NULL, NULL, 0}};

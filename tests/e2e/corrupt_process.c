@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Processes: forks of every kind, exec, daemons, and what a child inherits.
+ */
+#include "corrupt.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static pid_t raw_fork(unsigned k)
+{
+	long r = k % 2 ? syscall(SYS_clone, (long)SIGCHLD, 0, 0, 0, 0) : syscall(SYS_fork);
+
+	if (r < 0)
+		die("raw fork");
+	return (pid_t)r;
+}
+
+/* Children that libc knows nothing of: no handler of anybody's runs in them. */
+static void fork_raw(unsigned rounds)
+{
+	struct mem m = mem_make(16 * MIB);
+
+	for (unsigned k = 0; k < rounds; k++) {
+		pid_t pid;
+
+		press();
+		pid = raw_fork(k);
+		if (pid == 0) {
+			mem_check(&m, "raw fork, child");
+			mem_fill(&m);
+			press();
+			mem_check(&m, "raw fork, child, own");
+			_exit(0);
+		}
+		mem_fill(&m);
+		mem_check(&m, "raw fork, parent");
+		wait_child(pid, "raw fork");
+	}
+}
+
+/* A child of such a child, by libc's own fork; when it has ended nothing has changed for its
+ * parent. */
+static void fork_raw_fork(unsigned rounds)
+{
+	struct mem m = mem_make(16 * MIB);
+
+	for (unsigned k = 0; k < rounds; k++) {
+		pid_t pid;
+
+		press();
+		pid = raw_fork(k);
+		if (pid == 0) {
+			pid_t grandchild;
+
+			sleep_ms(300);
+			grandchild = fork();
+			if (grandchild < 0)
+				die("fork");
+			if (grandchild == 0) {
+				mem_check(&m, "raw fork and fork, grandchild");
+				mem_fill(&m);
+				mem_check(&m, "raw fork and fork, grandchild, own");
+				_exit(0);
+			}
+			wait_child(grandchild, "raw fork, fork");
+			sleep_ms(50);
+			mem_check(&m, "raw fork and fork, between");
+			_exit(0);
+		}
+		wait_child(pid, "raw fork and fork");
+	}
+}
+
+static void fork_short(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB);
+
+	press();
+	for (unsigned k = 0; k < rounds; k++) {
+		size_t from = rnd() % (m.pages - 64);
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			for (size_t i = from; i < from + 64; i++) {
+				check_page(m.base + i * WORDS, m.place + i, m.version,
+					   "short child");
+				fill_page(m.base + i * WORDS, m.place + i, 99);
+			}
+			_exit(0);
+		}
+		if (k % 10 == 0)
+			mem_fill(&m);
+		wait_child(pid, "short child");
+	}
+	mem_check(&m, "short children, parent");
+}
+
+/* Many at once, each with memory to ask for. */
+static void fork_many(unsigned rounds)
+{
+	struct mem m = mem_make(4 * MIB);
+	pid_t pids[400];
+	int gate[2];
+
+	for (unsigned k = 0; k < rounds; k++) {
+		char c;
+
+		press();
+		if (pipe(gate) < 0)
+			die("pipe");
+		for (unsigned i = 0; i < 400; i++) {
+			pids[i] = fork();
+			if (pids[i] < 0)
+				die("fork %u", i);
+			if (pids[i] == 0) {
+				close(gate[1]);
+				if (read(gate[0], &c, 1) != 0)
+					_exit(2);
+				for (size_t j = i; j < m.pages; j += 41)
+					check_page(m.base + j * WORDS, m.place + j, m.version,
+						   "many children");
+				_exit(0);
+			}
+		}
+		close(gate[0]);
+		close(gate[1]);
+		for (unsigned i = 0; i < 400; i++)
+			wait_child(pids[i], "many children");
+		mem_check(&m, "many children, parent");
+	}
+}
+
+/* Pages that compress and pages that do not, side by side, while a child is made. */
+static void fork_mixed(unsigned rounds)
+{
+	struct mem m = mem_at(map_pages(24 * MIB), 24 * MIB);
+
+	noise = true;
+	press_start();
+	for (unsigned k = 0; k < rounds; k++) {
+		pid_t pid;
+
+		for (size_t i = 0; i < m.pages; i++)
+			fill_page(m.base + i * WORDS, m.place + i, 2 * k + 2 + (i / 4) % 2);
+		pid = fork();
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			for (size_t i = 0; i < m.pages; i++)
+				check_page(m.base + i * WORDS, m.place + i, 2 * k + 2 + (i / 4) % 2,
+					   "mixed, child");
+			_exit(0);
+		}
+		wait_child(pid, "mixed");
+	}
+	press_stop();
+}
+
+static void spawn(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB);
+	char *argv[] = {(char[]){"true"}, NULL};
+
+	for (unsigned k = 0; k < rounds; k++) {
+		pid_t pid;
+		int rc;
+
+		press();
+		pid = vfork();
+		if (pid < 0)
+			die("vfork");
+		if (pid == 0) { /* in our memory: reads what is out */
+			mem_check(&m, "vfork");
+			_exit(0);
+		}
+		wait_child(pid, "vfork");
+		rc = posix_spawnp(&pid, "true", NULL, NULL, argv, environ);
+		if (rc)
+			die("posix_spawn: %s", strerror(rc));
+		wait_child(pid, "posix_spawn");
+		rc = system("exit 3");
+		if (!WIFEXITED(rc) || WEXITSTATUS(rc) != 3)
+			die("system: %x", (unsigned)rc);
+		mem_check(&m, "spawn");
+	}
+}
+
+/* Itself again, through shells: `rounds` more times. The last one works in little memory. */
+static void exec_chain(unsigned rounds)
+{
+	char left[16];
+	struct mem m = mem_make(4 * MIB);
+
+	press();
+	mem_check(&m, "exec");
+	if (rounds <= 1)
+		return;
+	snprintf(left, sizeof(left), "%u", rounds - 1);
+	execl("/bin/sh", "sh", "-c",
+	      "exec env CHAIN=1 sh -c 'exec \"$0\" \"$@\"' \"$0\" exec \"$1\"", self, left,
+	      (char *)NULL);
+	die("exec");
+}
+
+/* The first process ends with 7; what it left goes on. */
+static void daemonise(unsigned rounds)
+{
+	struct mem m = mem_make(16 * MIB);
+	pid_t pid;
+
+	press();
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid > 0) {
+		wait_child(pid, "daemon");
+		_exit(7);
+	}
+	setsid();
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid > 0)
+		_exit(0);
+	for (unsigned k = 0; k < rounds; k++) {
+		sleep_ms(100);
+		mem_check(&m, "daemon");
+		mem_fill(&m);
+		press();
+	}
+	mem_check(&m, "daemon, end");
+}
+
+/* ---- what a child does not get -------------------------------------------------------- */
+
+static void fork_without(unsigned rounds)
+{
+	size_t pages = 8 * MIB;
+
+	for (unsigned k = 0; k < rounds; k++) {
+		struct mem wiped = mem_make(pages), kept = mem_make(pages), gone = mem_make(pages);
+		pid_t pid;
+
+		if (madvise(wiped.base, pages * PAGE, MADV_WIPEONFORK) < 0 ||
+		    madvise(gone.base, pages * PAGE, MADV_DONTFORK) < 0)
+			die("madvise");
+		if (k % 2)
+			press();
+		pid = fork();
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			/* The upper part of the place is where the kernel puts what comes first. */
+			uint64_t *at =
+				mmap(gone.base, pages / 2 * PAGE, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+			struct mem again = mem_at(gone.base, pages / 2);
+
+			if (at != gone.base)
+				die("the place of a MADV_DONTFORK mapping is not free");
+			mem_check(&again, "new, where a MADV_DONTFORK mapping was");
+			mem_fill(&again);
+			mem_check(&kept, "without, child");
+			for (size_t i = 0; i < pages; i++)
+				check_page(wiped.base + i * WORDS, 0, 0, "MADV_WIPEONFORK, child");
+			for (unsigned j = 0; j < 3; j++) {
+				press();
+				mem_check(&again, "kept where a MADV_DONTFORK mapping was");
+				mem_check(&kept, "without, child, later");
+			}
+			_exit(0);
+		}
+		wait_child(pid, "without");
+		mem_check(&wiped, "MADV_WIPEONFORK, parent");
+		mem_check(&gone, "MADV_DONTFORK, parent");
+		mem_check(&kept, "without, parent");
+		munmap(wiped.base, pages * PAGE);
+		munmap(kept.base, pages * PAGE);
+		munmap(gone.base, pages * PAGE);
+	}
+}
+
+/* A process that shares the memory and outlives the one that was started first. */
+static struct mem shared_vm;
+
+static int vm_main(void *arg)
+{
+	const int *gate = arg;
+	char c;
+
+	close(gate[1]); /* our copy: the first process's own closes when that ends */
+	if (read(gate[0], &c, 1) != 0)
+		_exit(2);
+	sleep_ms(300);
+	mem_check(&shared_vm, "CLONE_VM, after the first process has ended");
+	if (write(1, "survivor: all pages right\n", 26) != 26)
+		_exit(2);
+	_exit(0);
+}
+
+static void clone_vm(unsigned rounds)
+{
+	static int gate[2];
+	char *stack = (char *)map_pages(64) + 64 * PAGE;
+
+	shared_vm = mem_make(8 * MIB);
+	for (unsigned k = 0; k < rounds; k++)
+		press();
+	if (pipe2(gate, O_CLOEXEC) < 0)
+		die("pipe");
+	if (clone(vm_main, stack, CLONE_VM | SIGCHLD, gate) < 0)
+		die("clone");
+	sleep_ms(20); /* its descriptors are its own now */
+}
+
+/* ---- descriptors, and being killed --------------------------------------------------------- */
+
+static void close_all(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB);
+
+	for (unsigned k = 0; k < rounds; k++) {
+		pid_t pid;
+
+		press();
+		if (k % 3 == 0 && syscall(SYS_close_range, 3u, ~0u, 0u) < 0)
+			die("close_range");
+		if (k % 3 == 1)
+			closefrom(3);
+		for (int fd = 3; k % 3 == 2 && fd < 4096; fd++)
+			close(fd);
+		mem_check(&m, "close-all");
+		mem_fill(&m);
+		pid = fork();
+		if (pid == 0) {
+			syscall(SYS_close_range, 3u, ~0u, 0u);
+			mem_check(&m, "close-all, child");
+			press();
+			mem_check(&m, "close-all, child, later");
+			_exit(0);
+		}
+		wait_child(pid, "close-all");
+	}
+}
+
+/* Looks at everything until it is killed; so do a child and a child that libc does not know. */
+static void hold(unsigned rounds)
+{
+	struct mem m = mem_make(16 * MIB);
+	double until;
+
+	press();
+	if (rounds > 1 && fork() == 0) {
+		press();
+		rounds = 1;
+	}
+	if (rounds > 2)
+		raw_fork(rounds);
+	printf("ready\n");
+	until = now_s() + 20;
+	while (now_s() < until) {
+		mem_check(&m, "hold");
+		press();
+	}
+	die("nobody killed us");
+}
+
+/* The same for a while, for others to stop and continue it. */
+static void walk(unsigned rounds)
+{
+	struct mem m = mem_make(16 * MIB);
+	double until = now_s() + rounds;
+
+	printf("ready\n");
+	while (now_s() < until) {
+		mem_check(&m, "walk");
+		mem_fill(&m);
+		press();
+	}
+	mem_check(&m, "walk, end");
+}
+
+const struct mode process_modes[] = {{"fork-raw", fork_raw, 4},
+				     {"fork-raw-fork", fork_raw_fork, 2},
+				     {"fork-short", fork_short, 200},
+				     {"fork-many", fork_many, 1},
+				     {"fork-mixed", fork_mixed, 6},
+				     {"fork-without", fork_without, 4},
+				     {"spawn", spawn, 6},
+				     {"exec", exec_chain, 4},
+				     {"daemon", daemonise, 5},
+				     {"clone-vm", clone_vm, 1},
+				     {"close-all", close_all, 6},
+				     {"hold", hold, 1},
+				     {"walk", walk, 2},
+				     {NULL, NULL, 0}};

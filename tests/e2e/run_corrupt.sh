@@ -1,0 +1,213 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# The ways in which a pager corrupts memory silently, each tried in a limit that makes pages leave:
+# races of discarding, unmapping and moving with eviction, every kind of child, a launcher or a
+# host that is killed, threads that come and go, system calls on memory that is out, data that
+# does not compress. e2e-corrupt tells a page that is wrong.
+#
+#   run_corrupt.sh [MODE...]     TMEM_ROUNDS=n: every mode n times its rounds; default 1, long 20
+. "$(dirname "$0")/lib.sh"
+need_run
+CORRUPT=$BUILD/tests/e2e/e2e-corrupt
+[ -x "$CORRUPT" ] || CORRUPT=$BUILD/e2e-corrupt
+TIMES=${TMEM_ROUNDS:-$([ -n "$LONG" ] && echo 20 || echo 1)}
+SECONDS_MAX=$((20 + 4 * TIMES))
+LIMIT=32M
+seed=${TMEM_SEED:-$(date +%s)}
+note "seed $seed"
+WANTED=" $* "
+# Whether a part of this test is wanted.
+want() { [ "$WANTED" = "  " ] || [[ $WANTED == *" $1 "* ]]; }
+
+# go NAME MODE [ROUNDS [OPTION...]]: under tmem run; CODE, NAME.out, NAME.err, NAME.json.
+go() {
+	local name=$1 mode=$2 rounds=${3:-} t=$EPOCHREALTIME
+	shift 2
+	[ $# -eq 0 ] || shift
+	rounds=${rounds:-$("$CORRUPT" rounds "$mode")}
+	timeout -k 2 "$SECONDS_MAX" "$TMEM" run --limit $LIMIT --report "$T/$name.json" "$@" -- \
+		"$CORRUPT" "$mode" $((rounds * TIMES)) "$seed" >"$T/$name.out" 2>"$T/$name.err" </dev/null
+	CODE=$?
+	note "$name: $(calc "$EPOCHREALTIME - $t" %.2f) s, evicted $(value "$name" evicted_pages), over the" \
+		"limit $(value "$name" over_limit_s) s, peak $(mib "$(value "$name" peak_total_bytes)")"
+}
+value() { number_of "$T/$1.json" "$2"; }
+why() { printf 'exit code %s: %s' "$CODE" "$(grep -m 1 -a WRONG "$T/$1.err" || tail -n 1 "$T/$1.err")"; }
+# right NAME [CODE]: it came to its end, with pages that had left and nothing wrong.
+right() {
+	local name=$1 want=${2:-0}
+	if [ "$CODE" != "$want" ] || grep -qa WRONG "$T/$name.err" "$T/$name.out"; then
+		not_ok "$name" "$(why "$name")"
+	elif ! grep -qx 'all pages right' "$T/$name.out"; then
+		not_ok "$name" "no last line"
+	elif ! [ "$(value "$name" evicted_pages)" -gt 0 ]; then
+		not_ok "$name" "nothing was evicted: the test is too small"
+	else
+		ok "$name"
+	fi
+}
+# within NAME: over the limit for less than a tenth of a second.
+within() {
+	check "$1.limit" "over the limit for $(value "$1" over_limit_s) s" \
+		test "$(calc "($(value "$1" over_limit_s) < 0.1)")" = 1
+}
+# left: processes of e2e-corrupt with our seed that still live.
+left() { pgrep -f "e2e-corrupt [a-z-]* [0-9]* $seed\$" | tr '\n' ' '; }
+# gone NAME: none does, after at most five seconds.
+gone() {
+	local i
+	for ((i = 0; i < 50; i++)); do
+		[ -n "$(left)" ] || break
+		sleep 0.1
+	done
+	check "$1.gone" "still there: $(left)" test -z "$(left)"
+	# shellcheck disable=SC2046 # numbers
+	[ -z "$(left)" ] || kill -KILL $(left)
+}
+
+# ---- one process, and its children: to the end ---------------------------------------------------
+for mode in discard-race free-race map-race map-fixed move-race move-grow protect protect-fresh brk shared \
+	small-maps churn huge-space own-uffd fork-raw fork-raw-fork fork-short fork-mixed fork-without spawn \
+	close-all storm own-stacks signals barriers splice calls lock; do
+	want $mode || continue
+	go $mode $mode
+	right $mode
+done
+if want free-reuse; then
+	go free-reuse free-reuse
+	right free-reuse
+	within free-reuse
+fi
+
+# Descriptors for four hundred children at once, when a process is allowed 1024.
+if want fork-many; then
+	(ulimit -Sn 1024 && go fork-many fork-many && right fork-many && exit $FAILURES) || FAILURES=$((FAILURES + 1))
+fi
+
+# ---- other programs, other processes -------------------------------------------------------------------
+if want exec; then
+	go exec exec
+	right exec
+	# Each link is a shell, env, a shell and the program: with an agent in each.
+	n=$(value exec processes)
+	check exec.agents "$n processes had an agent" test "${n:-0}" -ge 9
+fi
+if want daemon; then
+	go daemon daemon
+	right daemon 7
+fi
+# What goes on in the background when the first process is over, through the gaps of exec.
+if want background; then
+	for ((i = 0; i < 15; i++)); do
+		"$TMEM" run --limit $LIMIT -- sh -c "(sleep 0.05; exec sh -c 'exec sh -c \"exec sh -c \\\"echo done\\\"\"') &
+			exit 3" >"$T/background.out" 2>"$T/background.err" </dev/null
+		CODE=$?
+		[ "$CODE.$(cat "$T/background.out" "$T/background.err")" = 3.done ] || break
+	done
+	check background "round $i, exit code $CODE: $(cat "$T/background.out" "$T/background.err")" test $i = 15
+fi
+if want clone-vm; then
+	go clone-vm clone-vm
+	for ((i = 0; i < 20; i++)); do
+		grep -q survivor "$T/clone-vm.out" && break
+		sleep 0.1
+	done
+	right clone-vm
+	# It may be ended with a signal; it must not see wrong pages.
+	check clone-vm.survivor "$(why clone-vm)" grep -q 'survivor: all pages right' "$T/clone-vm.out"
+fi
+
+# ---- data that does not compress ---------------------------------------------------------------------------
+if want random; then
+	go random random
+	right random
+	check random.told "not told: over the limit for $(value random over_limit_s) s" \
+		test "$(calc "($(value random over_limit_s) > 0)")" = 1
+fi
+if want overflow; then
+	go overflow random "" --overflow "$T/overflow"
+	right overflow
+	n=$(value overflow overflow_pages)
+	note "overflow: $n pages at the end"
+	within overflow
+fi
+if want full; then
+	if mkdir "$T/full" && mount -t tmpfs -o size=8m none "$T/full" 2>/dev/null; then
+		go full random "" --overflow "$T/full/overflow"
+		umount "$T/full"
+		right full
+	else
+		skip full "no tmpfs can be mounted"
+	fi
+fi
+
+# ---- killed -------------------------------------------------------------------------------------------------
+# The process that a shell started in the background, and the host among its children.
+host_of() { pgrep -P "$1" | while read -r p; do [ "$(cat "/proc/$p/comm" 2>/dev/null)" = tmem-host ] && echo "$p"; done; }
+# killed NAME ROUNDS host|supervisor|both: rounds 1: one process, 2: a child, 3: one that libc does
+# not know, too. It ends at once; nothing of it lives on; no page was wrong.
+killed() {
+	local name=$1 rounds=$2 who=$3 supervisor host i targets
+	"$TMEM" run --limit $LIMIT -- "$CORRUPT" hold "$rounds" "$seed" >"$T/$name.out" 2>"$T/$name.err" </dev/null &
+	supervisor=$!
+	PIDS=("$supervisor")
+	for ((i = 0; i < 100; i++)); do
+		grep -q ready "$T/$name.out" && break
+		sleep 0.05
+	done
+	sleep 0.2
+	host=$(host_of $supervisor)
+	case $who in
+	host) targets=$host ;;
+	supervisor) targets=$supervisor ;;
+	both) targets="$host $supervisor" ;;
+	esac
+	# shellcheck disable=SC2086 # numbers
+	kill -KILL $targets
+	wait "$supervisor" 2>/dev/null
+	CODE=$?
+	PIDS=()
+	gone "$name"
+	check "$name.code" "exit code $CODE" test $CODE -ge 125
+	check "$name.pages" "$(why "$name")" test -z "$(grep -a -e WRONG -e right -e 'nobody killed' "$T/$name.err" "$T/$name.out")"
+	for ((i = 0; i < 50; i++)); do
+		[[ $(ps -o stat= -p "$host" 2>/dev/null) == [!Z]* ]] || break
+		sleep 0.1
+	done
+	check "$name.host" "the host lives, or was not found" test -n "$host" -a $i -lt 50
+}
+if want killed; then
+	for ((k = 0; k < TIMES; k++)); do
+		for who in host supervisor both; do
+			killed killed-$who 1 $who
+			killed killed-$who-child 2 $who
+			# With both gone nobody is left who knows of the third kind.
+			[ $who = both ] || killed killed-$who-raw 3 $who
+		done
+	done
+fi
+
+# ---- stopped ---------------------------------------------------------------------------------------------------
+if want stopped; then
+	"$TMEM" run --limit $LIMIT --report "$T/stopped.json" -- "$CORRUPT" walk 3 "$seed" \
+		>"$T/stopped.out" 2>"$T/stopped.err" </dev/null &
+	PIDS=($!)
+	sleep 0.3
+	host=$(host_of "${PIDS[0]}")
+	program=$(pgrep -f "e2e-corrupt walk 3 $seed\$" | grep -vx "${PIDS[0]}" | grep -vx "$host" | head -n 1)
+	for ((i = 0; i < 8; i++)); do
+		for p in $program $host "$program $host"; do
+			# shellcheck disable=SC2086 # numbers
+			kill -STOP $p
+			sleep 0.04
+			# shellcheck disable=SC2086
+			kill -CONT $p
+			sleep 0.03
+		done
+	done
+	wait "${PIDS[0]}"
+	CODE=$?
+	PIDS=()
+	right stopped
+fi
+finish
