@@ -10,14 +10,16 @@ PY=/usr/bin/python3
 export PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
 cat >"$T/index.py" <<'PY'
-import os, sys, zlib
+import gc, os, sys, zlib
+if len(sys.argv) < 3:  # full collections sweep all of memory again and again: the long version
+    gc.disable()
 x = 12345
 def words(n):  # few are frequent, most are rare, as in text
     global x
     for _ in range(n):
         x = (x * 1103515245 + 12345) & 0x7fffffff
         u = x / 0x80000000
-        yield int(60000 * u ** 8)
+        yield int(6000 * u ** 4)
 index, docs = {}, []
 for d in range(int(sys.argv[1])):
     doc = ["w%d" % w for w in words(16)]
@@ -36,7 +38,7 @@ for i in range(6000):
 print(len(index), len(docs), crc, flush=True)
 os._exit(0)  # freeing it all, object by object in the order of a hash table, is not the test
 PY
-half index $PY "$T/index.py" "$([ -n "$LONG" ] && echo 200000 || echo 40000)"
+half index $PY "$T/index.py" $([ -n "$LONG" ] && echo 250000 collect || echo 50000)
 
 if ! $PY -c 'import test.support' 2>/dev/null; then
 	skip "selftest" "the interpreter's tests (libpython3-testsuite) are not installed"
