@@ -35,7 +35,8 @@
 
 #define RESYNC_NS 250000000ull
 #define POOR_NS 10000000000ull
-#define AHEAD_BYTES (192u * AGENT_PAGE) /* evicted ahead of need: about two rounds */
+#define AHEAD_BYTES (192u * AGENT_PAGE) /* evicted ahead of need */
+#define ROUND_PAGES 32u
 
 uint64_t run_goal_high(const struct run *r)
 {
@@ -550,16 +551,14 @@ static bool under_way(const struct space *sp)
 void evict_ahead(struct space *sp)
 {
 	uint64_t total = pager_total(sp), goal = run_goal_low(sp->run);
-	uint64_t leaving = 0;
 
-	if (total <= goal)
-		return;
+	evict_complete(sp);
 	for (unsigned i = 0; i < AGENT_SLOTS; i++)
 		if (atomic_load(&sp->slots[i].state) == SLOT_COPYING)
-			leaving += (uint64_t)__builtin_popcount(sp->slots[i].moved);
-	evict_complete(sp);
-	if (total > goal + leaving * AGENT_PAGE)
-		evict_round(sp, (total - goal) / AGENT_PAGE + 1 - leaving);
+			goal += (uint64_t)__builtin_popcount(sp->slots[i].moved) * AGENT_PAGE;
+	/* A round costs two thread switches: it must be worth them. */
+	if (total > goal + ROUND_PAGES * AGENT_PAGE)
+		evict_round(sp, (total - goal) / AGENT_PAGE);
 }
 
 void evict_to(struct space *sp, uint64_t goal)

@@ -65,17 +65,19 @@ static void wake(struct space *sp, uint64_t addr, uint64_t n)
  */
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
 {
+	uint64_t most = n; /* pages of one call */
+
 	*done = 0;
 	while (*done < n) {
 		struct uffdio_copy c = {
 			.dst = addr + *done * AGENT_PAGE,
 			.src = (uintptr_t)src + *done * AGENT_PAGE,
-			.len = (n - *done) * AGENT_PAGE,
+			.len = (n - *done < most ? n - *done : most) * AGENT_PAGE,
 		};
 
 		if (ioctl(sp->uffd, UFFDIO_COPY, &c) == 0) {
-			*done = n;
-			return true;
+			*done += c.len / AGENT_PAGE;
+			continue;
 		}
 		if (c.copy > 0) {
 			*done += (uint64_t)c.copy / AGENT_PAGE;
@@ -88,7 +90,14 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 			break;
 		case EAGAIN:
 			return false;
-		case ENOENT: /* the mapping is gone, its event is to come */
+		case ENOENT:
+			/* An mprotect or mlock has cut the mapping, and a call must
+			 * keep within one: page by page. Or it is gone, and its
+			 * event is to come. */
+			if (c.len > AGENT_PAGE) {
+				most = 1;
+				break;
+			}
 			wake(sp, c.dst, n - *done);
 			return false;
 		case ESRCH:
@@ -281,8 +290,14 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 		ok = pager_copy_in(sp, addr, zeros, n, &done);
 	} else {
 		struct uffdio_zeropage z = {.range = {addr, n * AGENT_PAGE}};
+		int rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
 
-		if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
+		if (rc < 0 && errno == ENOENT && n > 1) { /* a cut in the mapping, see above */
+			z = (struct uffdio_zeropage){.range = {addr, AGENT_PAGE}};
+			rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
+			n = 1;
+		}
+		if (rc == 0) {
 			done = n;
 		} else if (z.zeropage > 0) {
 			done = (uint64_t)z.zeropage / AGENT_PAGE;
