@@ -19,6 +19,16 @@ bool shard_prune(struct index_shard *sh, arena_id leaf, struct index_reserve *r)
 	return gone;
 }
 
+/* The slots first .. last of a leaf that hold something, one bit each. */
+static uint64_t present_slots(const struct index_node *leaf, unsigned first, unsigned last)
+{
+	uint64_t present = leaf->bits;
+
+	for (unsigned slot = 0; slot < INDEX_FANOUT; slot++)
+		present |= (uint64_t)(leaf->word[slot] != 0) << slot;
+	return present & UINT64_MAX << first & UINT64_MAX >> (INDEX_FANOUT - 1 - last);
+}
+
 bool shard_take_range(struct index_shard *sh, arena_id object, uint64_t *index, uint64_t last,
 		      struct index_batch *batch, struct index_reserve *r)
 {
@@ -28,24 +38,26 @@ bool shard_take_range(struct index_shard *sh, arena_id object, uint64_t *index, 
 	while (!done && batch->n < INDEX_BATCH) {
 		arena_id id = radix_next(ix, index_object(ix, object), *index);
 		struct index_node *leaf;
-		unsigned slot, end;
+		unsigned from, to;
+		uint64_t present;
 
 		if (!id)
 			return true;
 		leaf = index_node(ix, id);
 		if (leaf->base > last)
 			return true;
-		slot = *index > leaf->base ? (unsigned)(*index - leaf->base) : 0;
-		end = last - leaf->base >= INDEX_FANOUT ? INDEX_FANOUT
-							: (unsigned)(last - leaf->base) + 1;
-		for (; slot < end && batch->n < INDEX_BATCH; slot++) {
-			if (radix_present(leaf, slot))
-				batch->p[batch->n++] = shard_clear_word(sh, leaf, slot);
-		}
-		if (slot < end) {
-			*index = leaf->base + slot;
+		/* The leaf holds *index, or lies behind it. */
+		from = *index > leaf->base ? (unsigned)(*index % INDEX_FANOUT) : 0;
+		to = last - leaf->base >= INDEX_FANOUT ? INDEX_FANOUT - 1
+						       : (unsigned)(last - leaf->base);
+		present = present_slots(leaf, from, to);
+		for (; present && batch->n < INDEX_BATCH; present &= present - 1)
+			batch->p[batch->n++] =
+				shard_clear_word(sh, leaf, (unsigned)__builtin_ctzll(present));
+		if (present) {
+			*index = leaf->base + (unsigned)__builtin_ctzll(present);
 		} else {
-			*index = leaf->base + end;
+			*index = leaf->base + to + 1;
 			/* The range ends here, or the index space does. */
 			done = *index > last || *index == 0;
 		}
