@@ -120,7 +120,11 @@ TMEM_API int tmem_put(tmem_client *client, tmem_pool pool, const tmem_oid *oid, 
  */
 TMEM_API int tmem_get(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 		      void *page) TMEM_CHECK;
-/* The same, and the handle is empty afterwards. Of concurrent callers exactly one gets the page. */
+/*
+ * The same, and the handle is empty afterwards. Of concurrent callers exactly
+ * one gets the page. After -EIO a damaged page that was in memory is gone; one
+ * in the overflow file is still there, for the next read may be well.
+ */
 TMEM_API int tmem_get_and_invalidate(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
 				     uint64_t index, void *page) TMEM_CHECK;
 /* 1: a page was dropped; 0: there was none; -ENOENT. */

@@ -14,8 +14,11 @@
  * on: where the thread's own state lacks a context or a buffer, the emergency
  * state has it (T8).
  *
- * get_and_invalidate unlinks under the same lock hold in which it found the
- * word, so that of several callers one gets the page.
+ * get_and_invalidate of a page in memory unlinks under the same lock hold in
+ * which it found the word, so that of several callers one gets the page. A
+ * page in the overflow file may fail to be read this time and be well the next:
+ * it is read first and unlinked then, if its word is still what it was. The
+ * reference held meanwhile keeps the item from being another zpage's by then.
  */
 #include "os/log.h"
 #include "zcache/zcache.h"
@@ -28,6 +31,7 @@ struct get {
 	uint64_t index;
 	bool invalidate;
 	bool cluster; /* the caller takes all of the zpage's pages */
+	bool later;   /* to be unlinked when its bytes have been read */
 	/* Found under the lock. */
 	struct pampd word;
 	struct zpage *pinned; /* to unmap, or NULL */
@@ -145,6 +149,7 @@ again:
 	rc = 0;
 	g->mask = g->same = 0;
 	g->ntaken = 0;
+	g->later = false;
 	g->pinned = NULL;
 	index_lock(g->s->pool, g->oid, g->index, &c);
 	if (!index_cursor_present(&c, slot)) {
@@ -163,7 +168,8 @@ again:
 		index_cursor_clear(&c, slot);
 		goto out;
 	}
-	if (g->invalidate)
+	g->later = g->invalidate && tmem_unlikely(!g->z.bytes);
+	if (g->invalidate && !g->later)
 		untie(g, &c, slot);
 out:
 	index_unlock(&c);
@@ -215,6 +221,30 @@ static int fetch(struct get *g)
 	return rc;
 }
 
+/* The bytes are here: unlink. False: the word has changed meanwhile, look again. */
+static bool untie_later(struct get *g)
+{
+	unsigned slot = zc_slot(g->index);
+	struct index_cursor c;
+	bool same = false;
+
+	index_lock(g->s->pool, g->oid, g->index, &c);
+	if (index_cursor_present(&c, slot)) {
+		struct pampd p = index_cursor_get(&c, slot);
+
+		same = !p.immediate && p.word == g->word.word;
+	}
+	if (same) {
+		/* Its neighbours may have come or gone. */
+		g->mask = g->same = 0;
+		if (g->cluster && g->z.pages > 1)
+			take_cluster(g, &c, slot);
+		untie(g, &c, slot);
+	}
+	index_unlock(&c);
+	return same;
+}
+
 /* Pages 0 .. n-1 of the zpage into buf. */
 static int decompress(struct get *g, void *buf, unsigned n)
 {
@@ -231,10 +261,8 @@ static int decompress(struct get *g, void *buf, unsigned n)
 static int unpack(struct get *g, char *buf)
 {
 	unsigned place = zc_word_place(g->word.word);
-	int rc = fetch(g);
+	int rc;
 
-	if (rc)
-		return rc;
 	if (tmem_likely(g->z.pages == 1 || g->cluster)) {
 		rc = decompress(g, buf, g->z.pages);
 		for (uint32_t m = rc ? 0 : g->same; m; m &= m - 1) {
@@ -267,20 +295,39 @@ static void let_go(struct get *g)
 		zc_drop(g->h, g->t, g->taken, g->ntaken);
 }
 
+/* 0: found, everything of it safe, its bytes checked. After -EIO, too, let_go() is due. */
+static int find(struct get *g, bool *found)
+{
+	int rc;
+
+	for (;;) {
+		rc = lookup(g);
+		*found = rc == 0;
+		if (rc || g->word.immediate)
+			break;
+		rc = fetch(g);
+		if (rc || tmem_likely(!g->later) || untie_later(g))
+			break;
+		let_go(g);
+	}
+	return rc;
+}
+
 static int get_pages(struct get *g, void *buf)
 {
 	unsigned n = 1;
+	bool found;
 	int rc;
 
 	g->t = zc_thread_enter(g->h);
-	rc = lookup(g);
-	if (rc == 0) {
+	rc = find(g, &found);
+	if (tmem_likely(found)) {
 		if (g->word.immediate)
 			codec_fill(buf, ZC_PAGE, g->word.word);
-		else
+		else if (tmem_likely(rc == 0))
 			rc = unpack(g, buf);
 		let_go(g);
-		if (g->mask)
+		if (rc == 0 && g->mask) /* one that failed is one get, whatever it was to bring */
 			n = (unsigned)__builtin_popcount(g->mask);
 	}
 	zc_count(g->t, ZC_GETS, n);

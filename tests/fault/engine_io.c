@@ -5,7 +5,8 @@
  *   interrupted   every second call of the system is interrupted, and moves a
  *                 few bytes only: nothing may show
  *   read errors   the n-th read fails, and all from it on: that get says -EIO
- *                 and writes nothing; afterwards every page is still there
+ *                 and writes nothing; afterwards every page is still there,
+ *                 though the gets were to take it out
  *   flipped bits  in the file, behind the store's back: a get gives the right
  *                 bytes or -EIO, never others
  *   cut           the file gets shorter: the same
@@ -113,6 +114,51 @@ static void read_errors(void)
 	w_end(&w);
 }
 
+/* A page whose read failed is not lost, whatever the get was to do with it. */
+static void read_errors_taking(void)
+{
+	struct shim_io io = {.fail_read_at = 1, .from_then_on = true};
+	uint64_t bytes[TMEM_CLUSTER_MAX][TMEM_PAGE_SIZE / 8], first, failed = 0;
+	unsigned refused = 0;
+	struct world w;
+	uint32_t mask;
+
+	w_scenario = "read errors, taking";
+	start(&w);
+	w.damaged = true;
+	shim_io(&io);
+	for (unsigned page = 0; page < W_PAGES; page++)
+		if (w_try(&w, 0, 0, page, false) < 0) {
+			W_CHECK(w_try(&w, 0, 0, page, true) == -EIO, "page %u", page);
+			refused++;
+		}
+	for (unsigned page = 0; page < W_PAGES; page++) {
+		uint64_t index;
+		tmem_oid oid = w_handle(1, page, &index);
+		int rc = tmem_get_cluster(w.client, w.pool[0].id, &oid, index, 0, bytes, &first,
+					  &mask);
+
+		if (rc != -EIO)
+			continue;
+		rc = tmem_get_cluster(w.client, w.pool[0].id, &oid, index, 1, bytes, &first, &mask);
+		W_CHECK(rc == -EIO, "cluster of page %u: %d", page, rc);
+		refused++;
+	}
+	failed = shim_reads_failed();
+	shim_io(NULL);
+	W_CHECK(refused > 50 && failed == 2 * refused, "%u refused, %" PRIu64 " reads failed",
+		refused, failed);
+	w_verify(&w);
+	/* And now they can be taken. */
+	for (unsigned page = 0; page < W_PAGES; page++) {
+		w_get_invalidate(&w, 0, 0, page);
+		w_get_cluster(&w, 0, 1, page, true);
+		w_get_invalidate(&w, 0, 2, page);
+	}
+	w_verify(&w);
+	w_end(&w);
+}
+
 static uint64_t next_random(uint64_t *s)
 {
 	*s = *s * UINT64_C(6364136223846793005) + 1442695040888963407u;
@@ -200,6 +246,7 @@ int main(void)
 	shim_alive(&before);
 	interrupted();
 	read_errors();
+	read_errors_taking();
 	flipped_bits();
 	cut();
 	shim_alive(&after);

@@ -74,6 +74,12 @@ static uint64_t make_index(unsigned object, unsigned page)
 	return object == 2 ? page * UINT64_C(0x0123456789abcd) : page;
 }
 
+tmem_oid w_handle(unsigned object, unsigned page, uint64_t *index)
+{
+	*index = make_index(object, page);
+	return make_oid(object);
+}
+
 static void judge(unsigned object, unsigned page, uint32_t version, const void *got)
 {
 	uint64_t right[TMEM_PAGE_SIZE / 8], first[4];

@@ -78,6 +78,8 @@ void w_codec(struct world *w, const char *codec);
  * absent as it must be, or -EIO with the buffer untouched. The model is not changed.
  */
 int w_try(struct world *w, unsigned pool, unsigned object, unsigned page, bool invalidate);
+/* What a page is called in the store, for calls of one's own. */
+tmem_oid w_handle(unsigned object, unsigned page, uint64_t *index);
 /* Get every page of the pool's model, present and absent. */
 void w_get_all(struct world *w, unsigned pool);
 
