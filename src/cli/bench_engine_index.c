@@ -59,27 +59,27 @@ int engine_measure_same_filled(struct engine *e)
 	for (i = 0; i < SAME_PAGES && !code; i++)
 		codec_fill(pages + i * PAGE, PAGE, i * 0x0101010101010101);
 	for (r = 0; r < ROUNDS && !code; r++) {
-		t0 = os_clock_ns();
+		t0 = os_clock_thread_cpu_ns();
 		code = same_put(e, pages, (uint64_t)r * SAME_OPS);
-		t1 = os_clock_ns();
+		t1 = os_clock_thread_cpu_ns();
 		put[r] = (double)(t1 - t0) / SAME_OPS;
 		if (code)
 			break;
-		t0 = os_clock_ns();
+		t0 = os_clock_thread_cpu_ns();
 		code = same_get(e, to, (uint64_t)r * SAME_OPS);
-		t1 = os_clock_ns();
+		t1 = os_clock_thread_cpu_ns();
 		get[r] = (double)(t1 - t0) / SAME_OPS;
 		if (!code && memcmp(pages, to, SAME_PAGES * PAGE))
 			code = -EBADMSG;
-		t0 = os_clock_ns();
+		t0 = os_clock_thread_cpu_ns();
 		for (i = 0; i < SAME_OPS; i++)
 			sink = codec_same_filled(pages + i % SAME_PAGES * PAGE, PAGE, &word);
-		t1 = os_clock_ns();
+		t1 = os_clock_thread_cpu_ns();
 		check[r] = (double)(t1 - t0) / SAME_OPS;
-		t0 = os_clock_ns();
+		t0 = os_clock_thread_cpu_ns();
 		for (i = 0; i < SAME_OPS; i++)
 			codec_fill(to + i % SAME_PAGES * PAGE, PAGE, i);
-		t1 = os_clock_ns();
+		t1 = os_clock_thread_cpu_ns();
 		fill[r] = (double)(t1 - t0) / SAME_OPS;
 	}
 	(void)sink;
@@ -104,7 +104,7 @@ int engine_measure_same_filled(struct engine *e)
 static int scale_ops(struct engine *e, const uint64_t *at, const uint8_t *page, uint8_t *to,
 		     double *ns)
 {
-	uint64_t start = os_clock_ns(), index;
+	uint64_t start = os_clock_thread_cpu_ns(), index;
 	tmem_oid oid;
 	unsigned k;
 	int code = 0;
@@ -117,7 +117,7 @@ static int scale_ops(struct engine *e, const uint64_t *at, const uint8_t *page, 
 		engine_handle(at[k + 1], &oid, &index);
 		code = tmem_put(e->client, e->pool, &oid, index, page);
 	}
-	*ns = (double)(os_clock_ns() - start) / OPS;
+	*ns = (double)(os_clock_thread_cpu_ns() - start) / OPS;
 	return code > 0 ? -EIO : code;
 }
 
