@@ -16,12 +16,12 @@
 struct corpus {
 	char **paths;
 	size_t n, room;
-	size_t next;	 /* file to open next */
+	size_t next; /* file to open next */
 	unsigned round;
-	uint64_t given;	 /* documents of this round */
-	char *raw;	 /* the open file, as on disk */
+	uint64_t given; /* documents of this round */
+	char *raw;	/* the open file, as on disk */
 	size_t raw_len;
-	char *text;	 /* the same with its words changed, or raw */
+	char *text; /* the same with its words changed, or raw */
 	char *salted;
 	size_t text_len, pos;
 	const char *path;
@@ -171,7 +171,8 @@ int corpus_next(struct corpus *c, struct corpus_doc *doc)
 		return 0;
 	len = c->text_len - c->pos;
 	if (len > CORPUS_DOC_MAX) {
-		const char *cut = memrchr(c->text + c->pos + CORPUS_DOC_MAX / 2, '\n', CORPUS_DOC_MAX / 2);
+		const char *cut =
+			memrchr(c->text + c->pos + CORPUS_DOC_MAX / 2, '\n', CORPUS_DOC_MAX / 2);
 
 		len = cut ? (size_t)(cut + 1 - (c->text + c->pos)) : CORPUS_DOC_MAX;
 	}

@@ -98,7 +98,8 @@ static uint64_t rnd(struct job *j)
 
 static uint64_t database_bytes(struct job *j)
 {
-	sqlite3_stmt *st = prepare(j, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size");
+	sqlite3_stmt *st = prepare(
+		j, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size");
 	uint64_t bytes = 0;
 
 	if (sqlite3_step(st) == SQLITE_ROW)
@@ -135,7 +136,8 @@ static void build_index(struct job *j, char *const dirs[], int n)
 		exec(j, "BEGIN");
 		for (int i = 0; i < BATCH; i++) {
 			if (!corpus_next(c, &d)) {
-				fprintf(stderr, "tmem-demo-fts: there is no text in those folders\n");
+				fprintf(stderr,
+					"tmem-demo-fts: there is no text in those folders\n");
 				exit(1);
 			}
 			insert(j, st, &d);
@@ -214,8 +216,9 @@ static int pick_question(struct job *j, sqlite3_stmt *fetch, char question[80], 
 static void ask(struct job *j)
 {
 	sqlite3_stmt *fetch = prepare(j, "SELECT body FROM doc WHERE rowid = ?");
-	sqlite3_stmt *best = prepare(j, "SELECT rowid, path, bm25(doc), snippet(doc, 1, '[', ']', '..', 12) "
-					"FROM doc WHERE doc MATCH ? ORDER BY rank LIMIT 10");
+	sqlite3_stmt *best =
+		prepare(j, "SELECT rowid, path, bm25(doc), snippet(doc, 1, '[', ']', '..', 12) "
+			   "FROM doc WHERE doc MATCH ? ORDER BY rank LIMIT 10");
 	sqlite3_stmt *count = prepare(j, "SELECT count(*) FROM doc WHERE doc MATCH ?");
 	char question[80], word[32];
 
@@ -225,7 +228,8 @@ static void ask(struct job *j)
 			continue;
 		sqlite3_bind_text(best, 1, question, -1, SQLITE_STATIC);
 		j->hits += digest_rows(j, best);
-		snprintf(question, sizeof(question), "\"%s\"", word); /* AND and NOT are words too */
+		snprintf(question, sizeof(question), "\"%s\"",
+			 word); /* AND and NOT are words too */
 		sqlite3_bind_text(count, 1, question, -1, SQLITE_STATIC);
 		j->hits += digest_rows(j, count);
 	}
@@ -251,7 +255,8 @@ static void print_digest(const char *key, const XXH3_state_t *state)
 {
 	XXH128_hash_t h = XXH3_128bits_digest(state);
 
-	printf("%s %016llx%016llx\n", key, (unsigned long long)h.high64, (unsigned long long)h.low64);
+	printf("%s %016llx%016llx\n", key, (unsigned long long)h.high64,
+	       (unsigned long long)h.low64);
 }
 
 static void run(struct job *j, char *const dirs[], int n)
@@ -304,7 +309,8 @@ int main(int argc, char **argv)
 			break;
 	}
 	if (i >= argc || argv[i][0] == '-') {
-		fprintf(stderr, "usage: tmem-demo-fts [--size MIB] [--queries N] [--hold] DIR...\n");
+		fprintf(stderr,
+			"usage: tmem-demo-fts [--size MIB] [--queries N] [--hold] DIR...\n");
 		return 2;
 	}
 	j.input = XXH3_createState();

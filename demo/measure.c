@@ -19,8 +19,8 @@
  *   status                exit code, or 128 + signal
  *
  * Pages that a fork shares are counted in both processes. SIGINT, SIGTERM and
- * SIGHUP are passed to the program, which is killed 10 s later; what is left of the tree when the program
- * has ended is killed. Exit code: the program's; 128+n; 126/127 as a shell's.
+ * SIGHUP are passed to the program, which is killed 10 s later; what is left of the tree when the
+ * program has ended is killed. Exit code: the program's; 128+n; 126/127 as a shell's.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -38,7 +38,7 @@
 #include <unistd.h>
 
 #define TREE_MAX 4096
-#define GRACE_S 10
+#define GRACE_S	 10
 
 struct peaks {
 	uint64_t anon, one, shmem, hwm; /* bytes */
@@ -229,13 +229,16 @@ static int report(const char *path, const struct peaks *pk, double wall_s, int c
 	getrusage(RUSAGE_CHILDREN, &ru);
 	fprintf(f,
 		"{\n\"wall_s\": %.3f,\n\"cpu_s\": %.3f,\n\"peak_anon_bytes\": %llu,\n"
-		"\"peak_one_bytes\": %llu,\n\"peak_shmem_bytes\": %llu,\n\"peak_hwm_bytes\": %llu,\n"
-		"\"samples\": %llu,\n\"max_gap_ms\": %.1f,\n\"processes\": %llu,\n\"status\": %d\n}\n",
+		"\"peak_one_bytes\": %llu,\n\"peak_shmem_bytes\": %llu,\n\"peak_hwm_bytes\": "
+		"%llu,\n"
+		"\"samples\": %llu,\n\"max_gap_ms\": %.1f,\n\"processes\": %llu,\n\"status\": "
+		"%d\n}\n",
 		wall_s,
 		(double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
 			(double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6,
-		(unsigned long long)pk->anon, (unsigned long long)pk->one, (unsigned long long)pk->shmem,
-		(unsigned long long)pk->hwm, (unsigned long long)pk->samples, pk->max_gap_s * 1e3,
+		(unsigned long long)pk->anon, (unsigned long long)pk->one,
+		(unsigned long long)pk->shmem, (unsigned long long)pk->hwm,
+		(unsigned long long)pk->samples, pk->max_gap_s * 1e3,
 		(unsigned long long)pk->processes, code);
 	return fclose(f);
 }

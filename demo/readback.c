@@ -44,7 +44,8 @@ static const char *map_pages(const char *path, uint64_t *pages)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static int put_all(tmem_client *cl, tmem_pool pool, const char *data, uint64_t pages, unsigned together)
+static int put_all(tmem_client *cl, tmem_pool pool, const char *data, uint64_t pages,
+		   unsigned together)
 {
 	tmem_oid oid = {{1, 0, 0}};
 	int err = 0;
@@ -55,7 +56,8 @@ static int put_all(tmem_client *cl, tmem_pool pool, const char *data, uint64_t p
 
 		n = pages - i < n ? pages - i : n;
 		err = n == 1 ? tmem_put(cl, pool, &oid, i, data + i * TMEM_PAGE_SIZE)
-			     : tmem_put_cluster(cl, pool, &oid, i, (unsigned)n, data + i * TMEM_PAGE_SIZE);
+			     : tmem_put_cluster(cl, pool, &oid, i, (unsigned)n,
+						data + i * TMEM_PAGE_SIZE);
 		i += n;
 	}
 	return err;

@@ -34,9 +34,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE 4096u
-#define WORDS (PAGE / 8)
-#define MAGIC 0x74726e7363646e74u
+#define PAGE	4096u
+#define WORDS	(PAGE / 8)
+#define MAGIC	0x74726e7363646e74u
 #define REGIONS 8
 #define THREADS 4
 
@@ -72,7 +72,10 @@ static uint64_t mix(uint64_t z)
 	return z ^ (z >> 31);
 }
 
-static uint64_t rnd(struct work *w) { return mix(w->rng += 0x9e3779b97f4a7c15u); }
+static uint64_t rnd(struct work *w)
+{
+	return mix(w->rng += 0x9e3779b97f4a7c15u);
+}
 
 __attribute__((noreturn)) static void die(const char *what)
 {
@@ -88,7 +91,10 @@ static uint64_t word_of(uint64_t place, uint64_t version, unsigned i)
 	return h % 8 == 0 ? mix(h) : h >> 8 & 0xff;
 }
 
-static uint64_t place_of(const struct region *r, size_t page) { return (uint64_t)r->id << 40 | page; }
+static uint64_t place_of(const struct region *r, size_t page)
+{
+	return (uint64_t)r->id << 40 | page;
+}
 
 static void fill(uint64_t *p, uint64_t place, uint64_t version)
 {
@@ -124,13 +130,16 @@ static void check_page(const uint64_t *p, uint64_t place, uint64_t version, cons
 		for (unsigned i = 0; i < WORDS; i++)
 			good &= p[i] == 0;
 	} else {
-		good = p[0] == MAGIC && p[1] == place && p[2] == version && p[3] == mix(place ^ version);
+		good = p[0] == MAGIC && p[1] == place && p[2] == version &&
+		       p[3] == mix(place ^ version);
 		for (unsigned i = 4; i < WORDS; i++)
 			good &= p[i] == word_of(place, version, i);
 	}
 	if (good)
 		return;
-	fprintf(stderr, "e2e-pages: WRONG PAGE (%s) in %s: place %llx, version %llu, found %llx version %llu\n",
+	fprintf(stderr,
+		"e2e-pages: WRONG PAGE (%s) in %s: place %llx, version %llu, found %llx version "
+		"%llu\n",
 		kind_of_wrong(p, place, version), where, (unsigned long long)place,
 		(unsigned long long)version, (unsigned long long)p[1], (unsigned long long)p[2]);
 	_exit(1);
@@ -155,7 +164,8 @@ static void check_all(struct work *w, const char *where)
 
 static uint64_t *map_pages(size_t pages)
 {
-	void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0);
 
 	if (p == MAP_FAILED)
 		die("mmap");
@@ -218,7 +228,8 @@ static void remap(struct work *w)
 	if (p == MAP_FAILED)
 		die("mremap");
 	/* The old place, mapped anew, must be empty. */
-	p = mmap(r->base, r->pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	p = mmap(r->base, r->pages * PAGE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (p == MAP_FAILED)
 		die("mmap");
 	check_page(r->base + sample * WORDS, 0, 0, "the old place of a mremap");
@@ -333,16 +344,19 @@ static void run(struct work *w, const char *mode, double seconds)
 			through_pipe(w);
 	}
 	check_all(w, mode);
-	fprintf(stderr, "%s: %llu reads, %llu writes, %llu others\n", mode, (unsigned long long)w->reads,
-		(unsigned long long)w->writes, (unsigned long long)w->others);
+	fprintf(stderr, "%s: %llu reads, %llu writes, %llu others\n", mode,
+		(unsigned long long)w->reads, (unsigned long long)w->writes,
+		(unsigned long long)w->others);
 }
 
 int main(int argc, char **argv)
 {
-	static const char *const modes[] = {"touch", "discard", "remap", "fork", "threads", "syscall"};
+	static const char *const modes[] = {"touch", "discard", "remap",
+					    "fork",  "threads", "syscall"};
 	size_t pages = argc > 2 ? (size_t)atol(argv[2]) * 256 / REGIONS : 0;
 	double seconds = argc > 3 ? atof(argv[3]) : 0;
-	struct work w = {.regions = regions, .n = REGIONS, .rng = argc > 4 ? (uint64_t)atoll(argv[4]) : 1};
+	struct work w = {
+		.regions = regions, .n = REGIONS, .rng = argc > 4 ? (uint64_t)atoll(argv[4]) : 1};
 	bool known = false;
 
 	if (!pages || seconds <= 0) {
@@ -350,7 +364,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	for (unsigned i = 0; i < REGIONS; i++) {
-		regions[i] = (struct region){map_pages(pages), map_pages(pages / WORDS + 1), pages, i + 1};
+		regions[i] = (struct region){map_pages(pages), map_pages(pages / WORDS + 1), pages,
+					     i + 1};
 		for (size_t k = 0; k < pages; k++)
 			write_in(&regions[i], k);
 	}
