@@ -95,7 +95,7 @@ number_of() {
 		tail -n 1
 }
 # calc EXPRESSION [FORMAT]
-calc() { awk "BEGIN { printf \"${2:-%.0f}\", $1 }"; }
+calc() { awk "BEGIN { printf \"${2:-%.0f}\", ($1) }"; }
 mib() { calc "${1:-0} / 1048576" '%.0f MiB'; }
 
 # run_works BUILD_DIR: whether `tmem run` can be had here; the reason in RUN_REASON if not.
