@@ -65,14 +65,30 @@ static void stored_of(struct zpage *z, struct zc_stored *s)
 	s->pages = zpage_pages(info);
 }
 
+/*
+ * The zpage is cold, as a rule. Its first lines are asked for before the pin,
+ * which waits for one of them, and the rest as soon as its size is known: they
+ * come while the lock is let go.
+ */
+#define FIRST_LINES 512u
+
+static inline void prefetch_lines(const char *p, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i += 64)
+		__builtin_prefetch(p + i);
+}
+
 /* -EBUSY: cannot be pinned, and there is no buffer to copy it to. */
 static int take_local(struct get *g, uint64_t handle)
 {
-	struct zpage *z = zpool_map(g->h->zpool, handle);
+	struct zpage *z = zpool_peek(g->h->zpool, handle);
 
+	prefetch_lines((const char *)z, 0, FIRST_LINES);
+	z = zpool_map(g->h->zpool, handle);
 	g->pinned = z;
 	if (tmem_likely(z != NULL)) {
 		stored_of(z, &g->z);
+		prefetch_lines((const char *)z, FIRST_LINES, ZPAGE_CLUSTER_HEAD + g->z.zsize);
 		return 0;
 	}
 	if (!g->t->big[0])
