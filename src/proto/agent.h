@@ -106,7 +106,13 @@ struct agent_shm {
 	_Atomic uint32_t done;	  /* agent: phase 2 is over (also told by the eventfd) */
 	uint32_t op;
 	uint32_t ncmds;
-	uint32_t pad;
+	/*
+	 * Before a fork: what is resident then is shared and cannot be evicted
+	 * while both processes live, so the host makes room first. The program's
+	 * thread adds 1 to `fork_asked` and waits until `fork_ready` has followed
+	 * (both futexes); not while the host says that it does not matter.
+	 */
+	_Atomic uint32_t fork_matters, fork_asked, fork_ready;
 	struct agent_cmd cmds[AGENT_BATCH];
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];

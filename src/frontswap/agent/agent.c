@@ -347,15 +347,19 @@ static bool host_alive(struct agent *a)
 static void serve(struct agent *a)
 {
 	struct agent_shm *shm = a->shm;
-	uint32_t seen = 0;
+	uint32_t seen = 0, asked = 0;
+	uint64_t one = 1;
 
 	for (;;) {
 		struct timespec timeout = {0, HOST_CHECK_NS};
 		uint32_t seq = atomic_load(&shm->command);
-		uint64_t one = 1;
 
 		if (seq == seen) {
 			sys4(SYS_futex, &shm->command, FUTEX_WAIT, seen, &timeout);
+			if (atomic_load(&shm->fork_asked) != asked) {
+				asked = atomic_load(&shm->fork_asked);
+				sys3(SYS_write, a->eventfd, &one, sizeof(one));
+			}
 			if (atomic_load(&shm->command) == seen && !host_alive(a))
 				sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
 			continue;
@@ -492,6 +496,22 @@ static void publish_main_thread(void)
 	publish_thread((tcb - 65536) & ~(uintptr_t)4095, (tcb + 8192 + 4095) & ~(uintptr_t)4095);
 }
 
+/* In the program's thread: have the host make room (see proto/agent.h). Not for ever. */
+static void before_fork(void)
+{
+	struct agent_shm *shm = agent_threads_shm;
+	struct timespec timeout = {2, 0};
+	uint32_t mine, seen;
+
+	if (!shm || !atomic_load(&shm->fork_matters))
+		return;
+	mine = atomic_fetch_add(&shm->fork_asked, 1) + 1;
+	futex_wake(&shm->command); /* the agent's thread passes it on */
+	while ((int32_t)((seen = atomic_load(&shm->fork_ready)) - mine) < 0)
+		if (sys4(SYS_futex, &shm->fork_ready, FUTEX_WAIT, seen, &timeout) == -ETIMEDOUT)
+			return;
+}
+
 static void after_fork_in_child(void)
 {
 	struct agent *parent = agent;
@@ -595,5 +615,5 @@ __attribute__((constructor)) static void agent_init(void)
 		complain_and_exit(r);
 	agent_threads_shm = agent->shm;
 	publish_main_thread();
-	pthread_atfork(NULL, NULL, after_fork_in_child);
+	pthread_atfork(before_fork, NULL, after_fork_in_child);
 }

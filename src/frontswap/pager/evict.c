@@ -37,6 +37,7 @@
 #define POOR_NS 10000000000ull
 #define AHEAD_BYTES (192u * AGENT_PAGE) /* evicted ahead of need */
 #define ROUND_PAGES 32u
+#define FORK_ROOM_MAX (256ull << 20)
 
 uint64_t run_goal_high(const struct run *r)
 {
@@ -584,4 +585,22 @@ void evict_to(struct space *sp, uint64_t goal)
 			return;
 		evict_resync(sp);
 	}
+}
+
+void evict_before_fork(struct space *sp)
+{
+	struct agent_shm *shm = sp->shm;
+	uint32_t asked = atomic_load(&shm->fork_asked);
+	uint64_t total = pager_total(sp), room = atomic_load(&sp->resident) / 2;
+	uint64_t limit = sp->run->opts.limit_bytes;
+
+	/* Small forks (a shell's) are not worth it. */
+	atomic_store(&shm->fork_matters, sp->managed && total > limit / 2 && room > limit / 8);
+	if (asked == atomic_load(&shm->fork_ready))
+		return;
+	if (room > FORK_ROOM_MAX)
+		room = FORK_ROOM_MAX;
+	evict_to(sp, total - room > limit / 2 ? total - room : limit / 2);
+	atomic_store(&shm->fork_ready, asked);
+	futex(&shm->fork_ready, FUTEX_WAKE, INT32_MAX, NULL);
 }

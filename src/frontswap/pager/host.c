@@ -12,12 +12,16 @@
 #include "frontswap/pager/run.h"
 
 #include "os/clock.h"
+#include "os/file.h"
 #include "os/log.h"
+#include "os/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -109,6 +113,33 @@ static void sample(struct run *r, uint64_t since_ns)
 		tmem_host_compact(r->host, slack / 2 < 4u << 20 ? slack / 2 : 4u << 20);
 }
 
+/* Processes whose environment names our socket: also those that no agent speaks for. */
+static unsigned kill_namesakes(struct run *r)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	unsigned n = 0;
+
+	while (d && (e = readdir(d))) {
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+		char path[40], *text;
+		size_t len = 0;
+
+		if (pid <= 0 || pid == getpid())
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+		text = os_file_slurp(path, 1 << 20, &len);
+		if (text && memmem(text, len, r->socket_name, strlen(r->socket_name)) &&
+		    kill(pid, SIGKILL) == 0)
+			n++;
+		os_free(text);
+	}
+	if (d)
+		closedir(d);
+	return n;
+}
+
+/* Their address spaces go before our descriptors do; what does not go is poisoned. */
 static void end_all(struct run *r)
 {
 	os_mutex_lock(&r->lock);
@@ -117,6 +148,14 @@ static void end_all(struct run *r)
 			kill(sp->pid, SIGKILL);
 	}
 	os_mutex_unlock(&r->lock);
+	for (unsigned i = 0; i < 50 && kill_namesakes(r) > 0; i++)
+		usleep(2000);
+	os_mutex_lock(&r->lock);
+	for (struct space *sp = r->spaces; sp; sp = sp->next)
+		atomic_store(&sp->stop, true);
+	os_mutex_unlock(&r->lock);
+	for (unsigned i = 0; i < 1000 && atomic_load(&r->nspaces); i++)
+		usleep(2000);
 }
 
 /* Until the program is over and its memory given back. False: the supervisor died. */
@@ -193,7 +232,6 @@ int run_host(const struct run_options *opts, int control)
 	if (!attend(r)) {
 		os_log(OS_LOG_ERROR, "the launcher was killed: the program's memory goes with it");
 		end_all(r);
-		usleep(200000); /* their address spaces go before our descriptors do */
 		return 1;
 	}
 	atomic_store(&r->stopping, true);

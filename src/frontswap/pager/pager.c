@@ -446,6 +446,28 @@ static void serve_pending(struct space *sp)
 
 /* ---- events --------------------------------------------------------------------------- */
 
+/*
+ * What a child did not get: mappings with MADV_DONTFORK, and those whose UNMAP
+ * we have yet to read. A segment without our registration must not be: there
+ * pages could leave that no fault would bring back. UFFDIO_CONTINUE changes
+ * nothing and tells: EINVAL where one registered mapping, which is not shared
+ * memory, covers the range; ENOENT else.
+ */
+static void drop_unregistered(struct space *sp, uint64_t start, uint64_t end)
+{
+	struct uffdio_continue c = {.range = {start, end - start}};
+	uint64_t half = start + (end - start) / 2 / AGENT_PAGE * AGENT_PAGE;
+
+	if (ioctl(sp->uffd, UFFDIO_CONTINUE, &c) == 0 || errno != ENOENT)
+		return;
+	if (end - start == AGENT_PAGE) {
+		space_drop_range(sp, start, end, true);
+		return;
+	}
+	drop_unregistered(sp, start, half);
+	drop_unregistered(sp, half, end);
+}
+
 static void forked(struct space *sp, int uffd)
 {
 	struct run *r = sp->run;
@@ -459,6 +481,11 @@ static void forked(struct space *sp, int uffd)
 		close(uffd);
 		pager_fail(sp, "out of memory for a child of it");
 		return;
+	}
+	for (uint32_t i = child->nsegs; i-- > 0;) {
+		struct segment seg = child->segs[i]; /* dropping changes what lies behind it only */
+
+		drop_unregistered(child, seg.start, seg.end);
 	}
 	/* What the store refused is in slots still, on its way back to the parent. */
 	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
@@ -500,6 +527,8 @@ void pager_read_events(struct space *sp)
 	ssize_t got = read(sp->uffd, msgs, sizeof(msgs));
 	uint64_t now;
 
+	if (got < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		pager_fail(sp, "no descriptor for a child of it"); /* it waits in fork() for that */
 	if (got <= 0)
 		return;
 	now = os_clock_ns();
@@ -593,11 +622,67 @@ static struct timespec idle(const struct space *sp)
 	return (struct timespec){0, (long)ns};
 }
 
+/* The program's memory: ESRCH is the kernel's word that it is no more. */
+static bool memory_lives(const struct space *sp)
+{
+	struct uffdio_zeropage z = {.range = {sp->own_start, AGENT_PAGE}}; /* a guard page: ENOENT */
+
+	return ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0 || errno != ESRCH;
+}
+
+/* False: something is under way in the program. */
+static bool poison_page(struct space *sp, uint64_t addr)
+{
+	struct uffdio_poison p = {.range = {addr, AGENT_PAGE}};
+
+	return ioctl(sp->uffd, UFFDIO_POISON, &p) == 0 || errno != EAGAIN;
+}
+
+/*
+ * Before our descriptor goes. When the agent ends, its process has ended or
+ * become another program, and its memory goes at once; but threads that die
+ * after the agent, or processes that share the memory (CLONE_VM), or a child
+ * that could not be served, may look at it still. What is out is poisoned
+ * then: they get SIGBUS, and not zeros.
+ */
+static void leave_nothing_to_read(struct space *sp)
+{
+	uint64_t until = os_clock_ns() + 50000000;
+
+	while (memory_lives(sp) && os_clock_ns() < until)
+		usleep(200);
+	until = os_clock_ns() + 1000000000;
+	for (uint32_t i = 0; i < sp->nsegs && memory_lives(sp); i++) {
+		const struct segment *s = &sp->segs[i];
+		uint64_t page = s->page, end = s->page + (s->end - s->start) / AGENT_PAGE;
+
+		while (page < end) {
+			const uint8_t *p = space_page(sp, s->area, page);
+
+			if (!p) {
+				page = (page / CHUNK_PAGES + 1) * CHUNK_PAGES;
+				continue;
+			}
+			if (((*p & PAGE_STATE) == PAGE_OUT || (*p & PAGE_STATE) == PAGE_TRANSIT) &&
+			    !poison_page(sp, s->start + (page - s->page) * AGENT_PAGE) &&
+			    os_clock_ns() < until) {
+				pager_read_events(sp); /* segments may be others now: begin again */
+				i = UINT32_MAX;
+				break;
+			}
+			page++;
+		}
+	}
+}
+
 void pager_finish(struct space *sp)
 {
 	struct run *r = sp->run;
 
 	evict_drain(sp, true);
+	leave_nothing_to_read(sp);
+	while (atomic_load(&sp->jobs))
+		sched_yield(); /* a worker has said so, and is about to let go of the space */
 	tmem_pool_destroy(r->client, sp->pool);
 	os_mutex_lock(&r->lock);
 	for (struct space **at = &r->spaces; *at; at = &(*at)->next) {
@@ -645,8 +730,10 @@ void *pager_thread(void *arg)
 			break; /* the process ended, or became another program */
 		evict_complete(sp);
 		serve_pending(sp);
-		if (agent && sp->managed)
+		if (agent && sp->managed) {
+			evict_before_fork(sp);
 			evict_ahead(sp);
+		}
 		if (agent)
 			tick(sp);
 		else if (n == 0 && ++quiet % 20 == 0 && !alive_without_agent(sp))

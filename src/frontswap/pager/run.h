@@ -169,6 +169,7 @@ struct space {
 	uint64_t resident_groups;
 
 	struct slot slots[AGENT_SLOTS];
+	_Atomic uint32_t jobs; /* A: slots that a worker has not let go of */
 	uint32_t command; /* last command number; 0 before the first */
 	uint32_t slots_busy;
 
@@ -296,6 +297,8 @@ void evict_drain(struct space *sp, bool give_back);
 void evict_ahead(struct space *sp);
 /* Evict until the total is at most `goal`, as far as that can be done. */
 void evict_to(struct space *sp, uint64_t goal);
+/* Half of what is resident leaves when a fork is announced; the answer. */
+void evict_before_fork(struct space *sp);
 void evict_resync(struct space *sp);
 /*
  * Marks on the total: from `managed` on mappings are registered; above `low`

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -41,10 +42,11 @@ struct supervisor {
 	const struct run_options *opts;
 	pid_t host, program;
 	int control, signals, status;
-	bool host_done, program_over, failed;
+	bool host_done, program_over, all_over, failed;
 	struct held *held;
 	unsigned nheld, held_size;
 	sigset_t old_mask;
+	struct rlimit old_files;
 };
 
 /* ---- descriptors -------------------------------------------------------------------- */
@@ -125,8 +127,8 @@ static pid_t parent_of(pid_t pid)
 	return at && strlen(at) > 4 ? (pid_t)strtol(at + 4, NULL, 10) : 0;
 }
 
-/* Kill every descendant but the host; how many there were. */
-static unsigned kill_descendants(struct supervisor *s)
+/* Send every descendant but the host a signal (0: none); how many there are. */
+static unsigned signal_descendants(struct supervisor *s, int sig)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *e;
@@ -139,7 +141,7 @@ static unsigned kill_descendants(struct supervisor *s)
 			continue;
 		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
 			up = parent_of(up);
-		if (up == getpid() && pid != getpid() && kill(pid, SIGKILL) == 0)
+		if (up == getpid() && pid != getpid() && (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
 			n++;
 	}
 	if (d)
@@ -152,7 +154,7 @@ static void fail_stop(struct supervisor *s)
 	s->failed = true;
 	os_log(OS_LOG_ERROR, "the store has died: the program is ended, "
 			     "for its memory cannot be had any more");
-	while (kill_descendants(s) > 0) {
+	while (signal_descendants(s, SIGKILL) > 0) {
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
 		usleep(1000);
@@ -169,9 +171,14 @@ static void reap(struct supervisor *s)
 		if (pid == s->program) {
 			s->program_over = true;
 			s->status = status;
-			if (send(s->control, &over, sizeof(over), MSG_NOSIGNAL) < 0)
-				os_log(OS_LOG_DEBUG, "host does not answer");
 		}
+	}
+	/* What it left behind belongs to the run, even while it has no agent: in
+	 * the middle of an exec, say. */
+	if (s->program_over && !s->all_over && signal_descendants(s, 0) == 0) {
+		s->all_over = true;
+		if (send(s->control, &over, sizeof(over), MSG_NOSIGNAL) < 0)
+			os_log(OS_LOG_DEBUG, "host does not answer");
 	}
 }
 
@@ -220,12 +227,13 @@ static int find_agent(char *path, size_t n)
 	return -ENOENT;
 }
 
-static void child_exec(const struct run_options *o, const char *file, const sigset_t *mask, int report)
+static void child_exec(const struct supervisor *s, const char *file, int report)
 {
 	int error;
 
-	sigprocmask(SIG_SETMASK, mask, NULL);
-	execv(file, o->argv);
+	sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+	setrlimit(RLIMIT_NOFILE, &s->old_files);
+	execv(file, s->opts->argv);
 	error = errno;
 	if (write(report, &error, sizeof(error)) < 0)
 		_exit(126);
@@ -250,7 +258,7 @@ static int start_program(struct supervisor *s, const char *file, const char *add
 	}
 	s->program = fork();
 	if (s->program == 0)
-		child_exec(s->opts, file, &s->old_mask, pipe_fds[1]);
+		child_exec(s, file, pipe_fds[1]);
 	close(pipe_fds[1]);
 	if (s->program < 0)
 		error = errno;
@@ -302,6 +310,18 @@ static void supervise(struct supervisor *s)
 	}
 }
 
+/* A process of the program costs the host five descriptors, and us one. */
+static void raise_file_limit(struct supervisor *s)
+{
+	struct rlimit most;
+
+	getrlimit(RLIMIT_NOFILE, &s->old_files);
+	most = s->old_files;
+	most.rlim_cur = most.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &most) < 0)
+		os_log(OS_LOG_DEBUG, "the limit of open files is as it was");
+}
+
 static int exit_code(const struct supervisor *s)
 {
 	if (s->failed)
@@ -330,6 +350,7 @@ int run_program(const struct run_options *opts)
 	sigprocmask(SIG_BLOCK, &mask, &s.old_mask);
 	s.signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	raise_file_limit(&s);
 	rc = start_host(&s, &ready);
 	if (rc < 0 || ready.kind != CONTROL_READY) {
 		fprintf(stderr, "tmem run: %s\n", rc < 0 ? strerror(-rc) : ready.text);

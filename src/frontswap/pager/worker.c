@@ -53,7 +53,8 @@ static void store(const struct job *j)
 	}
 	atomic_store(&sl->state, SLOT_STORED);
 	if (write(sp->wake, &one, sizeof(one)) < 0)
-		return; /* the counter is full: it is awake */
+		one = 0; /* the counter is full: it is awake */
+	atomic_fetch_sub(&sp->jobs, 1); /* from here on the space may be gone */
 }
 
 static void *worker_main(void *arg)
@@ -85,6 +86,7 @@ void worker_submit(struct space *sp, unsigned slot)
 	struct run *r = sp->run;
 	struct job j = {sp, &sp->slots[slot], slot};
 
+	atomic_fetch_add(&sp->jobs, 1);
 	os_mutex_lock(&r->jobs_lock);
 	if (r->jobs_count == r->jobs_size) {
 		uint32_t size = r->jobs_size * 2;
