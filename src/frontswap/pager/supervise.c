@@ -100,8 +100,10 @@ static bool control_message(struct supervisor *s, struct control_message *m)
 	c = CMSG_FIRSTHDR(&msg);
 	if (c && c->cmsg_type == SCM_RIGHTS)
 		memcpy(&fd, CMSG_DATA(c), sizeof(int));
-	if (m->kind == CONTROL_HOLD && fd >= 0)
+	if (m->kind == CONTROL_HOLD && fd >= 0) {
+		s->agent_seen = true;
 		hold(s, m->space, fd);
+	}
 	else if (m->kind == CONTROL_RELEASE)
 		release(s, m->space);
 	return true;
