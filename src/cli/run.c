@@ -4,6 +4,8 @@
 #include "cli/cli.h"
 #include "codec/codec.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,7 +53,7 @@ int cmd_run(int argc, char **argv)
 	};
 	const struct cli_syntax syntax = {"run", "[--] PROGRAM [ARG...]", ABOUT, options, true};
 	struct codec_spec spec;
-	char err[200];
+	char err[600];
 	int operands, rc = cli_parse(&syntax, argc, argv, &operands);
 
 	if (rc >= 0)
@@ -71,6 +73,16 @@ int cmd_run(int argc, char **argv)
 			 "--limit is too low to work with; it takes at least %" PRIu64 "M",
 			 (uint64_t)(RUN_LIMIT_MIN >> 20));
 		return failed(err);
+	}
+	/* Better now than after an hour. */
+	if (o.report && strcmp(o.report, "-")) {
+		int fd = open(o.report, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+
+		if (fd < 0) {
+			snprintf(err, sizeof(err), "cannot write the report %s: %s", o.report, strerror(errno));
+			return failed(err);
+		}
+		close(fd);
 	}
 	o.argv = argv + 1;
 	o.argv[operands] = NULL;

@@ -31,7 +31,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HELD_MAX 65536
+#define AGENT_WAIT_MS 10000
 
 struct held {
 	uint64_t space;
@@ -43,6 +43,8 @@ struct supervisor {
 	pid_t host, program;
 	int control, signals, status;
 	bool host_done, program_over, all_over, failed;
+	bool refused;    /* ended by us: it could not be managed */
+	bool agent_seen; /* some agent has connected */
 	struct held *held;
 	unsigned nheld, held_size;
 	sigset_t old_mask;
@@ -103,9 +105,9 @@ static bool control_message(struct supervisor *s, struct control_message *m)
 	if (m->kind == CONTROL_HOLD && fd >= 0) {
 		s->agent_seen = true;
 		hold(s, m->space, fd);
-	}
-	else if (m->kind == CONTROL_RELEASE)
+	} else if (m->kind == CONTROL_RELEASE) {
 		release(s, m->space);
+	}
 	return true;
 }
 
@@ -285,6 +287,14 @@ static void pass_on(struct supervisor *s, const struct signalfd_siginfo *si)
 		kill(s->program, (int)si->ssi_signo);
 }
 
+/* The loader goes on without a library that it cannot load; we do not. */
+static void no_agent(struct supervisor *s)
+{
+	fprintf(stderr, "tmem run: the agent could not be loaded into %s\n", s->opts->argv[0]);
+	s->refused = true;
+	kill(s->program, SIGKILL);
+}
+
 static void supervise(struct supervisor *s)
 {
 	struct signalfd_siginfo si;
@@ -294,7 +304,11 @@ static void supervise(struct supervisor *s)
 		struct pollfd p[2] = {{.fd = s->control, .events = POLLIN},
 				      {.fd = s->signals, .events = POLLIN}};
 
-		if (poll(p, 2, -1) < 0)
+		int n = poll(p, 2, s->agent_seen ? -1 : AGENT_WAIT_MS);
+
+		if (n == 0 && !s->program_over)
+			no_agent(s);
+		if (n <= 0)
 			continue;
 		if (p[1].revents && read(s->signals, &si, sizeof(si)) == sizeof(si))
 			pass_on(s, &si);
@@ -328,6 +342,11 @@ static int exit_code(const struct supervisor *s)
 {
 	if (s->failed)
 		return 125;
+	if (s->refused)
+		return 126;
+	if (!s->agent_seen)
+		fprintf(stderr, "tmem run: warning: the agent was not loaded: %s ran unmanaged\n",
+			s->opts->argv[0]);
 	return WIFSIGNALED(s->status) ? 128 + WTERMSIG(s->status) : WEXITSTATUS(s->status);
 }
 
