@@ -103,6 +103,29 @@ static double meta_a_page(const struct engine *e)
 	return over((double)e->r.meta_bytes, (double)e->pages.count);
 }
 
+/* Of a put into a growing store, what the system takes for the frames. */
+static double put_frames_ns(const struct engine *e)
+{
+	return over((double)e->r.frame_bytes / PAGE, (double)e->pages.count) * e->r.frame_ns;
+}
+
+/* Where each byte of the store goes. */
+static void print_bytes(const struct engine *e)
+{
+	const struct engine_result *r = &e->r;
+	double c = (double)r->compressed_bytes / 100, heads = (double)(r->zpages * ENGINE_HEAD);
+	double moving = (double)(r->meta_bytes - r->fixed_bytes);
+
+	printf("          of the compressed bytes: %.2f %% zpage headers (%u bytes each), %.2f %% "
+	       "rounding and slack of frames,\n"
+	       "          %.2f %% index and descriptors (%.1f bytes a page), %.2f %% fixed (%.0f "
+	       "KiB)\n",
+	       heads / c, ENGINE_HEAD,
+	       ((double)r->frame_bytes - (double)r->compressed_bytes - heads) / c, moving / c,
+	       over(moving, (double)e->pages.count), (double)r->fixed_bytes / c,
+	       (double)r->fixed_bytes / 1024);
+}
+
 static void print_table(const struct engine *e, bool exact)
 {
 	const struct engine_result *r = &e->r;
@@ -115,6 +138,10 @@ static void print_table(const struct engine *e, bool exact)
 	printf("codec     %s, one thread; medians of %u rounds\n\n", e->spec_text, r->put.rounds);
 	printf("%-22s %10s %10s %8s\n", "ns a page", "bare", "engine", "ratio");
 	printf("%-22s %10.0f %10.0f %8.3f\n", "put", r->put.raw_ns, r->put.engine_ns, r->put.ratio);
+	printf("%-22s %21.0f %8.3f  by the system, for frames: not the store's\n", "  of it",
+	       put_frames_ns(e), over(put_frames_ns(e), r->put.raw_ns));
+	printf("%-22s %10.0f %10.0f %8.3f\n", "replace", r->replace.raw_ns, r->replace.engine_ns,
+	       r->replace.ratio);
 	printf("%-22s %10.0f %10.0f %8.3f\n", "get", r->get.raw_ns, r->get.engine_ns, r->get.ratio);
 	printf("%-22s %10.0f %10.0f\n", "put, same-filled", r->same_check_ns, r->same_put_ns);
 	printf("%-22s %10.0f %10.0f\n", "get, same-filled", r->same_fill_ns, r->same_get_ns);
@@ -125,6 +152,12 @@ static void print_table(const struct engine *e, bool exact)
 	       cli_bytes(a, e->pages.count * PAGE, exact), cli_bytes(b, r->compressed_bytes, exact),
 	       cli_bytes(c, r->store_bytes, exact), meta_a_page(e),
 	       cli_bytes(d, r->growth_bytes, exact), density(e));
+	print_bytes(e);
+	printf("churn     frames over compressed %.3f (%.3f if never compacted); compaction takes "
+	       "%.2f %% of a processor,\n"
+	       "          %.0f us a call at most, %.0f us when there is nothing to gain\n",
+	       r->churn.frames_over_compressed, r->churn.frames_without, 100 * r->churn.cpu_share,
+	       r->churn.longest_us, r->churn.idle_us);
 	if (e->threads > 1)
 		printf("threads   %u over 1: put %.2f, get %.2f (the bare codec: %.2f)\n",
 		       e->threads, r->put_scaling, r->get_scaling, r->raw_scaling);
@@ -140,6 +173,20 @@ static void print_table(const struct engine *e, bool exact)
 		       "%.2f in order\n",
 		       r->scale_4m, r->scale_large_ns, r->scale_small_ns, r->scale_4m_sequential);
 	printf("checked   every page read back and compared\n");
+}
+
+static void print_json_churn(json_t *o, const struct engine_churn *c)
+{
+	cli_json_u64(o, "churn_operations", c->operations);
+	cli_json_u64(o, "churn_moved_zpages", c->moves);
+	cli_json_u64(o, "churn_returned_bytes", c->returned_bytes);
+	cli_json_u64(o, "churn_compactions", c->calls);
+	cli_json_u64(o, "churn_empty_compactions", c->empty_calls);
+	cli_json_real(o, "churn_frames_over_compressed", c->frames_over_compressed);
+	cli_json_real(o, "churn_frames_over_compressed_uncompacted", c->frames_without);
+	cli_json_real(o, "churn_compaction_cpu_share", c->cpu_share);
+	cli_json_real(o, "churn_longest_us", c->longest_us);
+	cli_json_real(o, "churn_idle_call_us", c->idle_us);
 }
 
 static int print_json(const struct engine *e)
@@ -161,6 +208,11 @@ static int print_json(const struct engine *e)
 	cli_json_real(o, "put_ns", r->put.engine_ns);
 	cli_json_real(o, "get_ns", r->get.engine_ns);
 	cli_json_real(o, "put_over_raw", r->put.ratio);
+	cli_json_real(o, "put_frames_ns", put_frames_ns(e));
+	cli_json_real(o, "frame_ns", r->frame_ns);
+	cli_json_real(o, "replace_raw_ns", r->replace.raw_ns);
+	cli_json_real(o, "replace_ns", r->replace.engine_ns);
+	cli_json_real(o, "replace_over_raw", r->replace.ratio);
 	cli_json_real(o, "get_over_raw", r->get.ratio);
 	cli_json_real(o, "same_filled_put_ns", r->same_put_ns);
 	cli_json_real(o, "same_filled_get_ns", r->same_get_ns);
@@ -171,7 +223,15 @@ static int print_json(const struct engine *e)
 	cli_json_u64(o, "store_bytes", r->store_bytes);
 	cli_json_u64(o, "resident_growth_bytes", r->growth_bytes);
 	cli_json_real(o, "density", density(e));
+	cli_json_u64(o, "frame_bytes", r->frame_bytes);
+	cli_json_u64(o, "header_bytes", r->zpages * ENGINE_HEAD);
+	cli_json_u64(o, "meta_bytes", r->meta_bytes);
+	cli_json_u64(o, "fixed_bytes", r->fixed_bytes);
+	cli_json_real(o, "density_without_fixed",
+		      over((double)r->growth_bytes - (double)r->fixed_bytes,
+			   (double)r->compressed_bytes));
 	cli_json_real(o, "metadata_bytes_per_page", meta_a_page(e));
+	print_json_churn(o, &r->churn);
 	if (e->threads > 1) {
 		cli_json_real(o, "scaling", r->scaling);
 		cli_json_real(o, "put_scaling", r->put_scaling);
@@ -208,6 +268,7 @@ static int measure(struct engine *e)
 	} parts[] = {
 		{"put and get", engine_measure_pages, true},
 		{"threads", engine_measure_threads, true},
+		{"churn", engine_measure_churn, true},
 		{"same-filled", engine_measure_same_filled, true},
 		{"zram", engine_measure_zram, e->zram},
 		{"4 million pages", engine_measure_scale, e->scale},

@@ -14,6 +14,8 @@
 #define ENGINE_PAGE	 TMEM_PAGE_SIZE
 /* What the engine refuses to call compressed (tmem_host_options.max_zsize). */
 #define ENGINE_MAX_ZSIZE 3584
+/* Of a zpage of one page: 12 bytes of header, 2 of the allocator's state word. */
+#define ENGINE_HEAD	 14
 
 /* A median and how many rounds it is of; ratios are medians of the rounds' own ratios. */
 struct engine_pair {
@@ -21,8 +23,17 @@ struct engine_pair {
 	unsigned rounds;
 };
 
+/* A store in which clusters come and go, compacted as its host does. See bench_engine_churn.c. */
+struct engine_churn {
+	uint64_t operations, moves, returned_bytes, calls, empty_calls;
+	double frames_over_compressed; /* at the end */
+	double frames_without;	       /* the same when nothing is compacted */
+	double cpu_share;	       /* of compaction, of one processor */
+	double longest_us, idle_us;    /* a call; a call when there is nothing to gain */
+};
+
 struct engine_result {
-	struct engine_pair put, get;
+	struct engine_pair put, replace, get; /* put: at fresh handles, into a growing store */
 	double lz4_default_ns; /* LZ4_compress_default beside the state that is kept; 0: not lz4 */
 	double same_put_ns, same_get_ns, same_check_ns, same_fill_ns;
 	double scaling, put_scaling, get_scaling, raw_scaling;
@@ -32,6 +43,10 @@ struct engine_result {
 	uint64_t zram_bytes, zram_compressed;
 	char zram_why[256]; /* "": zram was measured */
 	uint64_t compressed_bytes, store_bytes, meta_bytes, growth_bytes;
+	uint64_t frame_bytes, zpages;
+	uint64_t fixed_bytes; /* of the store with one page in it, but for that page's frame */
+	double frame_ns;      /* what the system takes to make one frame resident */
+	struct engine_churn churn;
 };
 
 struct engine_thread {
@@ -65,6 +80,7 @@ struct engine {
 /* What each part measures is said at its definition. 0 or a negative errno. */
 int engine_measure_pages(struct engine *e);
 int engine_measure_threads(struct engine *e);
+int engine_measure_churn(struct engine *e);
 int engine_measure_same_filled(struct engine *e);
 int engine_measure_scale(struct engine *e);
 int engine_measure_zram(struct engine *e);

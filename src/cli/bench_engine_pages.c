@@ -2,9 +2,15 @@
 /*
  * The engine against the bare codec, on the same pages, in turn.
  *
- *   pass: for each chunk  { bare compress | put }   one after the other, the
- *         for each chunk  { bare decompress | get } order changing each round
+ *   pass: for each chunk  { bare compress | put }     one after the other, the
+ *         for each chunk  { bare compress | replace } order changing each round
+ *         for each chunk  { bare decompress | get }
  *         empty the pool
+ *
+ * The puts of the first loop make the store grow: every frame comes from the
+ * system, which takes about a microsecond for one, zeroed. That price is
+ * measured beside, so that it can be told from the store's own. Replacing is
+ * what a store does that has its size.
  *
  * The bare call has every advantage: it compresses into one scratch page that
  * stays in the cache, and decompresses from buffers touched before. The
@@ -220,6 +226,8 @@ static int take_density(struct engine *e, uint64_t resident_before)
 	e->r.compressed_bytes = st.compressed_bytes;
 	e->r.store_bytes = st.store_bytes;
 	e->r.meta_bytes = st.meta_bytes;
+	e->r.frame_bytes = st.frame_bytes;
+	e->r.zpages = st.zpages;
 	e->r.poor = st.puts_raw;
 	e->r.growth_bytes = now > resident_before ? now - resident_before : 0;
 	return !code && st.pages != e->pages.count ? -EIO : code;
@@ -241,12 +249,55 @@ static int pack(struct engine *e)
 	return codec_set_dctx(&e->thread[0].set, e->spec.codec) ? 0 : -ENOMEM;
 }
 
-static int run_passes(struct engine *e, unsigned passes, struct samples *put, struct samples *get,
-		      struct samples *other)
+/* What does not grow with the pages: the store, with the first page in it and this thread's state.
+ */
+static int take_fixed(struct engine *e)
+{
+	tmem_stats st = {.size = sizeof(st)};
+	uint64_t count = e->count;
+	int code;
+
+	e->lo = 0;
+	e->count = 1;
+	job_put(e, 0);
+	e->count = count;
+	code = tmem_host_stats(e->host, &st);
+	e->r.fixed_bytes = st.meta_bytes;
+	return code ? code : e->thread[0].code;
+}
+
+/* The system's price of a frame, several at a time as the store asks for them. */
+static int take_frame_price(struct engine *e)
+{
+	enum { FRAMES = 2048, CALL = 8, TRIES = 5 };
+	double ns[TRIES];
+	int code = 0;
+
+	for (unsigned i = 0; i < TRIES && !code; i++) {
+		char *base = os_reserve(FRAMES * OS_FRAME_SIZE);
+		uint64_t start = os_clock_thread_cpu_ns();
+
+		code = base ? 0 : -ENOMEM;
+		for (unsigned k = 0; k < FRAMES && !code; k += CALL)
+			code = os_frames_populate(base + k * OS_FRAME_SIZE, CALL * OS_FRAME_SIZE);
+		ns[i] = (double)(os_clock_thread_cpu_ns() - start) / FRAMES;
+		if (base)
+			os_unreserve(base, FRAMES * OS_FRAME_SIZE);
+	}
+	if (!code)
+		e->r.frame_ns = cli_median(ns, TRIES);
+	return code;
+}
+
+static int run_passes(struct engine *e, unsigned passes, struct samples *put,
+		      struct samples *replace, struct samples *get, struct samples *other)
 {
 	uint64_t n = e->pages.count, before = os_resident_bytes(), chunk = e->count;
 	unsigned pass;
 	int code = engine_open(e, e->spec_text);
+
+	if (!code)
+		code = take_fixed(e);
 
 	for (pass = 0; pass < passes && !code; pass++) {
 		for (e->lo = 0; e->lo + chunk <= n && !code; e->lo += chunk) {
@@ -263,6 +314,8 @@ static int run_passes(struct engine *e, unsigned passes, struct samples *put, st
 		if (!code && pass == 0)
 			code = take_density(e, before);
 		for (e->lo = 0; e->lo + chunk <= n && !code; e->lo += chunk)
+			code = pair_round(e, job_bare_put, job_put, false, replace->n % 2, replace);
+		for (e->lo = 0; e->lo + chunk <= n && !code; e->lo += chunk)
 			code = pair_round(e, job_bare_get, job_get, true, get->n % 2, get);
 		if (!code && tmem_pool_flush(e->client, e->pool) != (int64_t)n)
 			code = -EIO;
@@ -276,31 +329,34 @@ int engine_measure_pages(struct engine *e)
 	uint64_t n = e->pages.count;
 	uint64_t chunk = n / 16 < ENGINE_CHUNK ? n / 16 : ENGINE_CHUNK;
 	unsigned a_pass, passes, k;
-	struct samples s[3] = {0};
+	struct samples s[4] = {0};
 	double *memory;
 	int code;
 
 	chunk = chunk ? chunk : 1;
 	a_pass = (unsigned)(n / chunk);
 	passes = (e->rounds + a_pass - 1) / a_pass;
-	memory = os_zalloc(9 * sizeof(double) * a_pass * passes);
+	memory = os_zalloc(12 * sizeof(double) * a_pass * passes);
 	if (!memory)
 		return -ENOMEM;
-	for (k = 0; k < 3; k++) {
+	for (k = 0; k < 4; k++) {
 		s[k].raw = memory + 3 * k * a_pass * passes;
 		s[k].engine = s[k].raw + a_pass * passes;
 		s[k].ratio = s[k].engine + a_pass * passes;
 	}
 	/* Touched now, so that the pages of these tables are not taken for the store's growth. */
-	memset(memory, 1, 9 * sizeof(double) * a_pass * passes);
+	memset(memory, 1, 12 * sizeof(double) * a_pass * passes);
 	e->count = chunk;
 	code = pack(e);
 	if (!code)
-		code = run_passes(e, passes, &s[0], &s[1], &s[2]);
+		code = run_passes(e, passes, &s[0], &s[1], &s[2], &s[3]);
+	if (!code)
+		code = take_frame_price(e);
 	if (!code) {
 		e->r.put = pair_of(&s[0]);
-		e->r.get = pair_of(&s[1]);
-		e->r.lz4_default_ns = s[2].n ? cli_median(s[2].raw, s[2].n) : 0;
+		e->r.replace = pair_of(&s[1]);
+		e->r.get = pair_of(&s[2]);
+		e->r.lz4_default_ns = s[3].n ? cli_median(s[3].raw, s[3].n) : 0;
 	}
 	os_free(memory);
 	return code;
