@@ -31,10 +31,10 @@
 extern "C" {
 #endif
 
-#define TMEM_API __attribute__((visibility("default")))
+#define TMEM_API   __attribute__((visibility("default")))
 #define TMEM_CHECK __attribute__((warn_unused_result))
 
-#define TMEM_PAGE_SIZE 4096
+#define TMEM_PAGE_SIZE	 4096
 #define TMEM_CLUSTER_MAX 16 /* pages compressed together at most */
 
 /* Object id: 192 bits, e.g. a file. */
@@ -54,12 +54,12 @@ TMEM_API const char *tmem_strerror(int err);
 /* ---- hosts ---------------------------------------------------------------- */
 
 typedef struct tmem_host_options {
-	size_t size;	     /* sizeof(tmem_host_options): set by TMEM_HOST_OPTIONS */
+	size_t size;	      /* sizeof(tmem_host_options): set by TMEM_HOST_OPTIONS */
 	uint64_t limit_bytes; /* hard limit on all memory of the host, metadata included; 0: none */
-	const char *codec;   /* NAME or NAME:LEVEL; NULL: "lz4" */
-	const char *zpool;   /* allocator; NULL: "zsmalloc" */
-	uint32_t max_zsize;  /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
-	uint32_t store_raw;  /* 1: keep such pages uncompressed instead of refusing them */
+	const char *codec;    /* NAME or NAME:LEVEL; NULL: "lz4" */
+	const char *zpool;    /* allocator; NULL: "zsmalloc" */
+	uint32_t max_zsize;   /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
+	uint32_t store_raw;   /* 1: keep such pages uncompressed instead of refusing them */
 	const char *overflow_path; /* file for zpages that do not fit; NULL: none */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
@@ -79,7 +79,7 @@ TMEM_API int tmem_host_set_limit(tmem_host *host, uint64_t limit_bytes);
 TMEM_API int tmem_host_set_codec(tmem_host *host, const char *codec) TMEM_CHECK;
 /* While frozen, puts fail with -EAGAIN and act as invalidates (T9). */
 TMEM_API void tmem_host_freeze(tmem_host *host, int frozen);
-/* Move zpages together so that frames go back to the OS, until about max_bytes came back. Bytes returned. */
+/* Move zpages together so that frames go back to the OS, about max_bytes. Bytes returned. */
 TMEM_API uint64_t tmem_host_compact(tmem_host *host, uint64_t max_bytes);
 
 /* ---- clients and pools ---------------------------------------------------- */
@@ -91,8 +91,9 @@ TMEM_API void tmem_client_destroy(tmem_client *client);
 
 #define TMEM_POOL_PERSIST 1u /* pages stay until invalidated; always set today */
 
-/* A new empty pool. shards: how many locks, a power of two; 0: 256. Pool id, or -ENOMEM, -EINVAL. */
-TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags, uint32_t shards) TMEM_CHECK;
+/* A new empty pool. shards: how many locks, 2^n; 0: 256. Pool id, or -ENOMEM, -EINVAL. */
+TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags,
+				    uint32_t shards) TMEM_CHECK;
 /* Empties and removes the pool; sleeps until calls that are inside it have left. -ENOENT. */
 TMEM_API int tmem_pool_destroy(tmem_client *client, tmem_pool pool);
 /* Drop all pages, keep the pool. Pages dropped, or -ENOENT. In bounded batches. */
@@ -162,28 +163,28 @@ TMEM_API int tmem_get_cluster(tmem_client *client, tmem_pool pool, const tmem_oi
 typedef struct tmem_stats {
 	size_t size; /* sizeof(tmem_stats), set by the caller */
 	/* now */
-	uint64_t pages;		     /* readable pages */
-	uint64_t same_filled_pages;  /* of those, kept in the index word */
-	uint64_t zpages;	     /* stored compressed objects (a cluster is one) */
-	uint64_t compressed_bytes;   /* sum of their compressed sizes */
-	uint64_t store_bytes;	     /* all memory charged to the host: frames, index, everything */
+	uint64_t pages;		    /* readable pages */
+	uint64_t same_filled_pages; /* of those, kept in the index word */
+	uint64_t zpages;	    /* stored compressed objects (a cluster is one) */
+	uint64_t compressed_bytes;  /* sum of their compressed sizes */
+	uint64_t store_bytes;	    /* all memory charged to the host: frames, index, everything */
 	uint64_t store_peak_bytes;
 	uint64_t limit_bytes;
-	uint64_t frame_bytes;	     /* of store_bytes: frames of the allocator */
-	uint64_t meta_bytes;	     /* of store_bytes: all the rest */
+	uint64_t frame_bytes; /* of store_bytes: frames of the allocator */
+	uint64_t meta_bytes;  /* of store_bytes: all the rest */
 	uint64_t objects, nodes, pools, clients;
-	uint64_t overflow_pages;     /* pages in the overflow file */
+	uint64_t overflow_pages; /* pages in the overflow file */
 	uint64_t overflow_bytes;
 	/* ever */
 	uint64_t puts, puts_ok, puts_same_filled, puts_replaced;
 	uint64_t puts_poor, puts_nomem, puts_frozen; /* refused, by reason */
-	uint64_t puts_raw;	     /* poor ones kept raw */
+	uint64_t puts_raw;			     /* poor ones kept raw */
 	uint64_t gets, gets_found, gets_missed;
 	uint64_t checksum_failures;
 	uint64_t invalidates, invalidates_found; /* pages */
 	uint64_t object_invalidates, pool_flushes;
-	uint64_t shared_pages;	     /* pages that a clone shared */
-	uint64_t compacted_bytes;    /* returned to the OS by compaction */
+	uint64_t shared_pages;	  /* pages that a clone shared */
+	uint64_t compacted_bytes; /* returned to the OS by compaction */
 	uint64_t moved_zpages;
 } tmem_stats;
 TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);

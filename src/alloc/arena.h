@@ -59,7 +59,8 @@ static inline void *arena_ptr(const struct arena *a, arena_id id)
 	const struct arena_geometry *g = arena_geometry(a);
 	uint32_t i = id - 1;
 	uint32_t slab = (uint32_t)(((__uint128_t)i * g->reciprocal) >> 64);
-	return g->base + (size_t)slab * g->slab_bytes + (size_t)(i - slab * g->per_slab) * g->item_bytes;
+	return g->base + (size_t)slab * g->slab_bytes +
+	       (size_t)(i - slab * g->per_slab) * g->item_bytes;
 }
 /* Whether an id taken from untrusted or stale memory names a place in the arena at all. */
 static inline bool arena_id_plausible(const struct arena *a, arena_id id)

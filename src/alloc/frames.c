@@ -42,9 +42,8 @@ bool frames_charge(struct frames *f, uint64_t bytes)
 			atomic_fetch_add_explicit(&f->refused, 1, memory_order_relaxed);
 			return false;
 		}
-	} while (!atomic_compare_exchange_weak_explicit(&f->used_bytes, &used, used + bytes,
-							memory_order_relaxed,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&f->used_bytes, &used, used + bytes, memory_order_relaxed, memory_order_relaxed));
 	frames_note_peak(f, used + bytes);
 	return true;
 }

@@ -47,17 +47,18 @@ struct zpool_owner {
 	 * (handle `to`), as above. True when done: the driver then frees
 	 * `from`; false: busy or unknown, and nothing was changed.
 	 */
-	bool (*move)(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst, size_t size);
+	bool (*move)(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst,
+		     size_t size);
 };
 
 struct zpool_stats {
-	uint64_t objects;	/* allocated, dying included */
-	uint64_t object_bytes;	/* sum of the sizes that were asked for, rounded to the class */
-	uint64_t frame_bytes;	/* frames held for objects */
-	uint64_t meta_bytes;	/* descriptors and tables */
-	uint64_t huge_objects;	/* above the huge watermark */
-	uint64_t moved_objects; /* by compaction, ever */
-	uint64_t freed_frames;	/* returned to the OS, ever */
+	uint64_t objects;	   /* allocated, dying included */
+	uint64_t object_bytes;	   /* sum of the sizes that were asked for, rounded to the class */
+	uint64_t frame_bytes;	   /* frames held for objects */
+	uint64_t meta_bytes;	   /* descriptors and tables */
+	uint64_t huge_objects;	   /* above the huge watermark */
+	uint64_t moved_objects;	   /* by compaction, ever */
+	uint64_t freed_frames;	   /* returned to the OS, ever */
 	uint64_t compacted_frames; /* of those, by compaction */
 };
 
@@ -65,7 +66,8 @@ struct zpool; /* a driver's instance; first member is its ops pointer */
 
 struct zpool_ops {
 	const char *type; /* "zsmalloc", "zbud" */
-	int (*create)(struct frames *f, const struct zpool_owner *owner, void *ctx, struct zpool **out);
+	int (*create)(struct frames *f, const struct zpool_owner *owner, void *ctx,
+		      struct zpool **out);
 	void (*destroy)(struct zpool *zp);
 	int (*malloc)(struct zpool *zp, size_t size, zpool_handle *out);
 	void (*free)(struct zpool *zp, zpool_handle h);
@@ -111,7 +113,10 @@ static inline int zpool_malloc(struct zpool *zp, size_t size, zpool_handle *out)
 	return zp->ops->malloc(zp, size, out);
 }
 /* Free now, or at the last unmap. Takes the class lock. */
-static inline void zpool_free(struct zpool *zp, zpool_handle h) { zp->ops->free(zp, h); }
+static inline void zpool_free(struct zpool *zp, zpool_handle h)
+{
+	zp->ops->free(zp, h);
+}
 /*
  * Pin and return the object's address. The caller owns the object, or holds
  * the lock under which its owner would let it go. Any number of handles and of
@@ -119,23 +124,44 @@ static inline void zpool_free(struct zpool *zp, zpool_handle h) { zp->ops->free(
  * (ZPOOL_PINS_MAX): copy the object out under your lock then (peek). Lock-free.
  */
 #define ZPOOL_PINS_MAX 1000
-static inline void *zpool_map(struct zpool *zp, zpool_handle h) { return zp->ops->map(zp, h); }
+static inline void *zpool_map(struct zpool *zp, zpool_handle h)
+{
+	return zp->ops->map(zp, h);
+}
 /* The address is dead afterwards. May free a dying object (then takes the class lock). */
-static inline void zpool_unmap(struct zpool *zp, zpool_handle h) { zp->ops->unmap(zp, h); }
+static inline void zpool_unmap(struct zpool *zp, zpool_handle h)
+{
+	zp->ops->unmap(zp, h);
+}
 /* The address without a pin: for use under the owner's lock, or before the object is movable. */
-static inline void *zpool_peek(struct zpool *zp, zpool_handle h) { return zp->ops->peek(zp, h); }
-/* Whether anybody has the object mapped: a firm answer only while the owner's lock keeps others from mapping. */
-static inline bool zpool_pinned(struct zpool *zp, zpool_handle h) { return zp->ops->pinned(zp, h); }
+static inline void *zpool_peek(struct zpool *zp, zpool_handle h)
+{
+	return zp->ops->peek(zp, h);
+}
+/* Whether anybody has the object mapped: firm only while the owner's lock keeps others out. */
+static inline bool zpool_pinned(struct zpool *zp, zpool_handle h)
+{
+	return zp->ops->pinned(zp, h);
+}
 /* Say that the owner can now find (or no longer find) whoever names this object. Lock-free. */
 static inline void zpool_set_movable(struct zpool *zp, zpool_handle h, bool movable)
 {
 	zp->ops->set_movable(zp, h, movable);
 }
-/* Move objects together until about `frames` frames were returned or nothing more can be gained. Frames returned. */
-static inline uint64_t zpool_compact(struct zpool *zp, uint64_t frames) { return zp->ops->compact(zp, frames); }
+/* Move objects together until about `frames` were returned or no more can be. Frames returned. */
+static inline uint64_t zpool_compact(struct zpool *zp, uint64_t frames)
+{
+	return zp->ops->compact(zp, frames);
+}
 /* Total over everything the driver holds. Takes class locks one after the other. */
-static inline void zpool_stats(struct zpool *zp, struct zpool_stats *st) { zp->ops->stats(zp, st); }
-/* Walks everything; call while nothing else runs, or accept that it takes each class lock. 0 or -EINVAL. */
-static inline int zpool_verify(struct zpool *zp) { return zp->ops->verify(zp); }
+static inline void zpool_stats(struct zpool *zp, struct zpool_stats *st)
+{
+	zp->ops->stats(zp, st);
+}
+/* Walks everything; takes each class lock. 0 or -EINVAL. */
+static inline int zpool_verify(struct zpool *zp)
+{
+	return zp->ops->verify(zp);
+}
 
 #endif

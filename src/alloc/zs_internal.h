@@ -14,23 +14,23 @@
 #include <stdint.h>
 
 /* Geometry. A unit is 16 bytes; a handle counts units from the base of the reservation. */
-#define ZS_UNIT_SHIFT	    4
-#define ZS_UNIT		    (1u << ZS_UNIT_SHIFT)
-#define ZS_SMALL_FRAMES	    16 /* of a span of the small region */
-#define ZS_LARGE_FRAMES	    64 /* of a span of the large region */
-#define ZS_SMALL_SHIFT	    12 /* units of a small span, as a shift: 64 KiB */
-#define ZS_LARGE_SHIFT	    14 /* of a large one: 256 KiB */
-#define ZS_SMALL_SPAN_MAX   1024 /* slots up to this size live in the small region */
-#define ZS_SLOT_MIN	    32
-#define ZS_LINEAR_MAX	    4128 /* slot sizes step by one unit up to here */
-#define ZS_SLOT_MAX	    65536
-#define ZS_STEP_SHIFT	    6 /* above it by about 1/64 */
-#define ZS_HUGE_WATERMARK   3632
-#define ZS_CLASSES_MAX	    432
-#define ZS_REGION_MAX	    ((size_t)1 << 40)
-#define ZS_REGION_MIN	    ((size_t)8 << 30)
-#define ZS_POPULATE_MAX	    16u /* frames in one go, at most */
-#define ZS_MOVE_BATCH	    32	/* objects moved in one hold of a class lock */
+#define ZS_UNIT_SHIFT	  4
+#define ZS_UNIT		  (1u << ZS_UNIT_SHIFT)
+#define ZS_SMALL_FRAMES	  16   /* of a span of the small region */
+#define ZS_LARGE_FRAMES	  64   /* of a span of the large region */
+#define ZS_SMALL_SHIFT	  12   /* units of a small span, as a shift: 64 KiB */
+#define ZS_LARGE_SHIFT	  14   /* of a large one: 256 KiB */
+#define ZS_SMALL_SPAN_MAX 1024 /* slots up to this size live in the small region */
+#define ZS_SLOT_MIN	  32
+#define ZS_LINEAR_MAX	  4128 /* slot sizes step by one unit up to here */
+#define ZS_SLOT_MAX	  65536
+#define ZS_STEP_SHIFT	  6 /* above it by about 1/64 */
+#define ZS_HUGE_WATERMARK 3632
+#define ZS_CLASSES_MAX	  432
+#define ZS_REGION_MAX	  ((size_t)1 << 40)
+#define ZS_REGION_MIN	  ((size_t)8 << 30)
+#define ZS_POPULATE_MAX	  16u /* frames in one go, at most */
+#define ZS_MOVE_BATCH	  32  /* objects moved in one hold of a class lock */
 
 /* The state word in front of each object. */
 #define ZS_ALLOCATED 0x8000u
@@ -82,10 +82,10 @@ struct zs_class {
 /* Ids of one region: the lowest free one first. Two levels of bits, 1 = free. */
 struct zs_region {
 	struct os_mutex lock;
-	uint32_t first;	      /* id = first + k */
-	uint32_t max, next;   /* k below next was used before */
-	uint32_t nr_free;     /* of those */
-	uint32_t hint;	      /* no word of `coarse` below has a bit */
+	uint32_t first;	    /* id = first + k */
+	uint32_t max, next; /* k below next was used before */
+	uint32_t nr_free;   /* of those */
+	uint32_t hint;	    /* no word of `coarse` below has a bit */
 	uint64_t *fine, *coarse;
 	uint64_t meta_bytes; /* charged for descriptors and bits */
 };
@@ -128,15 +128,15 @@ static inline _Atomic uint16_t *zs_state(const struct zs_pool *p, zpool_handle h
 
 static inline uint32_t zs_id(const struct zs_pool *p, zpool_handle h)
 {
-	return h < p->large_units ? (uint32_t)(h >> ZS_SMALL_SHIFT) :
-				    (uint32_t)(h >> ZS_LARGE_SHIFT) + p->large_bias;
+	return h < p->large_units ? (uint32_t)(h >> ZS_SMALL_SHIFT)
+				  : (uint32_t)(h >> ZS_LARGE_SHIFT) + p->large_bias;
 }
 
 static inline zpool_handle zs_handle(const struct zs_pool *p, uint32_t id, uint32_t unit)
 {
-	zpool_handle start = id < p->large_first ?
-				     (zpool_handle)id << ZS_SMALL_SHIFT :
-				     (zpool_handle)(id - p->large_bias) << ZS_LARGE_SHIFT;
+	zpool_handle start = id < p->large_first
+				     ? (zpool_handle)id << ZS_SMALL_SHIFT
+				     : (zpool_handle)(id - p->large_bias) << ZS_LARGE_SHIFT;
 
 	return start + unit;
 }

@@ -14,13 +14,13 @@ extern const struct zpool_ops zsmalloc_ops;
 /* Bytes the driver keeps in front of each object (its state word). */
 #define ZS_OBJECT_OVERHEAD 2
 /* Largest object: sixteen raw pages and a header. */
-#define ZS_MAX_SIZE 65534
+#define ZS_MAX_SIZE	   65534
 
 /* One size class, for reports and tests. i counts from 0; false past the last. */
 struct zs_class_info {
-	uint32_t size;		/* bytes of a slot, overhead included */
-	uint32_t frames;	/* of a zspage */
-	uint32_t slots;		/* of a zspage */
+	uint32_t size;	 /* bytes of a slot, overhead included */
+	uint32_t frames; /* of a zspage */
+	uint32_t slots;	 /* of a zspage */
 	uint64_t zspages, objects, resident_frames;
 	uint64_t fullness[4]; /* zspages: almost empty (<= 1/4), half, almost full, full */
 };

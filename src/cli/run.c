@@ -79,7 +79,8 @@ int cmd_run(int argc, char **argv)
 		int fd = open(o.report, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
 
 		if (fd < 0) {
-			snprintf(err, sizeof(err), "cannot write the report %s: %s", o.report, strerror(errno));
+			snprintf(err, sizeof(err), "cannot write the report %s: %s", o.report,
+				 strerror(errno));
 			return failed(err);
 		}
 		close(fd);

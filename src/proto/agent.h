@@ -30,16 +30,16 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define AGENT_MAGIC 0x746d656d61676e74ull /* "tmemagnt" */
+#define AGENT_MAGIC   0x746d656d61676e74ull /* "tmemagnt" */
 #define AGENT_VERSION 1u
-#define AGENT_ENV "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
+#define AGENT_ENV     "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
 
-#define AGENT_PAGE 4096u
+#define AGENT_PAGE	 4096u
 #define AGENT_SLOT_PAGES 16u /* pages of one command: a cluster at most */
 #define AGENT_SLOT_BYTES (AGENT_SLOT_PAGES * AGENT_PAGE)
-#define AGENT_BATCH 8u	  /* commands in one round */
-#define AGENT_SLOTS 24u	  /* slots of shared memory: three rounds */
-#define AGENT_THREADS 2048u
+#define AGENT_BATCH	 8u  /* commands in one round */
+#define AGENT_SLOTS	 24u /* slots of shared memory: three rounds */
+#define AGENT_THREADS	 2048u
 
 enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };
 
@@ -51,8 +51,8 @@ struct agent_hello {
 	uint64_t space; /* AGENT_FORK: what the identity page said */
 	int32_t error;	/* negative errno: no userfaultfd could be had */
 	uint32_t pad;
-	uint64_t staging_a; /* where pages are moved first; on the main uffd */
-	uint64_t identity;  /* a page that is never touched but after a fork */
+	uint64_t staging_a;	     /* where pages are moved first; on the main uffd */
+	uint64_t identity;	     /* a page that is never touched but after a fork */
 	uint64_t own_start, own_end; /* all of the agent's memory; never managed */
 };
 
@@ -81,9 +81,9 @@ struct agent_cmd {
 	uint32_t pages; /* evict: 1..AGENT_SLOT_PAGES; unshare: any number */
 	uint32_t slot;	/* < AGENT_SLOTS */
 	/* answers */
-	uint32_t moved;	  /* bit i: page i is out of the program now */
-	uint32_t absent;  /* bit i: there was no page */
-	int32_t error;	  /* errno of the last page that could not be moved */
+	uint32_t moved;	 /* bit i: page i is out of the program now */
+	uint32_t absent; /* bit i: there was no page */
+	int32_t error;	 /* errno of the last page that could not be moved */
 	uint32_t pad;
 };
 

@@ -30,9 +30,9 @@
  *       never be had again, and must not read as zeros. The thread's
  *       descriptor keeps every fault waiting until then.
  */
+#include "proto/agent.h"
 #include "frontswap/agent/sys.h"
 #include "frontswap/uffd.h"
-#include "proto/agent.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -56,7 +56,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define STACK_BYTES 65536u
+#define STACK_BYTES   65536u
 #define STAGING_BYTES (AGENT_BATCH * AGENT_SLOT_BYTES)
 #define HOST_CHECK_NS 200000000L
 
@@ -101,14 +101,17 @@ static long send_message(struct agent *a, const void *msg, size_t n, int fd)
 }
 
 /* Receives one message and up to `max` descriptors; the number of them in *nfds. */
-static long recv_message(struct agent *a, void *msg, size_t n, int *fds, unsigned max, unsigned *nfds)
+static long recv_message(struct agent *a, void *msg, size_t n, int *fds, unsigned max,
+			 unsigned *nfds)
 {
 	union {
 		struct cmsghdr h;
 		char space[CMSG_SPACE(4 * sizeof(int))];
 	} control;
 	struct iovec iov = {msg, n};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = &control,
 			   .msg_controllen = sizeof(control.space)};
 	long got;
 
@@ -151,18 +154,23 @@ static long uffd_enable(int fd, uint64_t features)
 
 static long uffd_register(int fd, const void *addr, size_t n)
 {
-	struct uffdio_register r = {.range = {(uintptr_t)addr, n}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_register r = {.range = {(uintptr_t)addr, n},
+				    .mode = UFFDIO_REGISTER_MODE_MISSING};
 
 	return sys3(SYS_ioctl, fd, UFFDIO_REGISTER, &r);
 }
 
 static long connect_host(struct agent *a)
 {
-	struct agent_hello hello = {
-		.magic = AGENT_MAGIC, .version = AGENT_VERSION, .kind = a->kind,
-		.token = a->token, .space = a->space, .staging_a = (uintptr_t)a->staging_a,
-		.identity = (uintptr_t)a->identity, .own_start = (uintptr_t)a->own,
-		.own_end = (uintptr_t)a->own_end};
+	struct agent_hello hello = {.magic = AGENT_MAGIC,
+				    .version = AGENT_VERSION,
+				    .kind = a->kind,
+				    .token = a->token,
+				    .space = a->space,
+				    .staging_a = (uintptr_t)a->staging_a,
+				    .identity = (uintptr_t)a->identity,
+				    .own_start = (uintptr_t)a->own,
+				    .own_end = (uintptr_t)a->own_end};
 	struct agent_welcome welcome = {0};
 	int fds[3];
 	unsigned nfds;
@@ -193,7 +201,8 @@ static long connect_host(struct agent *a)
 		return r < 0 ? r : -EPROTO;
 	if (welcome.error)
 		return welcome.error;
-	if (nfds != (a->kind == AGENT_EXEC ? 2 : 3) || welcome.shm_bytes != sizeof(struct agent_shm))
+	if (nfds != (a->kind == AGENT_EXEC ? 2 : 3) ||
+	    welcome.shm_bytes != sizeof(struct agent_shm))
 		return -EPROTO;
 	if (a->kind == AGENT_FORK)
 		a->uffd = fds[2];
@@ -249,7 +258,9 @@ static bool move_out(struct agent *a, struct agent_cmd *cmd, char *to)
 			.mode = UFFDIO_COPY_MODE_DONTWAKE,
 		};
 		long r = sys3(SYS_ioctl, a->uffd, UFFDIO_MOVE, &mv);
-		uint32_t n = r == 0 ? cmd->pages - i : mv.move > 0 ? (uint32_t)(mv.move / AGENT_PAGE) : 0;
+		uint32_t n = r == 0	   ? cmd->pages - i
+			     : mv.move > 0 ? (uint32_t)(mv.move / AGENT_PAGE)
+					   : 0;
 
 		for (; n > 0; n--)
 			cmd->moved |= 1u << i++;
@@ -413,8 +424,8 @@ static char *carve(char **at, size_t bytes)
  * Start the agent's thread and wait until it serves. Runs in the program's
  * thread, in a fresh image or in the child of a fork: raw system calls only.
  */
-static int agent_start(uint32_t kind, uint64_t token, uint64_t space, const struct sockaddr_un *addr,
-		       socklen_t addrlen, struct agent **out)
+static int agent_start(uint32_t kind, uint64_t token, uint64_t space,
+		       const struct sockaddr_un *addr, socklen_t addrlen, struct agent **out)
 {
 	size_t bytes = STACK_BYTES + AGENT_PAGE + AGENT_PAGE + 2 * STAGING_BYTES + 6 * AGENT_PAGE;
 	long base = sys6(SYS_mmap, 0, (long)bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -524,7 +535,8 @@ static void after_fork_in_child(void)
 	/* The parent never touches this page, so our first look at it is a
 	 * fault on our own userfaultfd: the host answers with our name. */
 	space = *(volatile uint64_t *)(void *)parent->identity;
-	if (agent_start(AGENT_FORK, parent->token, space, &parent->addr, parent->addrlen, &a) == 0) {
+	if (agent_start(AGENT_FORK, parent->token, space, &parent->addr, parent->addrlen, &a) ==
+	    0) {
 		agent = a;
 		agent_threads_shm = a->shm;
 		publish_main_thread();
@@ -555,9 +567,8 @@ static void *thread_start(void *p)
 	return s.fn(s.arg);
 }
 
-__attribute__((visibility("default"))) int pthread_create(pthread_t *thread,
-							  const pthread_attr_t *attr,
-							  void *(*fn)(void *), void *arg)
+__attribute__((visibility("default"))) int
+pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
 	static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 	struct start *s;

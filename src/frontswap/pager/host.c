@@ -84,7 +84,8 @@ static int send_control(struct run *r, const struct control_message *m, int fd)
 void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
 {
 	struct control_message m = {.kind = fd >= 0 ? CONTROL_HOLD : CONTROL_RELEASE,
-				    .value = (int32_t)pid, .space = space};
+				    .value = (int32_t)pid,
+				    .space = space};
 
 	/* The supervisor gone: the main thread notices and ends everything. */
 	if (send_control(r, &m, fd) < 0)
@@ -108,7 +109,8 @@ static void sample(struct run *r, uint64_t since_ns)
 		atomic_store(&r->peak_same, st.same_filled_pages);
 	}
 	raise_to(&r->peak_store, st.store_bytes);
-	slack = st.frame_bytes - (st.compressed_bytes < st.frame_bytes ? st.compressed_bytes : st.frame_bytes);
+	slack = st.frame_bytes -
+		(st.compressed_bytes < st.frame_bytes ? st.compressed_bytes : st.frame_bytes);
 	if (slack > st.frame_bytes / 20 && slack > 1u << 20)
 		tmem_host_compact(r->host, slack / 2 < 4u << 20 ? slack / 2 : 4u << 20);
 }
@@ -226,7 +228,8 @@ int run_host(const struct run_options *opts, int control)
 		m.kind = CONTROL_FAILED;
 		return send_control(r, &m, -1) < 0 ? 1 : 0;
 	}
-	snprintf(m.text, sizeof(m.text), "%.63s:%016llx", r->socket_name, (unsigned long long)r->token);
+	snprintf(m.text, sizeof(m.text), "%.63s:%016llx", r->socket_name,
+		 (unsigned long long)r->token);
 	if (send_control(r, &m, -1) < 0)
 		return 1;
 	if (!attend(r)) {

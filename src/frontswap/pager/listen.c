@@ -56,7 +56,9 @@ static ssize_t recv_with_fd(int sock, void *buf, size_t n, int *fd)
 		char space[CMSG_SPACE(sizeof(int))];
 	} control;
 	struct iovec iov = {buf, n};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = &control,
 			   .msg_controllen = sizeof(control.space)};
 	ssize_t got = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
 	struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : NULL;

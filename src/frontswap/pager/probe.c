@@ -45,7 +45,8 @@ int probe_kernel(void)
 
 	if (fd < 0) {
 		if (errno == ENOSYS)
-			fprintf(stderr, "tmem run: this kernel has no userfaultfd; Linux 6.8 or newer is needed\n");
+			fprintf(stderr, "tmem run: this kernel has no userfaultfd; Linux 6.8 or "
+					"newer is needed\n");
 		else
 			fprintf(stderr, "tmem run: userfaultfd is not permitted here (%s); %s\n",
 				strerror(errno), PERMIT);
@@ -60,7 +61,9 @@ int probe_kernel(void)
 	close(fd);
 	missing = (uint64_t)UFFD_FEATURES_NEEDED & ~api.features;
 	if (missing) {
-		fprintf(stderr, "tmem run: this kernel's userfaultfd lacks %s; Linux 6.8 or newer is needed\n",
+		fprintf(stderr,
+			"tmem run: this kernel's userfaultfd lacks %s; Linux 6.8 or newer is "
+			"needed\n",
 			missing & UFFD_FEATURE_MOVE ? "UFFDIO_MOVE" : "features");
 		return 126;
 	}
@@ -69,7 +72,8 @@ int probe_kernel(void)
 	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0) {
 		fprintf(stderr,
 			"tmem run: following a fork needs CAP_SYS_PTRACE here (%s); run as root or "
-			"give tmem that capability\n", strerror(errno));
+			"give tmem that capability\n",
+			strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		return 126;
@@ -108,7 +112,8 @@ static bool has_interpreter(int fd, const Elf64_Ehdr *e)
 	for (unsigned i = 0; i < e->e_phnum; i++) {
 		Elf64_Phdr p;
 
-		if (pread(fd, &p, sizeof(p), (off_t)(e->e_phoff + (uint64_t)i * sizeof(p))) != sizeof(p))
+		if (pread(fd, &p, sizeof(p), (off_t)(e->e_phoff + (uint64_t)i * sizeof(p))) !=
+		    sizeof(p))
 			return false;
 		if (p.p_type == PT_INTERP)
 			return true;
@@ -141,7 +146,9 @@ static int check_file(const char *path, int depth)
 	} else if (st.st_mode & (S_ISUID | S_ISGID) && st.st_uid != geteuid()) {
 		rc = refuse(path, "is set-uid or set-gid: nothing can be loaded into it");
 	} else if (st.st_mode & (S_ISUID | S_ISGID)) {
-		rc = refuse(path, "is set-uid or set-gid: the loader ignores what is to be loaded into it");
+		rc = refuse(
+			path,
+			"is set-uid or set-gid: the loader ignores what is to be loaded into it");
 	} else if (getxattr(path, "security.capability", cap, sizeof(cap)) > 0) {
 		rc = refuse(path, "has file capabilities: nothing can be loaded into it");
 	} else if (n > 2 && head.text[0] == '#' && head.text[1] == '!') {

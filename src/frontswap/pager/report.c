@@ -19,7 +19,8 @@ static unsigned bucket(uint64_t ns)
 	if (v == 0)
 		return 0;
 	octave = 63 - (unsigned)__builtin_clzll(v);
-	quarter = octave >= 2 ? (unsigned)(v >> (octave - 2)) & 3 : (unsigned)(v << (2 - octave)) & 3;
+	quarter =
+		octave >= 2 ? (unsigned)(v >> (octave - 2)) & 3 : (unsigned)(v << (2 - octave)) & 3;
 	octave = octave * 4 + quarter + 1;
 	return octave < HIST_BUCKETS ? octave : HIST_BUCKETS - 1;
 }
@@ -51,7 +52,7 @@ static double percentile(struct run *r, double part)
 }
 
 #define INTEGER(j, name, value) json_object_set_new(j, name, json_integer((json_int_t)(value)))
-#define REAL(j, name, value) json_object_set_new(j, name, json_real(value))
+#define REAL(j, name, value)	json_object_set_new(j, name, json_real(value))
 
 int report_write(struct run *r, const char *path)
 {

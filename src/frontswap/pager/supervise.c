@@ -43,7 +43,7 @@ struct supervisor {
 	pid_t host, program;
 	int control, signals, status;
 	bool host_done, program_over, all_over, failed;
-	bool refused;    /* ended by us: it could not be managed */
+	bool refused;	 /* ended by us: it could not be managed */
 	bool agent_seen; /* some agent has connected */
 	struct held *held;
 	unsigned nheld, held_size;
@@ -88,7 +88,9 @@ static bool control_message(struct supervisor *s, struct control_message *m)
 		char space[CMSG_SPACE(sizeof(int))];
 	} control;
 	struct iovec iov = {m, sizeof(*m)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
 			     .msg_controllen = sizeof(control.space)};
 	struct cmsghdr *c;
 	ssize_t n;
@@ -145,7 +147,8 @@ static unsigned signal_descendants(struct supervisor *s, int sig)
 			continue;
 		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
 			up = parent_of(up);
-		if (up == getpid() && pid != getpid() && (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
+		if (up == getpid() && pid != getpid() &&
+		    (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
 			n++;
 	}
 	if (d)
@@ -214,7 +217,8 @@ static int start_host(struct supervisor *s, struct control_message *ready)
 /* libtmem-agent.so beside this executable, or where it is installed. */
 static int find_agent(char *path, size_t n)
 {
-	static const char *const places[] = {"", "../lib/", "../lib/x86_64-linux-gnu/", "../lib64/"};
+	static const char *const places[] = {"", "../lib/", "../lib/x86_64-linux-gnu/",
+					     "../lib64/"};
 	char exe[PATH_MAX], *slash;
 	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
@@ -352,7 +356,7 @@ static int exit_code(const struct supervisor *s)
 
 int run_program(const struct run_options *opts)
 {
-	static const int caught[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1,
+	static const int caught[] = {SIGHUP,  SIGINT,  SIGQUIT,	 SIGTERM, SIGUSR1,
 				     SIGUSR2, SIGCHLD, SIGWINCH, SIGALRM};
 	struct supervisor s = {.opts = opts, .control = -1};
 	struct control_message ready = {0};

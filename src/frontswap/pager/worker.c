@@ -16,7 +16,8 @@
 #define WORKER_NICE -5
 
 /* Pages [i, i + n) of a slot as one cluster. */
-static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i, uint32_t n)
+static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i,
+			  uint32_t n)
 {
 	uint32_t bits = ((1u << n) - 1) << i;
 	struct run *r = sp->run;
@@ -53,7 +54,7 @@ static void store(const struct job *j)
 	}
 	atomic_store(&sl->state, SLOT_STORED);
 	if (write(sp->wake, &one, sizeof(one)) < 0)
-		one = 0; /* the counter is full: it is awake */
+		one = 0;		/* the counter is full: it is awake */
 	atomic_fetch_sub(&sp->jobs, 1); /* from here on the space may be gone */
 }
 
