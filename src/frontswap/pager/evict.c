@@ -312,14 +312,6 @@ void evict_resync(struct space *sp)
 
 /* ---- a round ------------------------------------------------------------------------------ */
 
-/* No event is under way in the program (see the top of pager.c). */
-static bool quiet(struct space *sp)
-{
-	struct uffdio_zeropage z = {.range = {0, 0}};
-
-	return ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) < 0 && errno != EAGAIN;
-}
-
 static bool agent_gone(struct space *sp)
 {
 	struct pollfd p = {.fd = sp->sock, .events = POLLIN};
@@ -405,7 +397,7 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 		return 0;
 	if (sp->unsharing)
 		unshare_more(sp);
-	if (atomic_load(&shm->done) != sp->command || !quiet(sp))
+	if (atomic_load(&shm->done) != sp->command || !events_quiet(sp))
 		return 0;
 	sp->epoch++;
 	name_victims(sp, want, &ncmds);

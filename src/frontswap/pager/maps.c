@@ -156,6 +156,12 @@ static void manage(struct space *sp, uint64_t start, uint64_t end)
 			if (ioctl(sp->uffd, UFFDIO_REGISTER, &reg) < 0)
 				return;
 			registered = true;
+			/* Without it the segments here may be of the past, or be
+			 * about to come by an event; this is tried again. */
+			if (!events_quiet_soon(sp)) {
+				sp->maps_dirty = true;
+				return;
+			}
 		}
 		if (space_add_segment(sp, at, stop) < 0)
 			return;

@@ -12,9 +12,10 @@
  *   and MOVE. EAGAIN is never retried on the spot: the fault is put aside and
  *   reading goes on.
  *
- *   A segment becomes evictable at the first *quiet point* after it was
- *   learnt: a moment when no event is under way. An UNMAP read before that
- *   may speak of an older mapping at the same addresses; after it, no more.
+ *   Segments are learnt at a *quiet point*, a moment when no event is under
+ *   way, and become evictable at the next: until then an UNMAP may speak of an
+ *   older mapping at the same addresses. Events of several threads come in any
+ *   order; events.c puts them right.
  *
  * A stored page is copied in first and taken out of the store after that:
  * whatever happens in between, the page is somewhere.
@@ -532,6 +533,9 @@ void pager_read_events(struct space *sp)
 	if (got <= 0)
 		return;
 	now = os_clock_ns();
+	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msgs[0]); i++)
+		if (msgs[i].event == UFFD_EVENT_FORK) /* first, see events.c */
+			forked(sp, (int)msgs[i].arg.fork.ufd);
 	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msgs[0]); i++) {
 		struct uffd_msg *m = &msgs[i];
 
@@ -541,20 +545,14 @@ void pager_read_events(struct space *sp)
 			pend(sp, m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
 			     m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, now);
 			break;
-		case UFFD_EVENT_FORK:
-			forked(sp, (int)m->arg.fork.ufd);
-			break;
 		case UFFD_EVENT_REMAP:
-			if (space_remap(sp, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len) < 0)
-				pager_fail(sp, "out of memory for segments");
-			sp->maps_dirty = true;
+			events_remap(sp, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
 			break;
 		case UFFD_EVENT_REMOVE:
-			space_drop_range(sp, m->arg.remove.start, m->arg.remove.end, false);
+			events_remove(sp, m->arg.remove.start, m->arg.remove.end);
 			break;
 		case UFFD_EVENT_UNMAP:
-			space_drop_range(sp, m->arg.remove.start, m->arg.remove.end, true);
-			sp->maps_dirty = true;
+			events_unmap(sp, m->arg.remove.start, m->arg.remove.end);
 			break;
 		default:
 			break;

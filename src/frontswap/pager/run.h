@@ -8,6 +8,7 @@
  *   listen.c     agents connect; a connection becomes a space
  *   space.c      what is known of one address space: segments, pages' states
  *   pager.c      one thread a space: faults and events in, pages out
+ *   events.c     the order in which things happened
  *   evict.c      which pages leave, and how
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
@@ -134,6 +135,14 @@ struct slot {
 	uint32_t poor;	 /* A by state: pages that do not compress */
 };
 
+struct range {
+	uint64_t start, end;
+};
+
+struct moved { /* a REMAP, or with len 0 a REMOVE, that has to wait for other events */
+	uint64_t from, end, to, len;
+};
+
 struct pending { /* a fault that cannot be answered yet */
 	uint64_t addr, since_ns;
 	bool write;
@@ -172,6 +181,11 @@ struct space {
 	_Atomic uint32_t jobs; /* A: slots that a worker has not let go of */
 	uint32_t command; /* last command number; 0 before the first */
 	uint32_t slots_busy;
+
+	struct range *expected; /* the UNMAPs that follow REMAPs, see events.c */
+	uint32_t nexpected, expected_size;
+	struct moved *deferred;
+	uint32_t ndeferred, deferred_size;
 
 	struct pending *pending;
 	uint32_t npending, pending_size;
@@ -253,6 +267,8 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool);
 void space_free(struct space *sp);
 struct segment *space_find(struct space *sp, uint64_t addr);
 int space_add_segment(struct space *sp, uint64_t start, uint64_t end);
+/* Whether some segment has a part of [start, end). */
+bool space_any(struct space *sp, uint64_t start, uint64_t end);
 /* State of a page; NULL when nothing was ever known (then it is ABSENT). */
 uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page);
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create);
@@ -281,6 +297,15 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 void pager_fail(struct space *sp, const char *why);
 bool pager_account(struct space *sp, uint64_t *size, uint64_t *data);
 uint64_t pager_total(struct space *sp);
+
+/* events.c */
+/* Events in the order in which they are read; the books follow in that in which they happened. */
+void events_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len);
+void events_remove(struct space *sp, uint64_t start, uint64_t end);
+void events_unmap(struct space *sp, uint64_t start, uint64_t end);
+/* A quiet point: no event is under way in the program, and the books are true. */
+bool events_quiet(struct space *sp);
+bool events_quiet_soon(struct space *sp); /* the same, with a little patience */
 
 /* evict.c */
 /* Start a round when there is something to evict and room for it. Pages that left. */

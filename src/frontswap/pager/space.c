@@ -173,6 +173,13 @@ struct segment *space_find(struct space *sp, uint64_t addr)
 	return i < sp->nsegs && sp->segs[i].start <= addr ? &sp->segs[i] : NULL;
 }
 
+bool space_any(struct space *sp, uint64_t start, uint64_t end)
+{
+	uint32_t i = seg_index(sp, start);
+
+	return i < sp->nsegs && sp->segs[i].start < end;
+}
+
 static int seg_insert(struct space *sp, const struct segment *s)
 {
 	uint32_t i = seg_index(sp, s->start);
@@ -326,7 +333,7 @@ int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
 {
 	uint32_t i;
 
-	/* What was at the new place is gone (its UNMAP event may come later or never). */
+	/* What was at the new place is gone: by events.c there is nothing. */
 	space_drop_range(sp, to, to + len, true);
 	if (seg_split(sp, from) < 0 || seg_split(sp, from + len) < 0)
 		return -ENOMEM;
@@ -381,6 +388,8 @@ void space_free(struct space *sp)
 	os_free(sp->probation.at);
 	os_free(sp->main.at);
 	os_free(sp->pending);
+	os_free(sp->expected);
+	os_free(sp->deferred);
 	os_free(sp->buf);
 	if (sp->shm)
 		munmap(sp->shm, sizeof(*sp->shm));
