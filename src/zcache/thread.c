@@ -103,15 +103,20 @@ void zc_thread_leave_slow(struct tmem_host *h)
 	}
 }
 
+/* Both or none: one alone would take the room that the emergency state needs for its contexts. */
 static int thread_big(struct zc_thread *t)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		if (!t->big[i])
 			t->big[i] = zc_alloc(t->host, ZC_CLUSTER_BYTES);
 		if (!t->big[i])
-			return -ENOMEM;
+			goto fail;
 	}
 	return 0;
+fail:
+	zc_free(t->host, t->big[0], ZC_CLUSTER_BYTES);
+	t->big[0] = NULL;
+	return -ENOMEM;
 }
 
 void zc_thread_need_big(struct zc_thread **t)
