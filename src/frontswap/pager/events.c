@@ -65,7 +65,8 @@ static bool grow(struct space *sp, void **at, uint32_t n, uint32_t *size, size_t
 
 static void expect_unmap(struct space *sp, uint64_t start, uint64_t end)
 {
-	if (grow(sp, (void **)&sp->expected, sp->nexpected, &sp->expected_size, sizeof(*sp->expected)))
+	if (grow(sp, (void **)&sp->expected, sp->nexpected, &sp->expected_size,
+		 sizeof(*sp->expected)))
 		sp->expected[sp->nexpected++] = (struct range){start, end};
 }
 

@@ -33,10 +33,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define RESYNC_NS 250000000ull
-#define POOR_NS 10000000000ull
-#define AHEAD_BYTES (192u * AGENT_PAGE) /* evicted ahead of need */
-#define ROUND_PAGES 32u
+#define RESYNC_NS     250000000ull
+#define POOR_NS	      10000000000ull
+#define AHEAD_BYTES   (192u * AGENT_PAGE) /* evicted ahead of need */
+#define ROUND_PAGES   32u
 #define FORK_ROOM_MAX (256ull << 20)
 
 uint64_t run_goal_high(const struct run *r)
@@ -109,20 +109,21 @@ static bool next_group(struct space *sp, uint64_t *v)
 }
 
 /* The command that the run at addr can be added to: the last one, when it ends there. */
-static struct agent_cmd *last_command(struct space *sp, uint32_t ncmds, uint32_t area, uint64_t page,
-				      uint64_t addr, uint32_t n)
+static struct agent_cmd *last_command(struct space *sp, uint32_t ncmds, uint32_t area,
+				      uint64_t page, uint64_t addr, uint32_t n)
 {
 	struct agent_cmd *cmd = ncmds ? &sp->shm->cmds[ncmds - 1] : NULL;
 	const struct slot *sl = cmd ? &sp->slots[cmd->slot] : NULL;
 
 	if (!cmd || sl->area != area || sl->first + sl->pages != page ||
-	    sl->pages + n > AGENT_SLOT_PAGES || cmd->addr + (uint64_t)sl->pages * AGENT_PAGE != addr)
+	    sl->pages + n > AGENT_SLOT_PAGES ||
+	    cmd->addr + (uint64_t)sl->pages * AGENT_PAGE != addr)
 		return NULL;
 	return cmd;
 }
 
-static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t area, uint64_t page,
-				     uint64_t addr)
+static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t area,
+				     uint64_t page, uint64_t addr)
 {
 	unsigned index;
 	struct slot *sl = *ncmds < AGENT_BATCH ? free_slot(sp, &index) : NULL;
@@ -153,14 +154,15 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 	const struct segment *seg;
 
 	for (uint32_t i = 0; i < sp->group_pages;) {
-		uint64_t addr = base ? base + (uint64_t)i * AGENT_PAGE
-				     : space_address(sp, area, first + i);
+		uint64_t addr =
+			base ? base + (uint64_t)i * AGENT_PAGE : space_address(sp, area, first + i);
 		uint8_t *p = &c->page[(first + i) % CHUNK_PAGES];
 		struct agent_cmd *cmd;
 		uint32_t n = 1;
 
 		seg = addr ? space_find(sp, addr) : NULL;
-		if (!seg || seg->area != area || seg->settled > sp->epoch || !victim(sp, *p, addr)) {
+		if (!seg || seg->area != area || seg->settled > sp->epoch ||
+		    !victim(sp, *p, addr)) {
 			i++;
 			continue;
 		}
@@ -244,7 +246,8 @@ static void unshare_more(struct space *sp)
 		uint64_t addr = sp->unshare_at > s->start ? sp->unshare_at : s->start;
 
 		for (; addr < s->end && n < AGENT_BATCH; addr += AGENT_PAGE) {
-			const uint8_t *p = space_page(sp, s->area, s->page + (addr - s->start) / AGENT_PAGE);
+			const uint8_t *p =
+				space_page(sp, s->area, s->page + (addr - s->start) / AGENT_PAGE);
 			struct agent_cmd *last = n ? &shm->cmds[n - 1] : NULL;
 
 			sp->unshare_at = addr + AGENT_PAGE;
@@ -296,12 +299,13 @@ void evict_resync(struct space *sp)
 				struct group *g = &c->group[p / sp->group_pages];
 
 				c->page[p] &= (uint8_t)~again;
-				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) != PAGE_RESIDENT ||
+				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) !=
+					    PAGE_RESIDENT ||
 				    g->queued)
 					continue;
 				if (queue_push(&sp->probation,
-					       (uint64_t)a << 40 |
-						       ((uint64_t)i * CHUNK_PAGES + p) / sp->group_pages)) {
+					       (uint64_t)a << 40 | ((uint64_t)i * CHUNK_PAGES + p) /
+									   sp->group_pages)) {
 					g->queued = 1;
 					sp->resident_groups++;
 				}
@@ -450,12 +454,14 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 			if (!give_back)
 				return false;
 			addr = space_address(sp, sl->area, sl->first + k);
-			if (addr && !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
-						   1, &done))
+			if (addr &&
+			    !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
+					   1, &done))
 				return sp->gone;
 			c->out--;
 			*p = PAGE_RESIDENT | (sl->poor >> k & 1 ? PAGE_POOR : PAGE_PINNED);
-			atomic_fetch_add_explicit(&sp->run->n.refused_pages, 1, memory_order_relaxed);
+			atomic_fetch_add_explicit(&sp->run->n.refused_pages, 1,
+						  memory_order_relaxed);
 		}
 		sl->moved &= ~(1u << k);
 	}
@@ -497,7 +503,8 @@ bool evict_complete(struct space *sp)
 
 static void wait_wake(struct space *sp)
 {
-	struct pollfd p[2] = {{.fd = sp->wake, .events = POLLIN}, {.fd = sp->sock, .events = POLLIN}};
+	struct pollfd p[2] = {{.fd = sp->wake, .events = POLLIN},
+			      {.fd = sp->sock, .events = POLLIN}};
 	uint64_t count;
 
 	poll(p, 2, 2);
@@ -520,7 +527,8 @@ void evict_drain(struct space *sp, bool give_back)
 				sp->slots_busy--;
 				state = SLOT_FREE;
 			}
-			waiting |= state == SLOT_MOVING || state == SLOT_COPYING || state == SLOT_QUEUED;
+			waiting |= state == SLOT_MOVING || state == SLOT_COPYING ||
+				   state == SLOT_QUEUED;
 		}
 		complete(sp, give_back);
 		if (!waiting)

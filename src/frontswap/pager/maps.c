@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #define MANAGED_MIN (16u * AGENT_PAGE)
-#define REGIONS 512
+#define REGIONS	    512
 
 bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
 		uint64_t *data)
@@ -96,7 +96,8 @@ void maps_prune_threads(struct space *sp)
 		if (tid < 0 || tid == sp->pid)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)sp->pid, (int)tid);
-		if (access(path, F_OK) < 0 && atomic_compare_exchange_strong(&t->tid, &tid, AGENT_TID_BUSY)) {
+		if (access(path, F_OK) < 0 &&
+		    atomic_compare_exchange_strong(&t->tid, &tid, AGENT_TID_BUSY)) {
 			atomic_store(&t->start, 0);
 			atomic_store(&t->end, 0);
 			atomic_store(&t->tid, AGENT_TID_FREE);
@@ -110,8 +111,11 @@ static void learn_resident(struct space *sp, struct segment *seg, uint64_t start
 	struct page_region *regions = os_alloc(REGIONS * sizeof(*regions));
 
 	while (regions && start < end) {
-		struct pm_scan_arg a = {.size = sizeof(a), .start = start, .end = end,
-					.vec = (uintptr_t)regions, .vec_len = REGIONS,
+		struct pm_scan_arg a = {.size = sizeof(a),
+					.start = start,
+					.end = end,
+					.vec = (uintptr_t)regions,
+					.vec_len = REGIONS,
 					.category_mask = PAGE_IS_PRESENT,
 					.return_mask = PAGE_IS_PRESENT};
 		int n = ioctl(sp->pagemap, PAGEMAP_SCAN, &a);
@@ -120,7 +124,8 @@ static void learn_resident(struct space *sp, struct segment *seg, uint64_t start
 			break;
 		for (int i = 0; i < n; i++)
 			space_mark_resident(sp, seg, regions[i].start,
-					    (regions[i].end - regions[i].start) / AGENT_PAGE, ARRIVAL_FOUND);
+					    (regions[i].end - regions[i].start) / AGENT_PAGE,
+					    ARRIVAL_FOUND);
 		if (a.walk_end <= start)
 			break;
 		start = a.walk_end;
@@ -203,8 +208,8 @@ void maps_scan(struct space *sp)
 		uint64_t start, end, inode;
 		char perms[8], name[256] = "";
 
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*x %*s %" SCNu64 " %255s", &start, &end,
-			   perms, &inode, name) >= 4 &&
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*x %*s %" SCNu64 " %255s", &start,
+			   &end, perms, &inode, name) >= 4 &&
 		    manageable(sp, start, end, perms, inode, name))
 			manage(sp, start, end);
 	}

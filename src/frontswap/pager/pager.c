@@ -38,8 +38,8 @@
 #include <unistd.h>
 
 #define FRESH_WINDOW_MAX 64u
-#define MESSAGES 32
-#define PAGER_NICE -10
+#define MESSAGES	 32
+#define PAGER_NICE	 -10
 
 static const char zeros[FRESH_WINDOW_MAX * AGENT_PAGE];
 
@@ -115,7 +115,8 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 	return true;
 }
 
-/* The total; between the kernel's own figures, which are asked for twice a millisecond, an estimate. */
+/* The total; between the kernel's own figures, which are asked for twice a millisecond, an
+ * estimate. */
 uint64_t pager_total(struct space *sp)
 {
 	uint64_t size, data;
@@ -179,11 +180,12 @@ static bool serve_stored(struct space *sp, struct segment *seg, uint64_t page)
 	rc = tmem_get_cluster(r->client, sp->pool, &oid, index, 0, sp->buf, &first, &mask);
 	if (rc) {
 		/* A page that is out and not to be had: the program ends here. */
-		struct uffdio_poison p = {.range = {seg->start + (page - seg->page) * AGENT_PAGE,
-						    AGENT_PAGE}};
+		struct uffdio_poison p = {
+			.range = {seg->start + (page - seg->page) * AGENT_PAGE, AGENT_PAGE}};
 
 		ioctl(sp->uffd, UFFDIO_POISON, &p);
-		pager_fail(sp, rc == -EIO ? "a stored page fails its checksum" : "a stored page is lost");
+		pager_fail(sp, rc == -EIO ? "a stored page fails its checksum"
+					  : "a stored page is lost");
 		return true;
 	}
 	first = page - (index - first);
@@ -278,8 +280,9 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 
 	if (seg) {
 		if (addr == sp->last_fresh_addr)
-			sp->fresh_window = sp->fresh_window < FRESH_WINDOW_MAX ? sp->fresh_window * 2
-									       : FRESH_WINDOW_MAX;
+			sp->fresh_window = sp->fresh_window < FRESH_WINDOW_MAX
+						   ? sp->fresh_window * 2
+						   : FRESH_WINDOW_MAX;
 		else if (sp->fresh_window > 1)
 			sp->fresh_window /= 2;
 		n = fresh_run(sp, seg, addr, sp->fresh_window);
@@ -331,7 +334,8 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
  */
 static bool serve_resident(struct space *sp, uint64_t addr)
 {
-	struct uffdio_zeropage z = {.range = {addr, AGENT_PAGE}, .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
+	struct uffdio_zeropage z = {.range = {addr, AGENT_PAGE},
+				    .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
 
 	if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
 		atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
@@ -498,9 +502,10 @@ static void forked(struct space *sp, int uffd)
 			uint64_t addr = space_address(child, sl->area, sl->first + k), done;
 
 			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr &&
-			    pager_copy_in(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE, 1,
-					  &done))
-				space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
+			    pager_copy_in(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE,
+					  1, &done))
+				space_mark_resident(child, space_find(child, addr), addr, 1,
+						    ARRIVAL_FRESH);
 		}
 	}
 	os_mutex_lock(&r->lock);
@@ -623,7 +628,8 @@ static struct timespec idle(const struct space *sp)
 /* The program's memory: ESRCH is the kernel's word that it is no more. */
 static bool memory_lives(const struct space *sp)
 {
-	struct uffdio_zeropage z = {.range = {sp->own_start, AGENT_PAGE}}; /* a guard page: ENOENT */
+	struct uffdio_zeropage z = {
+		.range = {sp->own_start, AGENT_PAGE}}; /* a guard page: ENOENT */
 
 	return ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0 || errno != ESRCH;
 }

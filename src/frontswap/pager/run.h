@@ -82,11 +82,11 @@ enum page_state {
 	PAGE_RESIDENT = 1,
 	PAGE_OUT = 2,
 	PAGE_TRANSIT = 3,
-	PAGE_STATE = 3,	   /* mask */
-	PAGE_BUSY = 4,	   /* I3 */
-	PAGE_REMOVED = 8,  /* I5 */
-	PAGE_POOR = 16,	   /* did not compress: leave it alone */
-	PAGE_PINNED = 32,  /* could not be moved: shared after a fork, or in use by the kernel */
+	PAGE_STATE = 3,	  /* mask */
+	PAGE_BUSY = 4,	  /* I3 */
+	PAGE_REMOVED = 8, /* I5 */
+	PAGE_POOR = 16,	  /* did not compress: leave it alone */
+	PAGE_PINNED = 32, /* could not be moved: shared after a fork, or in use by the kernel */
 };
 
 #define CHUNK_PAGES 512u /* unit of allocation of states */
@@ -116,7 +116,7 @@ struct area {
 struct segment {
 	uint64_t start, end; /* bytes */
 	uint32_t area;
-	uint64_t page;	 /* of the area, at start */
+	uint64_t page;	  /* of the area, at start */
 	uint64_t settled; /* event epoch from which pages of it may be evicted, see pager.c */
 };
 
@@ -128,7 +128,7 @@ struct queue { /* a ring of <area, group>; grows */
 enum slot_state { SLOT_FREE, SLOT_MOVING, SLOT_COPYING, SLOT_QUEUED, SLOT_STORED };
 
 struct slot {
-	_Atomic uint32_t state; /* A: the worker sets SLOT_STORED */
+	_Atomic uint32_t state;		      /* A: the worker sets SLOT_STORED */
 	uint32_t area, pages, moved, dropped; /* bit i: page first + i */
 	uint64_t first;
 	uint32_t stored; /* A by state: pages the store took */
@@ -161,12 +161,12 @@ struct space {
 	tmem_pool pool;
 	uint32_t group_pages; /* 1, 2, 4, 8 or 16 */
 	os_thread thread;
-	_Atomic bool agent_ready;     /* A: the listener has filled in pid, sock, shm, wake */
+	_Atomic bool agent_ready; /* A: the listener has filled in pid, sock, shm, wake */
 	bool gone, forked;
-	_Atomic bool stop;	      /* A */
-	_Atomic uint64_t resident;    /* A: anonymous bytes now, shared ones by share */
+	_Atomic bool stop;	       /* A */
+	_Atomic uint64_t resident;     /* A: anonymous bytes now, shared ones by share */
 	_Atomic uint64_t raw_resident; /* A: before sharing is taken off */
-	_Atomic uint64_t shared_off;  /* A: what sharing takes off */
+	_Atomic uint64_t shared_off;   /* A: what sharing takes off */
 
 	struct segment *segs;
 	uint32_t nsegs, segs_size;
@@ -179,7 +179,7 @@ struct space {
 
 	struct slot slots[AGENT_SLOTS];
 	_Atomic uint32_t jobs; /* A: slots that a worker has not let go of */
-	uint32_t command; /* last command number; 0 before the first */
+	uint32_t command;      /* last command number; 0 before the first */
 	uint32_t slots_busy;
 
 	struct range *expected; /* the UNMAPs that follow REMAPs, see events.c */
@@ -190,7 +190,7 @@ struct space {
 	struct pending *pending;
 	uint32_t npending, pending_size;
 
-	uint64_t epoch; /* counts quiet points of the event stream */
+	uint64_t epoch;		       /* counts quiet points of the event stream */
 	uint64_t maps_size, maps_data; /* statm when maps were last read */
 	bool managed, maps_dirty;
 	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
@@ -244,13 +244,20 @@ struct run {
 
 /* host.c: this process, from fork to the last space's end; the exit code */
 int run_host(const struct run_options *opts, int control);
-uint64_t run_total(struct run *r);	/* all memory that the limit speaks of, now, about */
-void run_account(struct run *r);	/* refresh host_bytes, peaks */
+uint64_t run_total(struct run *r); /* all memory that the limit speaks of, now, about */
+void run_account(struct run *r);   /* refresh host_bytes, peaks */
 /* Tell the supervisor to hold (fd >= 0) or to let go of (fd < 0) a space's userfaultfd. */
 void run_hold(struct run *r, uint64_t space, pid_t pid, int fd);
 
 /* messages on the control socket */
-enum control_kind { CONTROL_READY = 1, CONTROL_FAILED, CONTROL_HOLD, CONTROL_RELEASE, CONTROL_OVER, CONTROL_DONE };
+enum control_kind {
+	CONTROL_READY = 1,
+	CONTROL_FAILED,
+	CONTROL_HOLD,
+	CONTROL_RELEASE,
+	CONTROL_OVER,
+	CONTROL_DONE
+};
 struct control_message {
 	uint32_t kind;
 	int32_t value;
@@ -343,7 +350,8 @@ void worker_submit(struct space *sp, unsigned slot);
 /* Find new mappings worth managing, register them, learn what is resident. */
 void maps_scan(struct space *sp);
 /* /proc/PID/statm (0: our own) by a descriptor in *fd that is opened when it is -1. Pages. */
-bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared, uint64_t *data);
+bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
+		uint64_t *data);
 uint64_t maps_pss_anon(pid_t pid);
 /* Whether a fork's child finds the mapping at addr wiped (MADV_WIPEONFORK). */
 bool maps_wiped_on_fork(pid_t pid, uint64_t addr);

@@ -280,8 +280,9 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 				for (unsigned i = 0; i < AGENT_SLOTS; i++) {
 					struct slot *sl = &sp->slots[i];
 
-					if (atomic_load(&sl->state) != SLOT_FREE && sl->area == area &&
-					    page >= sl->first && page < sl->first + sl->pages)
+					if (atomic_load(&sl->state) != SLOT_FREE &&
+					    sl->area == area && page >= sl->first &&
+					    page < sl->first + sl->pages)
 						sl->dropped |= 1u << (page - sl->first);
 				}
 				*p = PAGE_ABSENT | PAGE_BUSY | (unmapped ? 0 : PAGE_REMOVED);
@@ -289,13 +290,15 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 			case PAGE_RESIDENT:
 				/* Not zapped yet, perhaps: see I5. */
 				*p = (uint8_t)(unmapped ? *p & PAGE_BUSY
-							: (*p & ~(PAGE_POOR | PAGE_PINNED)) | PAGE_REMOVED);
+							: (*p & ~(PAGE_POOR | PAGE_PINNED)) |
+								  PAGE_REMOVED);
 				break;
 			default:
 				break;
 			}
 		}
-		if (unmapped && !c->out && first % CHUNK_PAGES == 0 && stop - first == CHUNK_PAGES) {
+		if (unmapped && !c->out && first % CHUNK_PAGES == 0 &&
+		    stop - first == CHUNK_PAGES) {
 			for (unsigned g = 0; g < CHUNK_PAGES / sp->group_pages; g++)
 				sp->resident_groups -= c->group[g].queued;
 			os_free(c); /* queue entries of it are skipped when they come up */
