@@ -6,7 +6,7 @@
 need_program gcc awk
 need_run
 
-n=$([ -n "$LONG" ] && echo 6000 || echo 1300)
+n=$([ -n "$LONG" ] && echo 6000 || echo 500)
 awk -v n="$n" 'BEGIN {
 	print "struct s { int a, b; struct s *next; double d[4]; const char *name; };"
 	for (i = 0; i < n; i++) {

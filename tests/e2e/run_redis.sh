@@ -11,7 +11,7 @@ SERVER=$(command -v redis-server || command -v redis-check-rdb) || {
 }
 ln -s "$(readlink -f "$SERVER")" "$T/redis-server"
 need_run
-KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 400000)
+KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 150000)
 S=$T/redis.sock
 cli() { redis-cli -s "$S" "$@" 2>/dev/null; }
 
