@@ -65,6 +65,7 @@ struct agent {
 	_Atomic uint32_t state; /* futex: 0 starting, 1 running, 2 failed */
 	int32_t error;
 	uint32_t kind;
+	int32_t pid;
 	int sock, uffd, uffd_b, eventfd;
 	uint64_t token, space;
 	struct sockaddr_un addr;
@@ -449,10 +450,13 @@ static int agent_start(uint32_t kind, uint64_t token, uint64_t space,
 	a->own = (char *)base;
 	a->own_end = (char *)base + bytes;
 	a->kind = kind;
+	a->pid = (int32_t)sys3(SYS_getpid, 0, 0, 0);
 	a->token = token;
 	a->space = space;
 	copy_bytes(&a->addr, addr, addrlen);
 	a->addrlen = addrlen;
+	/* A child's is empty even when its parent has looked at it, or had it filled. */
+	sys3(SYS_madvise, a->identity, AGENT_PAGE, MADV_WIPEONFORK);
 	sys3(SYS_madvise, stack, STACK_BYTES, MADV_DONTFORK);
 	sys3(SYS_madvise, a->staging_a, STAGING_BYTES, MADV_DONTFORK);
 	sys3(SYS_madvise, a->staging_b, STAGING_BYTES, MADV_DONTFORK);
@@ -468,10 +472,21 @@ static int agent_start(uint32_t kind, uint64_t token, uint64_t space,
 	return atomic_load(&a->state) == 1 ? 0 : a->error;
 }
 
+/*
+ * The memory shared with the host; NULL in a child that libc does not know of
+ * (a fork by system call): it has no agent, and the mapping is not there.
+ */
+static struct agent_shm *threads_shm(void)
+{
+	return agent_threads_shm && agent->pid == (int32_t)sys3(SYS_getpid, 0, 0, 0)
+		       ? agent_threads_shm
+		       : NULL;
+}
+
 /* Say that the calling thread stands on [start, end) and has its TLS there. */
 static void publish_thread(uint64_t start, uint64_t end)
 {
-	struct agent_shm *shm = agent_threads_shm;
+	struct agent_shm *shm = threads_shm();
 	int32_t tid = (int32_t)sys3(SYS_gettid, 0, 0, 0);
 	struct agent_thread *t;
 	int32_t old;
@@ -510,7 +525,7 @@ static void publish_main_thread(void)
 /* In the program's thread: have the host make room (see proto/agent.h). Not for ever. */
 static void before_fork(void)
 {
-	struct agent_shm *shm = agent_threads_shm;
+	struct agent_shm *shm = threads_shm();
 	struct timespec timeout = {2, 0};
 	uint32_t mine, seen;
 
@@ -535,6 +550,8 @@ static void after_fork_in_child(void)
 	/* The parent never touches this page, so our first look at it is a
 	 * fault on our own userfaultfd: the host answers with our name. */
 	space = *(volatile uint64_t *)(void *)parent->identity;
+	if (!space) /* nobody holds our userfaultfd: what is out would read as zeros, too */
+		sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
 	if (agent_start(AGENT_FORK, parent->token, space, &parent->addr, parent->addrlen, &a) ==
 	    0) {
 		agent = a;
@@ -576,7 +593,7 @@ pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *
 
 	if (!real)
 		*(void **)(&real) = dlsym(RTLD_NEXT, "pthread_create");
-	if (!agent_threads_shm)
+	if (!threads_shm())
 		return real(thread, attr, fn, arg);
 	s = malloc(sizeof(*s));
 	if (!s)
