@@ -11,6 +11,7 @@
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
 
+#include "os/clock.h"
 #include "os/file.h"
 #include "os/mem.h"
 
@@ -133,8 +134,22 @@ static void learn_resident(struct space *sp, struct segment *seg, uint64_t start
 	os_free(regions);
 }
 
+/*
+ * A line of maps is old when it is read. A range that is a part of a mapping by
+ * now must not be registered: the mapping would be cut, and a mremap of all of
+ * it fail. Kernels that cannot be asked leave a window of microseconds more.
+ */
+static bool still_a_mapping(int maps, uint64_t start, uint64_t end)
+{
+	struct procmap_query q = {.size = sizeof(q), .query_addr = start};
+
+	if (ioctl(maps, PROCMAP_QUERY, &q) < 0)
+		return errno != ENOENT;
+	return q.vma_start == start && q.vma_end == end;
+}
+
 /* Register a whole mapping; segments for the parts of it that are new. */
-static void manage(struct space *sp, uint64_t start, uint64_t end)
+static void manage(struct space *sp, int maps, uint64_t start, uint64_t end)
 {
 	struct uffdio_register reg = {.range = {start, end - start},
 				      .mode = UFFDIO_REGISTER_MODE_MISSING};
@@ -158,8 +173,15 @@ static void manage(struct space *sp, uint64_t start, uint64_t end)
 		}
 		if (!registered) {
 			/* EBUSY: the program's own userfaultfd has it. EINVAL: it changed since. */
+			if (!still_a_mapping(maps, start, end)) {
+				sp->maps_dirty = true;
+				return;
+			}
 			if (ioctl(sp->uffd, UFFDIO_REGISTER, &reg) < 0)
 				return;
+			/* Cut after all: the other part joins it at the next scan. */
+			if (!still_a_mapping(maps, start, end))
+				sp->maps_dirty = true;
 			registered = true;
 			/* Without it the segments here may be of the past, or be
 			 * about to come by an event; this is tried again. */
@@ -175,22 +197,25 @@ static void manage(struct space *sp, uint64_t start, uint64_t end)
 	}
 }
 
-static bool manageable(const struct space *sp, uint64_t start, uint64_t end, const char *perms,
+static bool manageable(struct space *sp, uint64_t start, uint64_t end, const char *perms,
 		       uint64_t inode, const char *name)
 {
 	if (inode || perms[0] != 'r' || perms[1] != 'w' || perms[3] != 'p')
 		return false;
-	if (end - start < MANAGED_MIN || (start < sp->own_end && end > sp->own_start))
+	/* A small one that touches a managed one may be a part of the same. */
+	if ((end - start < MANAGED_MIN && !space_find(sp, start - 1) && !space_find(sp, end)) ||
+	    (start < sp->own_end && end > sp->own_start))
 		return false;
 	return !*name || !strcmp(name, "[heap]") || !strncmp(name, "[anon:", 6);
 }
 
 void maps_scan(struct space *sp)
 {
+	uint64_t begun = os_clock_ns();
 	char path[40], line[512];
 	FILE *f;
 
-	if (!sp->pid || !atomic_load(&sp->agent_ready))
+	if (!sp->pid || !atomic_load(&sp->agent_ready) || begun < sp->next_scan_ns)
 		return;
 	sp->maps_dirty = false;
 	maps_prune_threads(sp);
@@ -211,7 +236,9 @@ void maps_scan(struct space *sp)
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*x %*s %" SCNu64 " %255s", &start,
 			   &end, perms, &inode, name) >= 4 &&
 		    manageable(sp, start, end, perms, inode, name))
-			manage(sp, start, end);
+			manage(sp, fileno(f), start, end);
 	}
 	fclose(f);
+	/* A tenth of the time at most: with thousands of mappings, faults wait for it. */
+	sp->next_scan_ns = os_clock_ns() + 9 * (os_clock_ns() - begun);
 }

@@ -603,7 +603,7 @@ static void tick(struct space *sp)
 		return;
 	if (atomic_load(&r->total_bytes) > run_goal_managed(r))
 		sp->managed = true;
-	if (sp->managed && (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
+	if (sp->managed && now >= sp->next_scan_ns && (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
 		sp->maps_size = size;
 		sp->maps_data = data;
 		maps_scan(sp);

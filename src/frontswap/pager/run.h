@@ -192,6 +192,7 @@ struct space {
 
 	uint64_t epoch;		       /* counts quiet points of the event stream */
 	uint64_t maps_size, maps_data; /* statm when maps were last read */
+	uint64_t next_scan_ns;	       /* not before: a scan of many mappings takes long */
 	bool managed, maps_dirty;
 	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
 	uint64_t unshare_at, last_poor_ns;
