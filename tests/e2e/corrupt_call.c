@@ -136,7 +136,7 @@ static void lock_pages(unsigned rounds)
 	}
 }
 
-const struct mode call_modes[] = {{"splice", splice_pages, 1500},
-				  {"calls", calls, 4},
-				  {"lock", lock_pages, 4},
+const struct mode call_modes[] = {{"splice", splice_pages, 1000},
+				  {"calls", calls, 1},
+				  {"lock", lock_pages, 1},
 				  {NULL, NULL, 0}};

@@ -21,7 +21,7 @@
 
 /* ---- discard ---------------------------------------------------------------------------- */
 
-#define RACE_PAGES 48u
+#define RACE_PAGES 16u
 
 struct race {
 	_Atomic uint64_t *at;
@@ -246,6 +246,7 @@ static void move_race(unsigned rounds)
 /* One block that grows by odd steps, as realloc makes it, and is out each time. */
 static void move_grow(unsigned rounds)
 {
+	press_start();
 	for (unsigned k = 0; k < rounds; k++) {
 		struct mem m = mem_make(17);
 
@@ -262,12 +263,11 @@ static void move_grow(unsigned rounds)
 				fill_page(m.base + i * WORDS, m.place + i, m.version);
 			}
 			m.pages = pages;
-			if (pages % 3 == 0)
-				press();
 		}
 		mem_check(&m, "move-grow, end");
 		munmap(m.base, m.pages * PAGE);
 	}
+	press_stop();
 }
 
 /* ---- parts of mappings ------------------------------------------------------------------------
@@ -400,7 +400,7 @@ static void shared(unsigned rounds)
 /* As many mappings as may be: pages alone, so that neighbours do not merge, and small runs. */
 static void small_maps(unsigned rounds)
 {
-	size_t n = 15000;
+	size_t n = 6000;
 	uint64_t *all = map_pages(2 * n);
 	struct mem m[400];
 
@@ -542,20 +542,20 @@ static void own_uffd(unsigned rounds)
 	}
 }
 
-const struct mode map_modes[] = {{"discard-race", discard_race, 2000},
-				 {"free-race", free_race, 1500},
-				 {"free-reuse", free_reuse, 3},
-				 {"map-race", map_race, 4000},
-				 {"map-fixed", map_fixed, 3000},
-				 {"move-race", move_race, 6000},
-				 {"move-grow", move_grow, 2},
-				 {"protect", protect, 6},
-				 {"protect-fresh", protect_fresh, 4},
-				 {"brk", brk_heap, 5},
-				 {"shared", shared, 4},
-				 {"small-maps", small_maps, 3},
-				 {"churn", churn, 8000},
-				 {"huge-space", huge_space, 3},
+const struct mode map_modes[] = {{"discard-race", discard_race, 200},
+				 {"free-race", free_race, 1000},
+				 {"free-reuse", free_reuse, 1},
+				 {"map-race", map_race, 1000},
+				 {"map-fixed", map_fixed, 1000},
+				 {"move-race", move_race, 1600},
+				 {"move-grow", move_grow, 1},
+				 {"protect", protect, 1},
+				 {"protect-fresh", protect_fresh, 1},
+				 {"brk", brk_heap, 1},
+				 {"shared", shared, 1},
+				 {"small-maps", small_maps, 1},
+				 {"churn", churn, 1500},
+				 {"huge-space", huge_space, 1},
 				 {"random", random_data, 1},
-				 {"own-uffd", own_uffd, 3},
+				 {"own-uffd", own_uffd, 1},
 				 {NULL, NULL, 0}};

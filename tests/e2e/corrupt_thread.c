@@ -192,7 +192,7 @@ static void barriers(unsigned rounds)
 }
 
 const struct mode thread_modes[] = {{"storm", storm, 3},
-				    {"own-stacks", own_stacks, 5},
-				    {"signals", signals, 8},
-				    {"barriers", barriers, 4},
+				    {"own-stacks", own_stacks, 1},
+				    {"signals", signals, 2},
+				    {"barriers", barriers, 2},
 				    {NULL, NULL, 0}};
