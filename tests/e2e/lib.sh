@@ -76,9 +76,23 @@ bare() {
 	note "$name: bare peak $(mib "$BARE"), $(number_of "$T/$name.bare.json" wall_s) s, exit code $CODE"
 }
 
+# BUSY is set when all processors are taken by others: then the pager waits for one, and what the
+# program allocates meanwhile is over the limit. Checks of the limit allow for that.
+busy() {
+	local i run n=0
+	for i in 1 2 3 4 5; do
+		read -r _ _ _ run _ </proc/loadavg
+		n=$((n + ${run%/*} - 1))
+		sleep 0.05
+	done
+	BUSY=$([ $n -ge $((5 * $(nproc))) ] && echo "$((n / 5)) others run")
+	[ -z "$BUSY" ] || note "a busy machine: $BUSY"
+}
+
 # limited NAME LIMIT_BYTES COMMAND...: under tmem run, watched from outside as well.
 limited() {
 	local name=$1 j=$T/$1.report.json
+	busy
 	LIMIT=$(($2 / 4096 * 4096))
 	shift 2
 	"$MEASURE" --report "$T/$name.tmem.json" -- "$TMEM" run --limit "$((LIMIT / 1024))K" \
@@ -93,17 +107,18 @@ limited() {
 		"ratio $(number_of "$j" ratio), over the limit $(number_of "$j" over_limit_s) s, exit code $CODE"
 }
 
-# The report of NAME is there, the limit held within 5 %, and something was really evicted.
+# The report of NAME is there, the limit held within 5 % (25 % when BUSY), and something was really evicted.
 check_limit() {
-	local name=$1 j=$T/$1.report.json seen
+	local name=$1 j=$T/$1.report.json seen most=${BUSY:+1.25}
+	most=${most:-1.05}
 	seen=$(number_of "$T/$name.tmem.json" peak_anon_bytes)
 	# Supervisor, host, program: with more processes, what a fork shares would be counted twice.
 	[ "$(calc "$(number_of "$T/$name.tmem.json" processes) + 0")" -le 3 ] 2>/dev/null || seen=0
 	if [ ! -s "$j" ] || [ -z "$PEAK" ]; then
 		not_ok "$name.limit" "no report"
-	elif [ "$(calc "$PEAK <= $LIMIT * 1.05")" != 1 ]; then
+	elif [ "$(calc "($PEAK <= $LIMIT * $most)")" != 1 ]; then
 		not_ok "$name.limit" "peak $(mib "$PEAK") of $(mib "$LIMIT"): $(calc "$PEAK / $LIMIT" %.3f)"
-	elif [ "$(calc "${seen:-0} > $LIMIT * 1.1 + 8388608")" = 1 ]; then
+	elif [ "$(calc "(${seen:-0} > $LIMIT * ($most + 0.05) + 8388608)")" = 1 ]; then
 		not_ok "$name.limit" "seen from outside $(mib "$seen") of $(mib "$LIMIT"), reported $(mib "$PEAK")"
 	elif [ "$(number_of "$j" evicted_pages)" = 0 ]; then
 		not_ok "$name.limit" "nothing was evicted: the test is too small"

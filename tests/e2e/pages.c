@@ -17,6 +17,8 @@
  *            goes on writing, and the other way round
  *   threads  four threads, each with its own part, and pages handed over
  *   syscall  read(2) and write(2) straight into and out of the pages
+ *   burst    nothing, but the memory is filled as fast as the machine writes;
+ *            the others fill at 100 MiB a second, as programs that compute do
  *   all      everything, one after the other
  *
  * A wrong page is named: stale, zero, torn, or another's. Exit code 1 then.
@@ -39,6 +41,7 @@
 #define MAGIC	0x74726e7363646e74u
 #define REGIONS 8
 #define THREADS 4
+#define PACE	(100.0 * (1 << 20)) /* bytes a second */
 
 struct region {
 	uint64_t *base;
@@ -349,10 +352,32 @@ static void run(struct work *w, const char *mode, double seconds)
 		(unsigned long long)w->others);
 }
 
+/* Sleeps until `bytes` may have been written since start_s. */
+static void keep_pace(double start_s, double bytes)
+{
+	double ahead = bytes / PACE - (now_s() - start_s);
+	struct timespec ts = {0, (long)(ahead * 1e9)};
+
+	if (ahead > 0 && ahead < 1)
+		nanosleep(&ts, NULL);
+}
+
+static void fill_region(struct region *r, bool burst)
+{
+	double start_s = now_s();
+
+	for (size_t k = 0; k < r->pages; k++) {
+		if (!burst && k % 32 == 0)
+			keep_pace(start_s, (double)k * PAGE);
+		write_in(r, k);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	static const char *const modes[] = {"touch", "discard", "remap",
-					    "fork",  "threads", "syscall"};
+	static const char *const modes[] = {"touch",   "discard", "remap", "fork",
+					    "threads", "syscall", "burst"};
+	const size_t nmodes = sizeof(modes) / sizeof(modes[0]);
 	size_t pages = argc > 2 ? (size_t)atol(argv[2]) * 256 / REGIONS : 0;
 	double seconds = argc > 3 ? atof(argv[3]) : 0;
 	struct work w = {
@@ -366,14 +391,13 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < REGIONS; i++) {
 		regions[i] = (struct region){map_pages(pages), map_pages(pages / WORDS + 1), pages,
 					     i + 1};
-		for (size_t k = 0; k < pages; k++)
-			write_in(&regions[i], k);
+		fill_region(&regions[i], !strcmp(argv[1], "burst"));
 	}
-	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+	for (size_t i = 0; i < nmodes; i++) {
 		bool all = !strcmp(argv[1], "all");
 
 		if (all || !strcmp(argv[1], modes[i])) {
-			run(&w, modes[i], all ? seconds / 6 : seconds);
+			run(&w, modes[i], all ? seconds / (double)nmodes : seconds);
 			known = true;
 		}
 	}

@@ -11,7 +11,7 @@ SERVER=$(command -v redis-server || command -v redis-check-rdb) || {
 }
 ln -s "$(readlink -f "$SERVER")" "$T/redis-server"
 need_run
-KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 150000)
+KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 300000)
 S=$T/redis.sock
 cli() { redis-cli -s "$S" "$@" 2>/dev/null; }
 
@@ -107,6 +107,7 @@ BARE=$(number_of "$T/bare.json" peak_one_bytes)
 LIMIT=$((BARE * 7 / 10 / 4096 * 4096))
 note "bare peak $(mib "$BARE"), limit $(mib "$LIMIT")"
 
+busy
 if ! start tmem "$LIMIT"; then
 	not_ok redis "the server did not come up under tmem run: $(tail -n 1 "$T/tmem.out")"
 	finish
