@@ -192,6 +192,8 @@ static void map_fixed(unsigned rounds)
  * block to another within a microsecond, so events of different threads are
  * under way at once, and their order is not that in which things happened.
  */
+static pthread_barrier_t calm;
+
 static void *mover_main(void *arg)
 {
 	struct mem held[6] = {{0}};
@@ -221,8 +223,10 @@ static void *mover_main(void *arg)
 			m->place = mem_at(NULL, pages).place;
 			mem_fill(m);
 		}
-		if (k % 16 == 0)
-			sleep_ms(1);
+		if (k % 24 == 0) { /* a calm moment of all, in which blocks are found and leave */
+			pthread_barrier_wait(&calm);
+			sleep_ms(6);
+		}
 	}
 	for (size_t i = 0; i < 6; i++)
 		mem_check(&held[i], "move-race, end");
@@ -234,6 +238,7 @@ static void move_race(unsigned rounds)
 	unsigned part = rounds / 4 + 1;
 	pthread_t t[4];
 
+	pthread_barrier_init(&calm, NULL, 4);
 	press_start();
 	for (unsigned i = 0; i < 4; i++)
 		if (pthread_create(&t[i], NULL, mover_main, &part) != 0)
@@ -547,7 +552,7 @@ const struct mode map_modes[] = {{"discard-race", discard_race, 200},
 				 {"free-reuse", free_reuse, 1},
 				 {"map-race", map_race, 1000},
 				 {"map-fixed", map_fixed, 1000},
-				 {"move-race", move_race, 1600},
+				 {"move-race", move_race, 2500},
 				 {"move-grow", move_grow, 1},
 				 {"protect", protect, 1},
 				 {"protect-fresh", protect_fresh, 1},

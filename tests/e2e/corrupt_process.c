@@ -266,6 +266,7 @@ static void fork_without(unsigned rounds)
 			die("madvise");
 		if (k % 2 == 0)
 			press();
+		mem_check(&gone, "without, parent"); /* some of it is there, and would leave next */
 		pid = fork();
 		if (pid < 0)
 			die("fork");
@@ -281,6 +282,7 @@ static void fork_without(unsigned rounds)
 			mem_check(&again, "new, where a MADV_DONTFORK mapping was");
 			mem_fill(&again);
 			mem_check(&kept, "without, child");
+			press();
 			press();
 			mem_check(&again, "kept where a MADV_DONTFORK mapping was");
 			_exit(0);

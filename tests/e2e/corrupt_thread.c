@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -118,6 +119,41 @@ static void own_stacks(unsigned rounds)
 	pthread_barrier_destroy(&both);
 }
 
+/* Far down its stack it sleeps, and ends by a system call: all that libc keeps of it has left. */
+static void *sleeper(void *arg)
+{
+	volatile char deep[65536];
+	struct timespec ts = {0, 400000000};
+
+	deep[0] = 1;
+	syscall(SYS_nanosleep, &ts, NULL);
+	syscall(SYS_exit, deep[0]);
+	return arg;
+}
+
+/*
+ * The kernel clears a word in the stack of a thread that ends, and takes no for
+ * an answer: then pthread_join waits for ever. To be run without rseq, by which
+ * the kernel touches that page whenever the thread comes back.
+ */
+static void sleepers(unsigned rounds)
+{
+	pthread_t t[20];
+
+	for (unsigned k = 0; k < rounds; k++) {
+		press();
+		for (unsigned i = 0; i < 20; i++)
+			if (pthread_create(&t[i], NULL, sleeper, NULL) != 0)
+				die("pthread_create");
+		sleep_ms(10);
+		for (double end = now_s() + 0.35; now_s() < end;)
+			press();
+		for (unsigned i = 0; i < 20; i++)
+			if (pthread_join(t[i], NULL) != 0)
+				die("pthread_join");
+	}
+}
+
 static _Atomic unsigned handled;
 
 static void on_alarm(int sig, siginfo_t *info, void *context)
@@ -191,8 +227,6 @@ static void barriers(unsigned rounds)
 		die("nothing was caught");
 }
 
-const struct mode thread_modes[] = {{"storm", storm, 3},
-				    {"own-stacks", own_stacks, 1},
-				    {"signals", signals, 2},
-				    {"barriers", barriers, 2},
-				    {NULL, NULL, 0}};
+const struct mode thread_modes[] = {{"storm", storm, 3},       {"own-stacks", own_stacks, 1},
+				    {"sleepers", sleepers, 1}, {"signals", signals, 2},
+				    {"barriers", barriers, 2}, {NULL, NULL, 0}};

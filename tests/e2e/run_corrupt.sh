@@ -73,6 +73,10 @@ for mode in discard-race free-race map-race map-fixed move-race move-grow protec
 	go $mode $mode
 	right $mode
 done
+if want sleepers; then
+	GLIBC_TUNABLES=glibc.pthread.rseq=0 go sleepers sleepers
+	right sleepers
+fi
 # Memory that a child finds empty, but that had left before: nothing tells the pager of it.
 if want fork-wipe; then
 	go fork-wipe fork-wipe
