@@ -18,6 +18,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -51,7 +52,9 @@ void run_account(struct run *r)
 	os_mutex_lock(&r->lock);
 	for (struct space *sp = r->spaces; sp; sp = sp->next) {
 		total += atomic_load(&sp->resident);
-		own += atomic_load(&sp->agent_ready) && sp->managed ? sizeof(sp->shm->slots) : 0;
+		own += atomic_load(&sp->agent_ready) && atomic_load(&sp->managed)
+			       ? sizeof(sp->shm->slots)
+			       : 0;
 	}
 	atomic_store(&r->host_bytes, own);
 	atomic_store(&r->total_bytes, total + own);
@@ -146,8 +149,10 @@ static void end_all(struct run *r)
 {
 	os_mutex_lock(&r->lock);
 	for (struct space *sp = r->spaces; sp; sp = sp->next) {
-		if (sp->pid > 0)
-			kill(sp->pid, SIGKILL);
+		pid_t pid = atomic_load(&sp->pid);
+
+		if (pid > 0)
+			kill(pid, SIGKILL);
 	}
 	os_mutex_unlock(&r->lock);
 	for (unsigned i = 0; i < 50 && kill_namesakes(r) > 0; i++)
@@ -158,6 +163,24 @@ static void end_all(struct run *r)
 	os_mutex_unlock(&r->lock);
 	for (unsigned i = 0; i < 1000 && atomic_load(&r->nspaces); i++)
 		usleep(2000);
+}
+
+/* Spaces that have ended: their threads, then themselves. */
+static void reap_spaces(struct run *r)
+{
+	struct space *sp, *next;
+
+	os_mutex_lock(&r->lock);
+	sp = r->ended;
+	r->ended = NULL;
+	os_mutex_unlock(&r->lock);
+	for (; sp; sp = next) {
+		next = sp->next;
+		if (sp->has_thread)
+			os_thread_join(sp->thread);
+		space_free(sp);
+		atomic_fetch_sub(&r->nspaces, 1);
+	}
 }
 
 /* Until the program is over and its memory given back. False: the supervisor died. */
@@ -177,6 +200,7 @@ static bool attend(struct run *r)
 			if (n == sizeof(m) && m.kind == CONTROL_OVER)
 				atomic_store(&r->program_over, true);
 		}
+		reap_spaces(r);
 		now = os_clock_ns();
 		sample(r, now - last);
 		last = now;
@@ -220,7 +244,7 @@ int run_host(const struct run_options *opts, int control)
 	prctl(PR_SET_NAME, "tmem-host");
 	r->opts = *opts;
 	r->control = control;
-	r->statm = -1;
+	r->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	r->start_ns = os_clock_ns();
 	os_mutex_init(&r->lock, OS_RANK_RUN, "run");
 	if (start(r, m.text, sizeof(m.text)) < 0 ||

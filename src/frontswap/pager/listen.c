@@ -109,7 +109,7 @@ static int child_uffd(struct run *r, uint64_t id)
 
 	os_mutex_lock(&r->lock);
 	sp = find_space(r, id);
-	if (sp && !atomic_load(&sp->agent_ready))
+	if (sp && !atomic_load(&sp->offered))
 		fd = fcntl(sp->uffd, F_DUPFD_CLOEXEC, 0);
 	os_mutex_unlock(&r->lock);
 	return fd;
@@ -186,20 +186,21 @@ out:
 
 static void hand_over(struct space *sp, struct line *l, const struct agent_hello *hello)
 {
-	sp->shm = l->shm;
-	sp->wake = l->wake;
-	sp->sock = l->sock;
-	sp->pid = (pid_t)peer_pid(l->sock);
-	sp->identity = hello->identity;
-	sp->own_start = hello->own_start;
-	sp->own_end = hello->own_end;
+	sp->offer = (struct offer){.shm = l->shm,
+				   .sock = l->sock,
+				   .wake = l->wake,
+				   .pid = (pid_t)peer_pid(l->sock),
+				   .identity = hello->identity,
+				   .own_start = hello->own_start,
+				   .own_end = hello->own_end};
 	*l = (struct line){NULL, -1, -1};
-	atomic_store(&sp->agent_ready, true);
+	atomic_store(&sp->offered, true);
 }
 
 static void visit_exec(struct run *r, struct line *l, const struct agent_hello *hello, int uffd)
 {
 	struct space *sp;
+	os_thread t;
 
 	if (hello->error || uffd < 0) {
 		refuse(l->sock, hello->error ? hello->error : -EPROTO);
@@ -215,7 +216,7 @@ static void visit_exec(struct run *r, struct line *l, const struct agent_hello *
 		return;
 	}
 	hand_over(sp, l, hello);
-	if (os_thread_create(&sp->thread, "tmem-pager", pager_thread, sp) < 0)
+	if (os_thread_create(&t, "tmem-pager", pager_thread, sp) < 0)
 		pager_finish(sp);
 }
 
@@ -229,7 +230,7 @@ static void visit_fork(struct run *r, struct line *l, const struct agent_hello *
 	if (greet(l, uffd, AGENT_FORK) == 0) {
 		os_mutex_lock(&r->lock);
 		sp = find_space(r, hello->space);
-		if (sp && !atomic_load(&sp->agent_ready))
+		if (sp && !atomic_load(&sp->offered))
 			hand_over(sp, l, hello);
 		os_mutex_unlock(&r->lock);
 	}

@@ -477,6 +477,7 @@ static void forked(struct space *sp, int uffd)
 {
 	struct run *r = sp->run;
 	struct space *child;
+	os_thread t;
 
 	evict_drain(sp, false);
 	child = space_fork(sp, uffd);
@@ -518,7 +519,7 @@ static void forked(struct space *sp, int uffd)
 	atomic_fetch_add(&r->n.forks, 1);
 	run_hold(r, child->id, 0, uffd);
 	evict_resync(child);
-	if (os_thread_create(&child->thread, "tmem-pager", pager_thread, child) < 0)
+	if (os_thread_create(&t, "tmem-pager", pager_thread, child) < 0)
 		pager_fail(sp, "no thread for a child of it");
 }
 
@@ -603,7 +604,8 @@ static void tick(struct space *sp)
 		return;
 	if (atomic_load(&r->total_bytes) > run_goal_managed(r))
 		sp->managed = true;
-	if (sp->managed && now >= sp->next_scan_ns && (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
+	if (sp->managed && now >= sp->next_scan_ns &&
+	    (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
 		sp->maps_size = size;
 		sp->maps_data = data;
 		maps_scan(sp);
@@ -679,6 +681,25 @@ static void leave_nothing_to_read(struct space *sp)
 	}
 }
 
+static bool adopt_agent(struct space *sp)
+{
+	const struct offer *o = &sp->offer;
+
+	if (atomic_load(&sp->agent_ready))
+		return true;
+	if (!atomic_load(&sp->offered))
+		return false;
+	sp->shm = o->shm;
+	sp->sock = o->sock;
+	sp->wake = o->wake;
+	sp->identity = o->identity;
+	sp->own_start = o->own_start;
+	sp->own_end = o->own_end;
+	atomic_store(&sp->pid, o->pid);
+	atomic_store(&sp->agent_ready, true);
+	return true;
+}
+
 void pager_finish(struct space *sp)
 {
 	struct run *r = sp->run;
@@ -695,10 +716,13 @@ void pager_finish(struct space *sp)
 			break;
 		}
 	}
-	atomic_fetch_sub(&r->nspaces, 1);
 	os_mutex_unlock(&r->lock);
+	adopt_agent(sp); /* nobody can offer one now; what was offered is ours to free */
 	run_hold(r, sp->id, 0, -1);
-	space_free(sp);
+	os_mutex_lock(&r->lock);
+	sp->next = r->ended;
+	r->ended = sp;
+	os_mutex_unlock(&r->lock);
 }
 
 /* Whether the process is still there, where no agent's socket would tell. */
@@ -713,12 +737,13 @@ void *pager_thread(void *arg)
 	struct space *sp = arg;
 	unsigned quiet = 0;
 
-	pthread_detach(pthread_self());
+	sp->thread = pthread_self();
+	sp->has_thread = true;
 	/* The program waits for this thread: it goes first where that is allowed. */
 	if (setpriority(PRIO_PROCESS, (id_t)gettid(), PAGER_NICE) < 0)
 		os_log(OS_LOG_DEBUG, "priority is as it was");
 	while (!sp->gone && !atomic_load(&sp->stop)) {
-		bool agent = atomic_load(&sp->agent_ready);
+		bool agent = adopt_agent(sp);
 		struct pollfd p[3] = {{.fd = sp->uffd, .events = POLLIN},
 				      {.fd = agent ? sp->wake : -1, .events = POLLIN},
 				      {.fd = agent ? sp->sock : -1, .events = POLLIN}};

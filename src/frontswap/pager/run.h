@@ -150,18 +150,29 @@ struct pending { /* a fault that cannot be answered yet */
 
 struct run;
 
+/* What a handshake with an agent gives a space. */
+struct offer {
+	struct agent_shm *shm;
+	int sock, wake;
+	pid_t pid;
+	uint64_t identity, own_start, own_end;
+};
+
 struct space {
 	struct run *run;
 	struct space *next;
 	uint64_t id, family;
-	pid_t pid;
+	_Atomic pid_t pid;    /* 0: not known yet */
 	int uffd, sock, wake; /* wake: eventfd of agent, workers, controller */
 	struct agent_shm *shm;
 	uint64_t own_start, own_end, identity, staging_a;
 	tmem_pool pool;
 	uint32_t group_pages; /* 1, 2, 4, 8 or 16 */
 	os_thread thread;
-	_Atomic bool agent_ready; /* A: the listener has filled in pid, sock, shm, wake */
+	bool has_thread;
+	struct offer offer;	  /* the listener's, until it sets `offered` */
+	_Atomic bool offered;	  /* A: the pager may adopt the offer */
+	_Atomic bool agent_ready; /* A: it has */
 	bool gone, forked;
 	_Atomic bool stop;	       /* A */
 	_Atomic uint64_t resident;     /* A: anonymous bytes now, shared ones by share */
@@ -193,7 +204,8 @@ struct space {
 	uint64_t epoch;		       /* counts quiet points of the event stream */
 	uint64_t maps_size, maps_data; /* statm when maps were last read */
 	uint64_t next_scan_ns;	       /* not before: a scan of many mappings takes long */
-	bool managed, maps_dirty;
+	_Atomic bool managed;	       /* A */
+	bool maps_dirty;
 	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
 	uint64_t unshare_at, last_poor_ns;
 	int statm; /* /proc/PID/statm, kept open */
@@ -218,8 +230,8 @@ struct run {
 	uint64_t token;
 	char socket_name[64];
 
-	struct os_mutex lock; /* guards spaces, next_space */
-	struct space *spaces;
+	struct os_mutex lock; /* guards spaces, ended, next_space */
+	struct space *spaces, *ended;
 	uint64_t next_space;
 	_Atomic uint32_t nspaces; /* A */
 	_Atomic bool program_over, stopping;
@@ -298,7 +310,10 @@ bool queue_pop(struct queue *q, uint64_t *v);
 
 /* pager.c */
 void *pager_thread(void *space);
-/* The end of a space, by its own thread (or before it has one). Frees it. */
+/*
+ * The end of a space, by its own thread (or before it has one). The main thread
+ * joins the thread, which may use the store to its last instruction, and frees.
+ */
 void pager_finish(struct space *sp);
 void pager_read_events(struct space *sp); /* one read of the userfaultfd, all dispatched */
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);

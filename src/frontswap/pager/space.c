@@ -467,7 +467,7 @@ struct space *space_fork(struct space *parent, int uffd)
 	sp->own_start = parent->own_start;
 	sp->own_end = parent->own_end;
 	sp->family = parent->family;
-	sp->managed = parent->managed;
+	atomic_store(&sp->managed, atomic_load(&parent->managed));
 	sp->forked = true;
 	parent->forked = true;
 	return sp;

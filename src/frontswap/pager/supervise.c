@@ -389,5 +389,6 @@ int run_program(const struct run_options *opts)
 	}
 	supervise(&s);
 	reap(&s);
+	free(s.held);
 	return exit_code(&s);
 }
