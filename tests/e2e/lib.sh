@@ -128,8 +128,18 @@ check_limit() {
 	fi
 }
 
+# check_over NAME [SECONDS [BUSY_SECONDS]]: over the limit for no longer than that. For programs that
+# outrun the pager for a moment: how far says little then.
+check_over() {
+	local seconds most=${2:-0.25}
+	[ -z "$BUSY" ] || most=${3:-1.5}
+	seconds=$(number_of "$T/$1.report.json" over_limit_s)
+	check "$1.limit" "over the limit for ${seconds:-?} s" test "$(calc "(${seconds:-9} < $most)")" = 1
+}
+
 # half NAME COMMAND...: the same exit code and standard output in half of the bare peak, within
-# the limit. FILTER, if set, is a command that both outputs go through before they are compared.
+# the limit. FILTER, if set, is a command that both outputs go through before they are compared;
+# LIMIT_CHECK, if set, what is called instead of check_limit.
 half() {
 	local name=$1 code
 	bare "$@"
@@ -148,5 +158,5 @@ half() {
 	else
 		ok "$name"
 	fi
-	check_limit "$name"
+	${LIMIT_CHECK:-check_limit} "$name"
 }

@@ -11,14 +11,6 @@ note "seed $seed"
 PAGES=$BUILD/tests/e2e/e2e-pages
 [ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages
 
-# over NAME SECONDS BUSY_SECONDS: over the limit for no longer than that.
-over() {
-	local seconds most=$2
-	[ -z "$BUSY" ] || most=$3
-	seconds=$(number_of "$T/$1.report.json" over_limit_s)
-	check "$1.limit" "over the limit for ${seconds:-?} s" test "$(calc "(${seconds:-9} < $most)")" = 1
-}
-
 for mode in touch discard remap fork threads syscall burst; do
 	limited "$mode" $((mib * 1048576 / 2)) "$PAGES" "$mode" "$mib" "$seconds" "$seed"
 	tail -n 2 "$T/$mode.tmem.err" | sed 's/^/# /'
@@ -30,8 +22,8 @@ for mode in touch discard remap fork threads syscall burst; do
 	# Who writes new memory, or asks for old from four threads at once, faster than the pager can
 	# compress runs ahead until it has caught up. How far depends on both speeds: the peak says
 	# little, so the time is held against it.
-	burst) over "$mode" 0.25 1.5 ;;
-	threads) over "$mode" 0.5 2.5 ;;
+	burst) check_over "$mode" 0.25 1.5 ;;
+	threads) check_over "$mode" 0.5 2.5 ;;
 	*) check_limit "$mode" ;;
 	esac
 done
