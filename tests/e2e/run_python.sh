@@ -79,7 +79,7 @@ PY
 selftest() {
 	local name=$1
 	shift
-	half "$name" $PY -W ignore "$T/selftest.py" 48 "$@"
+	half "$name" $PY -W ignore "$T/selftest.py" 64 "$@"
 	check "$name.ballast" "the ballast is not what it was" grep -q '^ballast same' "$T/$name.tmem.out"
 }
 cd "$T" || exit 1
