@@ -11,7 +11,8 @@
  *                                          find it by its token
  *   <------------------------------------  AGENT_WELCOME, memfd, eventfd
  *                                          (and the uffd, after a fork)
- *   AGENT_READY ------------------------->  from here on the host may evict
+ *   AGENT_READY ------------------------->  the pager of the space adopts it
+ *   <------------------------------------  AGENT_READY: the program may run on
  *
  * Afterwards the socket carries nothing; its end says that the other side is
  * gone. Commands go through struct agent_shm.

@@ -52,6 +52,9 @@
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE (1U << 1)
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -391,6 +394,7 @@ static void agent_thread_main(void *arg)
 {
 	struct agent *a = arg;
 	struct agent_ready ready = {.magic = AGENT_MAGIC};
+	unsigned none;
 	long r = sys3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
 
 	if (r == 0)
@@ -399,6 +403,9 @@ static void agent_thread_main(void *arg)
 		r = prepare_uffds(a);
 		ready.error = (int32_t)r;
 		if (send_message(a, &ready, sizeof(ready), -1) < 0 && r == 0)
+			r = -EPIPE;
+		if (r == 0 &&
+		    recv_message(a, &ready, sizeof(ready), NULL, 0, &none) != sizeof(ready))
 			r = -EPIPE;
 	}
 	a->error = (int32_t)r;
@@ -483,11 +490,10 @@ static struct agent_shm *threads_shm(void)
 		       : NULL;
 }
 
-/* Say that the calling thread stands on [start, end) and has its TLS there. */
-static void publish_thread(uint64_t start, uint64_t end)
+/* Have [start, end) left alone for as long as the thread tid lives. */
+static void publish(uint64_t start, uint64_t end, int32_t tid)
 {
 	struct agent_shm *shm = threads_shm();
-	int32_t tid = (int32_t)sys3(SYS_gettid, 0, 0, 0);
 	struct agent_thread *t;
 	int32_t old;
 
@@ -512,6 +518,12 @@ static void publish_thread(uint64_t start, uint64_t end)
 			return;
 		}
 	}
+}
+
+/* The calling thread stands on [start, end) and has its TLS there. */
+static void publish_thread(uint64_t start, uint64_t end)
+{
+	publish(start, end, (int32_t)sys3(SYS_gettid, 0, 0, 0));
 }
 
 static void publish_main_thread(void)
@@ -604,6 +616,29 @@ pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *
 	if (r)
 		free(s);
 	return r;
+}
+
+/*
+ * A child must find wiped pages where it was told so, not what we would bring
+ * back: such ranges stay where they are. Pages that are out come in first.
+ */
+__attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
+{
+	char *end = (char *)addr + len;
+	long r;
+
+	if (advice == MADV_WIPEONFORK && threads_shm()) {
+		publish((uintptr_t)addr, (uintptr_t)end, (int32_t)sys3(SYS_getpid, 0, 0, 0));
+		r = sys3(SYS_madvise, addr, len, MADV_POPULATE_READ);
+		if (r < 0 && r != -EFAULT && r != -ENOMEM && r != -EINVAL) {
+			errno = (int)-r;
+			return -1;
+		}
+	}
+	r = sys3(SYS_madvise, addr, len, advice);
+	if (r < 0)
+		errno = (int)-r;
+	return r < 0 ? -1 : 0;
 }
 
 static void complain_and_exit(int error)

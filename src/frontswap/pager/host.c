@@ -216,6 +216,12 @@ static int start(struct run *r, char *err, size_t errlen)
 	ho.limit_bytes = r->opts.limit_bytes;
 	ho.codec = r->opts.codec;
 	ho.overflow_path = r->opts.overflow;
+	if (ho.overflow_path) {
+		/* What is over goes to the file, what does not compress too; the
+		 * program keeps a part of the memory to work in. */
+		ho.limit_bytes = r->opts.limit_bytes / 4 * 3;
+		ho.store_raw = 1;
+	}
 	rc = tmem_host_create(&ho, &r->host, err, errlen);
 	if (rc < 0)
 		return rc;

@@ -35,6 +35,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define FRESH_WINDOW_MAX 64u
@@ -684,6 +685,7 @@ static void leave_nothing_to_read(struct space *sp)
 static bool adopt_agent(struct space *sp)
 {
 	const struct offer *o = &sp->offer;
+	struct agent_ready go = {.magic = AGENT_MAGIC};
 
 	if (atomic_load(&sp->agent_ready))
 		return true;
@@ -697,6 +699,9 @@ static bool adopt_agent(struct space *sp)
 	sp->own_end = o->own_end;
 	atomic_store(&sp->pid, o->pid);
 	atomic_store(&sp->agent_ready, true);
+	/* Not before: a program that runs while nobody looks outgrows its limit. */
+	if (send(sp->sock, &go, sizeof(go), MSG_NOSIGNAL) < 0)
+		sp->gone = true;
 	return true;
 }
 
