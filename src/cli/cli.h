@@ -21,7 +21,7 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 /* What `tmem run` does when it is not told otherwise; estimate speaks of it. */
 #define CLI_RUN_CODEC	"zstd:1"
-#define CLI_RUN_CLUSTER 4
+#define CLI_RUN_CLUSTER 8
 
 /* Subcommands: argv[0] is the subcommand's name. They return the exit code. */
 int cmd_run(int argc, char **argv);

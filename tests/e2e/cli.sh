@@ -144,7 +144,7 @@ right estimate_process_json '"version": 1' estimate -J --save "$T/pages" "${PIDS
 fields estimate_json_rows 'len(d["rows"]) >= 9 and all(r["store_bytes"] >= r["compressed_bytes"] > 0
 	and 0 < r["store_bytes"] < r["original_bytes"] for r in d["rows"])'
 fields estimate_json_run 'd["tmem_run_default"]["saved_bytes"] > 0 and d["eligible_pages"] > 500'
-fields estimate_json_clusters '{r["cluster_pages"] for r in d["rows"]} == {1, 4, 16}'
+fields estimate_json_clusters '{r["cluster_pages"] for r in d["rows"]} == {1, 4, 8, 16}'
 fields estimate_json_left_out 'd["left_out_bytes"]["file"] > 0 and d["left_out_bytes"]["stacks"] > 0'
 pages=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["read_pages"])' "$T/out")
 check estimate_saved "the saved file is not $pages pages" test "$(stat -c %s "$T/pages")" = $((pages * 4096))
