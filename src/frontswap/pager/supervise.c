@@ -133,6 +133,20 @@ static pid_t parent_of(pid_t pid)
 	return at && strlen(at) > 4 ? (pid_t)strtol(at + 4, NULL, 10) : 0;
 }
 
+/* Whether we are above pid. A parent that ends while we look up breaks the chain: look again. */
+static bool descends_from_us(pid_t pid)
+{
+	for (int attempt = 0; attempt < 5; attempt++) {
+		pid_t up = pid;
+
+		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
+			up = parent_of(up);
+		if (up != 0)
+			return up == getpid();
+	}
+	return false;
+}
+
 /* Send every descendant but the host a signal (0: none); how many there are. */
 static unsigned signal_descendants(struct supervisor *s, int sig)
 {
@@ -141,14 +155,11 @@ static unsigned signal_descendants(struct supervisor *s, int sig)
 	unsigned n = 0;
 
 	while (d && (e = readdir(d))) {
-		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10), up = pid;
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
 
-		if (pid <= 0 || pid == s->host)
+		if (pid <= 0 || pid == s->host || pid == getpid())
 			continue;
-		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
-			up = parent_of(up);
-		if (up == getpid() && pid != getpid() &&
-		    (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
+		if (descends_from_us(pid) && (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
 			n++;
 	}
 	if (d)
