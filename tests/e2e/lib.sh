@@ -76,29 +76,39 @@ bare() {
 	note "$name: bare peak $(mib "$BARE"), $(number_of "$T/$name.bare.json" wall_s) s, exit code $CODE"
 }
 
-# BUSY is set when all processors are taken by others: then the pager waits for one, and what the
-# program allocates meanwhile is over the limit. Checks of the limit allow for that.
-busy() {
-	local i run n=0
-	for i in 1 2 3 4 5; do
-		read -r _ _ _ run _ </proc/loadavg
-		n=$((n + ${run%/*} - 1))
-		sleep 0.05
-	done
-	BUSY=$([ $n -ge $((5 * $(nproc))) ] && echo "$((n / 5)) others run")
-	[ -z "$BUSY" ] || note "a busy machine: $BUSY"
+# BUSY is set when others took more than a quarter of a processor meanwhile: then the pager waited
+# for one, and what the program allocated in that time was over the limit. Checks of the limit allow
+# for that. busy_from before, busy_to when what was started has been waited for.
+cpu_used() { # centiseconds, of everybody and of what this shell has waited for
+	read -r _ user nice system _ _ irq softirq steal _ </proc/stat
+	times >"$T/times"
+	ALL_USED=$(((user + nice + system + irq + softirq + steal) * 100 / $(getconf CLK_TCK)))
+	OWN_USED=$(awk -F'[ms ]+' 'NR == 2 { printf "%d", ($1 * 60 + $2 + $3 * 60 + $4) * 100 }' "$T/times")
+}
+busy_from() {
+	local user nice system irq softirq steal
+	cpu_used
+	BUSY_FROM=$EPOCHREALTIME BUSY_ALL=$ALL_USED BUSY_OWN=$OWN_USED
+}
+busy_to() {
+	local user nice system irq softirq steal others
+	cpu_used
+	others=$(calc "(($ALL_USED - $BUSY_ALL) - ($OWN_USED - $BUSY_OWN)) / 100 / ($EPOCHREALTIME - $BUSY_FROM)" %.2f)
+	BUSY=$([ "$(calc "($others > 0.25)")" = 1 ] && echo "$others")
+	note "others used $others processors${BUSY:+: a busy machine}"
 }
 
 # limited NAME LIMIT_BYTES COMMAND...: under tmem run, watched from outside as well.
 limited() {
 	local name=$1 j=$T/$1.report.json
-	busy
+	busy_from
 	LIMIT=$(($2 / 4096 * 4096))
 	shift 2
 	"$MEASURE" --report "$T/$name.tmem.json" -- "$TMEM" run --limit "$((LIMIT / 1024))K" \
 		${TMEM_CODEC:+--codec "$TMEM_CODEC"} --report "$j" -- "$@" \
 		>"$T/$name.tmem.out" 2>"$T/$name.tmem.err"
 	CODE=$?
+	busy_to
 	PEAK=$(number_of "$j" peak_total_bytes)
 	note "$name: limit $(mib "$LIMIT"), peak $(mib "${PEAK:-0}")," \
 		"$(number_of "$T/$name.tmem.json" wall_s) s," \

@@ -107,7 +107,7 @@ BARE=$(number_of "$T/bare.json" peak_one_bytes)
 LIMIT=$((BARE * 7 / 10 / 4096 * 4096))
 note "bare peak $(mib "$BARE"), limit $(mib "$LIMIT")"
 
-busy
+busy_from
 if ! start tmem "$LIMIT"; then
 	not_ok redis "the server did not come up under tmem run: $(tail -n 1 "$T/tmem.out")"
 	finish
@@ -120,6 +120,7 @@ check redis.values_during "values are wrong during the save" keys check1
 check redis.bgsave "the save failed: $(cli info persistence | grep last_bgsave)" save_done
 check redis.values_after "values are wrong after the save" keys check1
 stop
+busy_to
 PEAK=$(number_of "$T/tmem.report.json" peak_total_bytes)
 note "peak $(mib "${PEAK:-0}"), sampled from outside $(mib "$(number_of "$T/tmem.json" peak_anon_bytes)")"
 check redis.exit "exit code $CODE" test "$CODE" = 0
