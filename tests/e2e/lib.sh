@@ -117,6 +117,12 @@ limited() {
 		"ratio $(number_of "$j" ratio), over the limit $(number_of "$j" over_limit_s) s, exit code $CODE"
 }
 
+# A new mapping is filled at the speed of memory until the pager has seen it: a peak up to a third
+# above the limit counts as held when all such moments together took less than a tenth of a second.
+brief() {
+	[ "$(calc "($(number_of "$T/$1.report.json" over_limit_s) < 0.1) * ($PEAK <= $LIMIT * 1.34)")" = 1 ]
+}
+
 # The report of NAME is there, the limit held within 5 % (25 % when BUSY), and something was really evicted.
 check_limit() {
 	local name=$1 j=$T/$1.report.json seen most=${BUSY:+1.25}
@@ -126,9 +132,9 @@ check_limit() {
 	[ "$(calc "$(number_of "$T/$name.tmem.json" processes) + 0")" -le 3 ] 2>/dev/null || seen=0
 	if [ ! -s "$j" ] || [ -z "$PEAK" ]; then
 		not_ok "$name.limit" "no report"
-	elif [ "$(calc "($PEAK <= $LIMIT * $most)")" != 1 ]; then
+	elif [ "$(calc "($PEAK <= $LIMIT * $most)")" != 1 ] && ! brief "$name"; then
 		not_ok "$name.limit" "peak $(mib "$PEAK") of $(mib "$LIMIT"): $(calc "$PEAK / $LIMIT" %.3f)"
-	elif [ "$(calc "(${seen:-0} > $LIMIT * ($most + 0.05) + 8388608)")" = 1 ]; then
+	elif [ "$(calc "(${seen:-0} > $LIMIT * ($most + 0.05) + 8388608)")" = 1 ] && ! brief "$name"; then
 		not_ok "$name.limit" "seen from outside $(mib "$seen") of $(mib "$LIMIT"), reported $(mib "$PEAK")"
 	elif [ "$(number_of "$j" evicted_pages)" = 0 ]; then
 		not_ok "$name.limit" "nothing was evicted: the test is too small"

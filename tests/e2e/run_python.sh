@@ -98,7 +98,7 @@ if [ -n "$LONG" ]; then
 	check multiprocessing "exit code $CODE, bare $code" test "$CODE" = "$code"
 else
 	selftest subprocess test.test_subprocess.ProcessTestCase
-	selftest memory test.test_mmap test.test_gc
+	LIMIT_CHECK=check_over selftest memory test.test_mmap test.test_gc
 	# A child writes reference counts all over what it shares with its parent: copies, as fast as the
 	# machine makes them.
 	LIMIT_CHECK=check_over selftest fork1 test.test_fork1
