@@ -60,6 +60,11 @@ static void zs_gone_add(struct zs_gone *gone, uint32_t id, uint32_t frames)
 	gone->nr++;
 }
 
+static bool zs_can_move(const struct zs_pool *p)
+{
+	return p->zp.owner && p->zp.owner->move;
+}
+
 static bool zs_is_movable(const struct zs_pool *p, zpool_handle h)
 {
 	return atomic_load_explicit(zs_state(p, h), memory_order_acquire) ==
@@ -130,8 +135,9 @@ static bool zs_move(struct zs_pool *p, struct zs_class *c, zpool_handle from, ui
 	zpool_handle to = zs_slot_reuse(p, c, dst, ZS_ALLOCATED | ZS_MOVABLE);
 	uint32_t id, frames;
 
-	if (p->owner->move(p->ctx, from, zs_address(p, from) + ZS_OBJECT_OVERHEAD, to,
-			   zs_address(p, to) + ZS_OBJECT_OVERHEAD, c->size - ZS_OBJECT_OVERHEAD)) {
+	if (p->zp.owner->move(p->zp.ctx, from, zs_address(p, from) + ZS_OBJECT_OVERHEAD, to,
+			      zs_address(p, to) + ZS_OBJECT_OVERHEAD,
+			      c->size - ZS_OBJECT_OVERHEAD)) {
 		c->moved++;
 		return true;
 	}
@@ -219,7 +225,7 @@ static bool zs_pack(struct zs_pool *p, struct zs_class *c, uint32_t id)
 		if (!atomic_load_explicit(zs_state(p, from), memory_order_relaxed))
 			continue;
 		/* The lowest freed slot is the head; above the top it does not help. */
-		if (!p->owner || !z->free_head || z->free_head > (top - 1) * c->units ||
+		if (!zs_can_move(p) || !z->free_head || z->free_head > (top - 1) * c->units ||
 		    !zs_is_movable(p, from))
 			break;
 		more = tried++ == ZS_MOVE_BATCH;
@@ -316,7 +322,7 @@ static uint64_t zs_compact_class(struct zs_pool *p, struct zs_class *c, uint64_t
 	uint64_t frames = 0;
 
 	atomic_store_explicit(&c->compacting, true, memory_order_relaxed);
-	if (p->owner)
+	if (zs_can_move(p))
 		frames = zs_compact_moves(p, c, want);
 	if (frames < want)
 		frames += zs_compact_tails(p, c);

@@ -98,8 +98,6 @@ struct zs_pool {
 	uint32_t large_first; /* its lowest id */
 	uint32_t large_bias;  /* id = bias + units >> ZS_LARGE_SHIFT there */
 	struct frames *frames;
-	const struct zpool_owner *owner;
-	void *ctx;
 	size_t object_bytes, meta_bytes; /* reserved */
 	char *meta;
 	unsigned nr_classes;

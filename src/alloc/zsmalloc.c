@@ -62,6 +62,7 @@
 #include "alloc/zs_internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 static int zs_create(struct frames *f, const struct zpool_owner *owner, void *ctx,
 		     struct zpool **out)
@@ -78,8 +79,8 @@ static int zs_create(struct frames *f, const struct zpool_owner *owner, void *ct
 		goto uncharge;
 	p->zp.ops = &zsmalloc_ops;
 	p->frames = f;
-	p->owner = owner;
-	p->ctx = ctx;
+	p->zp.owner = owner;
+	p->zp.ctx = ctx;
 	p->nr_classes = zs_classes_plan(p->classes, p->class_of);
 	ret = zs_spans_create(p);
 	if (ret)
@@ -126,12 +127,13 @@ static void zs_sample_verify(struct zs_pool *p, struct zs_class *c)
 #endif
 }
 
-static int zs_malloc(struct zpool *zp, size_t size, zpool_handle *out)
+static int zs_malloc(struct zpool *zp, size_t size, unsigned flags, zpool_handle *out)
 {
 	struct zs_pool *p = zs_pool(zp);
 	struct zs_class *c;
 	zpool_handle h;
 
+	(void)flags; /* objects of one size lie together, whatever they are */
 	*out = 0;
 	if (tmem_unlikely(size == 0 || size > ZS_MAX_SIZE))
 		return -EINVAL;
@@ -180,7 +182,20 @@ static void zs_unmap(struct zpool *zp, zpool_handle h)
 		zs_free_now(p, h);
 }
 
-static void *zs_map(struct zpool *zp, zpool_handle h)
+/* What a mapping for writing alone must not read: so that reading it shows. */
+static void zs_scribble(struct zs_pool *p, zpool_handle h)
+{
+#if TMEM_CHECKS >= 1
+	const struct zs_class *c = &p->classes[p->pages[zs_id(p, h)].cls - 1];
+
+	memset(zs_address(p, h) + ZS_OBJECT_OVERHEAD, 0xa5, c->size - ZS_OBJECT_OVERHEAD);
+#else
+	(void)p;
+	(void)h;
+#endif
+}
+
+static void *zs_map(struct zpool *zp, zpool_handle h, enum zpool_mode mode)
 {
 	struct zs_pool *p = zs_pool(zp);
 	unsigned old = atomic_fetch_add_explicit(zs_state(p, h), 1, memory_order_acquire);
@@ -190,6 +205,10 @@ static void *zs_map(struct zpool *zp, zpool_handle h)
 		/* Should the others have gone meanwhile, this may be the last unpin. */
 		zs_unmap(zp, h);
 		return NULL;
+	}
+	if (mode == ZPOOL_WO) {
+		tmem_assert(mode, (old & ZS_PINS) == 0);
+		zs_scribble(p, h);
 	}
 	return zs_address(p, h) + ZS_OBJECT_OVERHEAD;
 }
@@ -215,13 +234,12 @@ static void zs_set_movable(struct zpool *zp, zpool_handle h, bool movable)
 		atomic_fetch_and_explicit(state, (uint16_t)~ZS_MOVABLE, memory_order_release);
 }
 
-/* There is no eviction here: the owner evicts by age, then compacts. */
-static int zs_shrink(struct zpool *zp, uint64_t pages, uint64_t *reclaimed)
+/* No eviction here yet: the owner evicts by age, then compacts. */
+static uint64_t zs_shrink(struct zpool *zp, uint64_t pages)
 {
 	(void)zp;
 	(void)pages;
-	*reclaimed = 0;
-	return -EOPNOTSUPP;
+	return 0;
 }
 
 const struct zpool_ops zsmalloc_ops = {

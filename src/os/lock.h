@@ -22,9 +22,11 @@ enum os_rank {
 	OS_RANK_RUN = 20,	/* frontswap: the table of address spaces */
 	OS_RANK_SPACE = 30,	/* frontswap: one address space */
 	OS_RANK_HOST = 40,	/* zcache: tables of clients, pools, threads */
+	OS_RANK_REGISTRY = 45,	/* alloc: the drivers; modules are loaded inside */
 	OS_RANK_POOL = 50,	/* zcache: one pool's life cycle */
 	OS_RANK_ZS_POOL = 60,	/* zsmalloc: one compaction at a time */
 	OS_RANK_ZS_CLASS = 70,	/* zsmalloc: one size class */
+	OS_RANK_ZBUD = 72,	/* zbud: lists and frames of one pool */
 	OS_RANK_BOTTOM_UP = 75, /* index: bottom-up walks against the end of a pool */
 	OS_RANK_SHARD = 80,	/* index: one shard of a pool */
 	OS_RANK_ARENA = 90,	/* alloc: one metadata arena */
@@ -40,6 +42,18 @@ struct os_mutex {
 #endif
 };
 
+/* For one that is static. */
+#if TMEM_CHECKS >= 1
+#define OS_MUTEX_INIT(r, n)                                                                        \
+	{                                                                                          \
+		.m = PTHREAD_MUTEX_INITIALIZER, .rank = (r), .name = (n)                           \
+	}
+#else
+#define OS_MUTEX_INIT(r, n)                                                                        \
+	{                                                                                          \
+		.m = PTHREAD_MUTEX_INITIALIZER                                                     \
+	}
+#endif
 /* Never fails. `name` must be a static string. */
 void os_mutex_init(struct os_mutex *m, enum os_rank rank, const char *name);
 /* The mutex must be unlocked. */

@@ -176,6 +176,7 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 {
 	struct codec_spec spec;
 	tmem_host_options o;
+	char names[256];
 	tmem_host *h = NULL;
 	int rc;
 
@@ -189,7 +190,8 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 		goto out;
 	}
 	if (!zpool_find(o.zpool)) {
-		say(err, errlen, "unknown allocator '%s'; known: %s", o.zpool, zpool_names());
+		say(err, errlen, "unknown allocator '%s'; known: %s", o.zpool,
+		    zpool_names(names, sizeof(names)));
 		rc = -EINVAL;
 		goto out;
 	}

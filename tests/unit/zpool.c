@@ -24,13 +24,15 @@ static void test_registry(void **state)
 {
 	struct zpool *zp;
 	struct frames f;
+	char names[64];
 
 	(void)state;
 	frames_init(&f, 0);
 	assert_ptr_equal(zpool_find("zsmalloc"), &zsmalloc_ops);
 	assert_null(zpool_find("zsmallo"));
 	assert_null(zpool_find(""));
-	assert_string_equal(zpool_names(), "zsmalloc");
+	assert_string_equal(zpool_names(names, sizeof(names)), "zsmalloc");
+	assert_string_equal(zpool_names(names, 5), "zsma");
 	assert_int_equal(zpool_create("slab", &f, NULL, NULL, &zp), -ENOENT);
 	assert_null(zp);
 	zpool_destroy(NULL);

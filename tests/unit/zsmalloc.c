@@ -549,7 +549,7 @@ static void test_stats(void **state)
 	assert_int_equal(st.huge_objects, 50);
 	assert_true(st.object_bytes >= 50 * 1002 + 50 * 3802 && st.object_bytes < 245000);
 	assert_true(st.frame_bytes >= st.object_bytes);
-	assert_int_equal(zsmalloc_ops.shrink(s.zp, 1, &reclaimed), -EOPNOTSUPP);
+	assert_int_equal(zpool_shrink(s.zp, 1, &reclaimed), -EOPNOTSUPP);
 	assert_int_equal(reclaimed, 0);
 	for (uint32_t i = 0; i < 100; i++)
 		store_drop(&s, i);
