@@ -13,6 +13,7 @@ static const struct bench {
 	{"engine", cmd_bench_engine, "the store against the bare codec on the same pages"},
 	{"alloc", cmd_bench_alloc, "the allocators: density, speed, frames given back"},
 	{"index", cmd_bench_index, "the index: speed, spread, metadata a page"},
+	{"peers", cmd_bench_peers, "the store beside RocksDB, memcached, nbdkit and zram"},
 	{"run", cmd_bench_run, "a program bare, under tmem run, and over zram, in one memory"},
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))

@@ -85,7 +85,7 @@ int zram_add(const char *codec, uint64_t disk_bytes, volatile int *id, char *err
 	return code;
 }
 
-static int open_device(int id, int flags)
+int zram_open(int id, int flags)
 {
 	char path[32];
 	int fd, tries;
@@ -100,7 +100,7 @@ static int open_device(int id, int flags)
 int zram_write(int id, const void *pages, uint64_t count)
 {
 	uint64_t at, bytes = count * 4096, step = 1 << 20;
-	int fd = open_device(id, O_WRONLY | O_DIRECT), code = fd < 0 ? fd : 0;
+	int fd = zram_open(id, O_WRONLY | O_DIRECT), code = fd < 0 ? fd : 0;
 
 	for (at = 0; at < bytes && !code; at += step)
 		code = os_file_pwrite(fd, (const char *)pages + at,
@@ -132,7 +132,7 @@ int zram_swap_on(int id, char *err, size_t errlen)
 	if (code)
 		return code;
 	snprintf(path, sizeof(path), "/dev/zram%d", id);
-	fd = open_device(id, O_RDWR);
+	fd = zram_open(id, O_RDWR);
 	code = fd;
 	if (fd >= 0) {
 		end = lseek(fd, 0, SEEK_END);

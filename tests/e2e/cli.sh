@@ -59,7 +59,7 @@ right help_short "usage: tmem" -h
 right version "tmem 0" --version
 right estimate_help "usage: tmem estimate" estimate --help
 right bench_help "engine" bench --help
-for b in engine alloc index run; do
+for b in engine alloc index peers run; do
 	right "bench_${b}_help" "usage: tmem bench $b" bench $b --help
 done
 for c in stat top ctl mount; do # later versions have them: not listed before
@@ -185,6 +185,16 @@ right bench_engine_one_thread '"scaling": null' bench engine --pages "$T/pages" 
 right bench_engine_none '"codec": "none"' bench engine --pages "$T/pages" --no-scale -r 1 -c none -J
 right bench_alloc '"density"' bench alloc --pages "$T/pages" -t 1 -J
 wrong bench_alloc_zeros 1 "same-filled" bench alloc --pages "$T/zeros"
+
+# ---- bench peers; stores that are not installed are left out
+wrong bench_peers_operand 2 "no operands" bench peers pages
+wrong bench_peers_no_file 1 "/nonexistent" bench peers --pages /nonexistent
+wrong bench_peers_few 1 "64" bench peers --pages "$T/one"
+right bench_peers '"stores"' bench peers --pages "$T/pages" -r 1 -J
+fields bench_peers_engine 'all(s["put_per_s"] > 0 and s["get_per_s"] > 0 and s["memory_bytes"] > 0
+	for s in d["stores"] if s["store"].startswith("engine"))'
+fields bench_peers_all 'len(d["stores"]) == 14 and all(s.get("not_measured") or s["memory_bytes"] > 0
+	for s in d["stores"])'
 
 # ---- bench run; with zram only where it can be had
 wrong bench_run_nothing 2 "which program" bench run
