@@ -16,7 +16,8 @@ allowed() {
 	codec/*) echo "os codec" ;;
 	alloc/*) echo "os alloc" ;;
 	index/*) echo "os alloc index" ;;
-	zcache/*) echo "os codec alloc index zcache tmem" ;;
+	trace/*) echo "os trace" ;;
+	zcache/*) echo "os codec alloc index trace zcache tmem" ;;
 	proto/*) echo "os proto" ;;
 	# In the target, with nothing of ours beside it.
 	frontswap/agent/*) echo "proto frontswap" ;;
@@ -24,7 +25,7 @@ allowed() {
 	cleancache/* | tmemd/*) echo "os proto tmem zcache ramster ${1%%/*}" ;;
 	ramster/*) echo "os proto tmem zcache ramster" ;;
 	# The command line: public interfaces, and the components that it measures.
-	cli/*) echo "os codec alloc proto tmem frontswap cli" ;;
+	cli/*) echo "os codec alloc trace proto tmem frontswap cli" ;;
 	*) echo "" ;;
 	esac
 }

@@ -47,6 +47,8 @@ int cmd_run(int argc, char **argv)
 		 "where compressed pages go when they fit nowhere else", 0, 0},
 		{"report", 'r', CLI_TEXT, &o.report, "FILE",
 		 "write numbers as JSON at the end; -: to stderr", 0, 0},
+		{"trace", 't', CLI_TEXT, &o.trace, "FILE",
+		 "record what the store is asked for, see tmem-trace(1)", 0, 0},
 		{"store", 's', CLI_TEXT, &store, "SOCKET",
 		 "use the store of a tmemd (this version has none)", 0, 0},
 		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},

@@ -136,6 +136,16 @@ int os_file_unlink(const char *path)
 	return unlink(path) ? -errno : 0;
 }
 
+int os_file_truncate(int fd, uint64_t bytes)
+{
+	int rc;
+
+	do {
+		rc = ftruncate(fd, (off_t)bytes);
+	} while (rc != 0 && errno == EINTR);
+	return rc ? -errno : 0;
+}
+
 int os_file_punch(int fd, uint64_t offset, uint64_t bytes)
 {
 	int rc;

@@ -21,6 +21,8 @@ int os_file_write(int fd, const void *buf, size_t n) __attribute__((warn_unused_
 char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));
 /* Remove a file's name; 0 or -errno. */
 int os_file_unlink(const char *path);
+/* Make the file so many bytes long; 0 or -errno. */
+int os_file_truncate(int fd, uint64_t bytes) __attribute__((warn_unused_result));
 /* Give the blocks of a range back to the file system; 0 or -errno. */
 int os_file_punch(int fd, uint64_t offset, uint64_t bytes);
 

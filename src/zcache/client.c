@@ -12,6 +12,7 @@ int tmem_client_create(tmem_host *h, const char *name, tmem_client **out)
 	if (!c)
 		return -ENOMEM;
 	c->host = h;
+	c->number = atomic_fetch_add(&h->clients_ever, 1);
 	snprintf(c->name, sizeof(c->name), "%s", name ? name : "");
 	os_mutex_lock(&h->lock);
 	c->next = h->clients;

@@ -21,6 +21,7 @@
  * reference held meanwhile keeps the item from being another zpage's by then.
  */
 #include "os/log.h"
+#include "zcache/trace.h"
 #include "zcache/zcache.h"
 
 struct get {
@@ -368,6 +369,7 @@ static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t
 	g.invalidate = invalidate;
 	g.cluster = false;
 	rc = get_pages(&g, page);
+	zc_trace(c, pool, invalidate ? TRACE_GET_AND_DROP : TRACE_GET, oid, index, 1, rc == 0, 0);
 	zc_pool_leave(g.s);
 	return rc;
 }
@@ -381,6 +383,25 @@ int tmem_get_and_invalidate(tmem_client *c, tmem_pool pool, const tmem_oid *oid,
 			    void *page)
 {
 	return get_one(c, pool, oid, index, page, true);
+}
+
+/* The page asked for; neighbours that came along and left the store are drops, not gets. */
+static void trace_cluster(tmem_client *c, tmem_pool pool, const struct get *g, bool ok)
+{
+	enum trace_opcode code = g->invalidate ? TRACE_GET_AND_DROP : TRACE_GET;
+	tmem_oid oid;
+
+	if (!zc_traced(c->host))
+		return;
+	memcpy(&oid, g->oid, sizeof(oid));
+	zc_trace(c, pool, code, &oid, g->index, 1, ok, 0);
+	for (uint32_t m = ok ? g->mask : 0; m; m &= m - 1) {
+		uint64_t index =
+			g->index - zc_word_place(g->word.word) + (unsigned)__builtin_ctz(m);
+
+		if (index != g->index && g->invalidate)
+			zc_trace(c, pool, TRACE_DROP, &oid, index, 1, true, 0);
+	}
 }
 
 int tmem_get_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
@@ -402,6 +423,7 @@ int tmem_get_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64
 		*first = g.mask ? index - zc_word_place(g.word.word) : index;
 		*mask = g.mask ? g.mask : 1;
 	}
+	trace_cluster(c, pool, &g, rc == 0);
 	zc_pool_leave(g.s);
 	return rc;
 }

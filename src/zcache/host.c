@@ -7,6 +7,7 @@
  * where it failed; destruction is the same list upwards.
  */
 #include "os/clock.h"
+#include "zcache/trace.h"
 #include "zcache/zcache.h"
 
 #include <stdio.h>
@@ -228,6 +229,7 @@ void tmem_host_destroy(tmem_host *h)
 		return;
 	while (h->clients)
 		tmem_client_destroy(h->clients);
+	zc_trace_destroy(h);
 	if (h->overflow)
 		zc_overflow_destroy(h, h->overflow);
 	index_destroy(h->index);

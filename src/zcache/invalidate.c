@@ -6,6 +6,7 @@
  * of in zc_pam.drop(). When the index has returned, no later get finds the
  * words (T7).
  */
+#include "zcache/trace.h"
 #include "zcache/zcache.h"
 
 static void count(struct tmem_host *h, enum zc_counter event, uint64_t events, uint64_t tried,
@@ -28,6 +29,7 @@ int tmem_invalidate_page(tmem_client *c, tmem_pool pool, const tmem_oid *oid, ui
 		return -ENOENT;
 	found = index_invalidate(s->pool, zc_oid(oid), index);
 	count(c->host, ZC_INVALIDATES, 1, 0, found);
+	zc_trace(c, pool, TRACE_DROP, oid, index, 1, found, 0);
 	zc_pool_leave(s);
 	return found;
 }
@@ -44,6 +46,7 @@ int64_t tmem_invalidate_range(tmem_client *c, tmem_pool pool, const tmem_oid *oi
 		n = -index;
 	found = n ? index_invalidate_range(s->pool, zc_oid(oid), index, n) : 0;
 	count(c->host, ZC_INVALIDATES, found, 0, found);
+	zc_trace(c, pool, TRACE_DROP, oid, index, n, found, 0);
 	zc_pool_leave(s);
 	return (int64_t)found;
 }
@@ -57,6 +60,7 @@ int64_t tmem_invalidate_object(tmem_client *c, tmem_pool pool, const tmem_oid *o
 		return -ENOENT;
 	found = index_invalidate_object(s->pool, zc_oid(oid));
 	count(c->host, ZC_OBJECT_INVALIDATES, 1, found, found);
+	zc_trace(c, pool, TRACE_DROP_OBJECT, oid, 0, 0, found, 0);
 	zc_pool_leave(s);
 	return (int64_t)found;
 }
@@ -70,6 +74,7 @@ int64_t tmem_pool_flush(tmem_client *c, tmem_pool pool)
 		return -ENOENT;
 	found = index_flush(s->pool);
 	count(c->host, ZC_FLUSHES, 1, found, found);
+	zc_trace(c, pool, TRACE_FLUSH_POOL, NULL, 0, 0, found, 0);
 	zc_pool_leave(s);
 	return (int64_t)found;
 }

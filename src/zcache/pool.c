@@ -31,6 +31,7 @@
  *
  * Locks: host->lock guards the tables; slot->lock only the sleep.
  */
+#include "zcache/trace.h"
 #include "zcache/zcache.h"
 
 /* ---- entering ----------------------------------------------------------------- */
@@ -177,7 +178,11 @@ tmem_pool tmem_pool_create(tmem_client *c, uint32_t flags, uint32_t shards)
 	if (flags & ~TMEM_POOL_PERSIST || shards & (shards - 1) || shards > 4096)
 		return -EINVAL;
 	rc = zc_pool_make(c, shards, &s);
-	return rc ? rc : zc_pool_publish(s);
+	if (rc)
+		return rc;
+	rc = zc_pool_publish(s);
+	zc_trace(c, rc, TRACE_POOL_NEW, NULL, 0, flags, true, 0);
+	return rc;
 }
 
 /* The slot's id is -1 by our hand: wait for users and end the pool. */
@@ -213,6 +218,7 @@ int tmem_pool_destroy(tmem_client *c, tmem_pool pool)
 	if (!mine)
 		return -ENOENT;
 	pool_end(c, s);
+	zc_trace(c, pool, TRACE_POOL_END, NULL, 0, 0, true, 0);
 	return 0;
 }
 

@@ -20,6 +20,7 @@
  * is also a resource: a put that finds no memory gives up the old page first
  * and tries again.
  */
+#include "zcache/trace.h"
 #include "zcache/zcache.h"
 
 struct put {
@@ -32,6 +33,7 @@ struct put {
 	const char *pages;
 	unsigned built; /* words so far */
 	bool emptied;	/* the handles were invalidated */
+	size_t zsize;	/* compressed bytes of what was built */
 	struct pampd word[TMEM_CLUSTER_MAX];
 };
 
@@ -76,6 +78,7 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 	uint64_t handle = 0;
 	int rc = -ENOMEM;
 
+	p->zsize += s->zsize;
 	if (!h->overflow || !zc_overflow_wanted(h)) {
 		do
 			rc = zpage_make(h, p->t, s, refs, &handle);
@@ -280,6 +283,7 @@ static int put_pages(struct put *p)
 	p->t = zc_thread_enter(p->h);
 	p->built = 0;
 	p->emptied = false;
+	p->zsize = 0;
 	if (tmem_unlikely(atomic_load_explicit(&p->h->frozen, memory_order_relaxed)))
 		rc = -EAGAIN;
 	else if (tmem_unlikely(over_limit(p->h)) && !p->h->overflow) {
@@ -316,6 +320,7 @@ int tmem_put(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index
 	p.n = 1;
 	p.pages = page;
 	rc = put_pages(&p);
+	zc_trace(c, pool, TRACE_PUT, oid, index, 1, rc == 0, p.zsize);
 	zc_pool_leave(p.s);
 	return rc;
 }
@@ -337,6 +342,7 @@ int tmem_put_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64
 	p.n = n;
 	p.pages = pages;
 	rc = put_pages(&p);
+	zc_trace(c, pool, TRACE_PUT, oid, index, n, rc == 0, p.zsize);
 	zc_pool_leave(p.s);
 	return rc;
 }

@@ -29,6 +29,7 @@
  * Failure: the new pool is destroyed with what it has got so far.
  */
 #include "os/clock.h"
+#include "zcache/trace.h"
 #include "zcache/zcache.h"
 
 #define ADOPT_PAUSE_NS 10000000000ull
@@ -296,6 +297,8 @@ tmem_pool tmem_pool_clone(tmem_client *c, tmem_pool pool)
 		zc_pool_discard(c, to);
 	else
 		id = zc_pool_publish(to);
+	if (id >= 0)
+		zc_trace(c, pool, TRACE_POOL_CLONE, NULL, (uint64_t)id, 0, true, 0);
 out:
 	zc_pool_leave(from);
 	return id;

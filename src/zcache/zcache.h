@@ -240,9 +240,11 @@ struct tmem_client {
 	uint32_t free_slot;		 /* number + 1, or 0; under host->lock */
 	struct zc_slot_chunk *_Atomic chunk[ZC_SLOTS / ZC_SLOT_CHUNK];
 	char name[64];
+	uint32_t number; /* of the host's clients, in order of creation; traces say it */
 };
 
 struct zc_overflow;
+struct zc_trace;
 
 struct tmem_host {
 	struct frames frames;
@@ -256,11 +258,13 @@ struct tmem_host {
 	uint32_t max_zsize;
 	bool store_raw;
 	struct zc_overflow *overflow; /* NULL: none */
+	struct zc_trace *_Atomic trace; /* NULL: never recorded; see trace.c */
 
 	/* Seldom. */
 	_Alignas(64) struct os_mutex lock; /* clients, slots */
 	struct tmem_client *clients;
 	_Atomic uint32_t nclients, npools;
+	_Atomic uint32_t clients_ever;
 	_Atomic uint64_t adopt_after_ns;   /* no adoption before; UINT64_MAX: nothing is shared */
 	_Atomic uint64_t compact_after_ns; /* no compaction for a refused put before */
 	_Atomic bool complained;	   /* a bad checksum was logged */

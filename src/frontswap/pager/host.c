@@ -225,6 +225,10 @@ static int start(struct run *r, char *err, size_t errlen)
 	rc = tmem_host_create(&ho, &r->host, err, errlen);
 	if (rc < 0)
 		return rc;
+	if (r->opts.trace && (rc = tmem_host_trace_start(r->host, r->opts.trace)) < 0) {
+		snprintf(err, errlen, "cannot record to %s: %s", r->opts.trace, strerror(-rc));
+		return rc;
+	}
 	rc = tmem_client_create(r->host, "run", &r->client);
 	if (rc == 0)
 		rc = listen_open(r, err, errlen);
@@ -233,6 +237,17 @@ static int start(struct run *r, char *err, size_t errlen)
 	if (rc == 0 && (rc = workers_start(r)) < 0)
 		snprintf(err, errlen, "no threads: %s", strerror(-rc));
 	return rc;
+}
+
+/* Complete the trace; what is wrong with it goes to the user by way of the supervisor. */
+static void trace_end(struct run *r, char *text, size_t len)
+{
+	uint64_t lost = 0;
+	int rc = r->opts.trace ? tmem_host_trace_stop(r->host, NULL, &lost) : 0;
+
+	if (rc < 0 && !text[0])
+		snprintf(text, len, "the trace %.120s lacks %llu operations: %s", r->opts.trace,
+			 (unsigned long long)lost, strerror(-rc));
 }
 
 int run_host(const struct run_options *opts, int control)
@@ -273,6 +288,7 @@ int run_host(const struct run_options *opts, int control)
 	m = (struct control_message){.kind = CONTROL_DONE};
 	if (opts->report && report_write(r, opts->report) < 0)
 		snprintf(m.text, sizeof(m.text), "cannot write the report %.200s", opts->report);
+	trace_end(r, m.text, sizeof(m.text));
 	tmem_client_destroy(r->client);
 	tmem_host_destroy(r->host);
 	return send_control(r, &m, -1) < 0 ? 1 : 0;

@@ -53,6 +53,7 @@ struct run_options {
 	const char *codec;    /* NAME[:LEVEL] */
 	const char *overflow; /* file or NULL */
 	const char *report;   /* file or NULL */
+	const char *trace;    /* file or NULL: record what the store is asked for */
 	unsigned cluster;     /* pages compressed together: 1, 2, 4, 8 or 16 */
 	char **argv;	      /* the program and its arguments, NULL at the end */
 };
