@@ -16,6 +16,8 @@
  *   T1  a put may fail at any time
  *   T2  after a put on a handle, successful or not, older data of that handle
  *       is never returned: it holds the new page, or nothing
+ *   T5  a page of an ephemeral pool may be gone at any time; what is found is
+ *       never older than the last put
  *   T6  an acknowledged page of a persistent pool is there, byte for byte,
  *       until it is invalidated, replaced, or its pool destroyed
  *   T7  when an invalidate has returned, no get that starts later sees the data
@@ -61,6 +63,9 @@ typedef struct tmem_host_options {
 	uint32_t max_zsize;   /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
 	uint32_t store_raw;   /* 1: keep such pages uncompressed instead of refusing them */
 	const char *overflow_path; /* file for zpages that do not fit; NULL: none */
+	const char *policy;	   /* which ephemeral pages go first: "lru" (NULL: this) */
+	uint32_t accept_percent;   /* see tmem_host_set_limit(); 0: 90 */
+	uint64_t target_bytes;	   /* see tmem_host_set_target(); 0: none */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
 
@@ -73,8 +78,33 @@ TMEM_API int tmem_host_create(const tmem_host_options *opts, tmem_host **out, ch
 			      size_t errlen) TMEM_CHECK;
 /* Destroys clients and pools too. No other call on the host may be running. NULL is allowed. */
 TMEM_API void tmem_host_destroy(tmem_host *host);
-/* Change the hard limit. When more is in use, puts fail until it is not. */
+/*
+ * Change the hard limit. What is in use never exceeds it; when it is set below
+ * that, nothing is added until less is.
+ *
+ * A put that finds no room evicts the oldest ephemeral pages of the host, so
+ * only persistent pages can fill it up. When they have, an ephemeral put fails
+ * with -ENOMEM, and from then on all of them do at once, until one finds less
+ * than accept_percent of the limit in use.
+ */
 TMEM_API int tmem_host_set_limit(tmem_host *host, uint64_t limit_bytes);
+/*
+ * A soft limit for ephemeral pages: while more than this is in use, puts evict
+ * more pages than they bring, and so does maintenance. 0: none.
+ */
+TMEM_API int tmem_host_set_target(tmem_host *host, uint64_t target_bytes);
+/*
+ * Give about `frames` frames (4096 bytes each) back to the OS: evicts ephemeral
+ * pages, oldest first, and compacts. *reclaimed (may be NULL): how many fewer
+ * are in use now, also when that is less; puts that run meanwhile count
+ * against it. 0. Takes as long as it takes, in short lock holds.
+ */
+TMEM_API int tmem_host_shrink(tmem_host *host, uint64_t frames, uint64_t *reclaimed);
+/*
+ * Evict ephemeral pages that were not put or got in the last idle_ms (exact to
+ * 64 ms; one that was got since it came counts as used now). Pages evicted.
+ */
+TMEM_API uint64_t tmem_host_age(tmem_host *host, uint64_t idle_ms);
 /* Change the codec of later puts. -ENOENT, -ERANGE: refused, the old one kept. */
 TMEM_API int tmem_host_set_codec(tmem_host *host, const char *codec) TMEM_CHECK;
 /* While frozen, puts fail with -EAGAIN and act as invalidates (T9). */
@@ -89,9 +119,18 @@ TMEM_API int tmem_client_create(tmem_host *host, const char *name, tmem_client *
 /* Destroys its pools. No other call on the client may be running. NULL is allowed. */
 TMEM_API void tmem_client_destroy(tmem_client *client);
 
-#define TMEM_POOL_PERSIST 1u /* pages stay until invalidated; always set today */
+/* The original ABI's flags. */
+#define TMEM_POOL_PERSIST	 1u /* pages stay until invalidated (T6) */
+#define TMEM_POOL_SHARED	 2u /* set by tmem_pool_create_shared() only */
+#define TMEM_POOL_PRECOMPRESSED	 4u
+#define TMEM_POOL_PAGE_SIZE_MASK 0xf0u /* shift above 4096; only 0 is supported */
 
-/* A new empty pool. shards: how many locks, 2^n; 0: 256. Pool id, or -ENOMEM, -EINVAL. */
+/*
+ * A new empty pool. shards: how many locks, 2^n; 0: 256. Without
+ * TMEM_POOL_PERSIST it is *ephemeral*: its pages may be gone at any time, and
+ * a get removes the page that it finds. Pool id; -ENOMEM; -EINVAL: shards or
+ * unknown flags; -EOPNOTSUPP: another page size, precompressed.
+ */
 TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags,
 				    uint32_t shards) TMEM_CHECK;
 /* Empties and removes the pool; sleeps until calls that are inside it have left. -ENOENT. */
@@ -116,11 +155,16 @@ TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHE
 TMEM_API int tmem_put(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 		      const void *page) TMEM_CHECK;
 /*
- * Copy a page out; it stays. 0; 1: absent; -EIO: what is stored fails its
- * checksum (page is untouched, the data stays for inspection); -ENOENT.
+ * Copy a page out. From a persistent pool or a shared one it stays; from a
+ * private ephemeral one it is removed, as by tmem_get_and_invalidate(). 0; 1:
+ * absent; -EIO: what is stored fails its checksum (page is untouched; what
+ * stays stays for inspection); -ENOENT.
  */
 TMEM_API int tmem_get(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 		      void *page) TMEM_CHECK;
+/* The same, and the page stays whatever the pool. An ephemeral one will be evicted later for it. */
+TMEM_API int tmem_get_keep(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+			   void *page) TMEM_CHECK;
 /*
  * The same, and the handle is empty afterwards. Of concurrent callers exactly
  * one gets the page. After -EIO a damaged page that was in memory is gone; one
@@ -186,6 +230,14 @@ typedef struct tmem_stats {
 	uint64_t shared_pages;	  /* pages that a clone shared */
 	uint64_t compacted_bytes; /* returned to the OS by compaction */
 	uint64_t moved_zpages;
+	uint64_t puts_full;    /* of puts_nomem: refused by the accept threshold, unlooked */
+	uint64_t gets_removed; /* pages that gets took out */
+	uint64_t evicted_pages, evicted_zpages, evicted_bytes; /* ephemeral; bytes: compressed */
+	/* evicted_pages by reason */
+	uint64_t eph_ate_tail; /* for a put into an ephemeral pool */
+	uint64_t pers_ate_eph; /* for a put into a persistent pool */
+	uint64_t evicted_shrink, evicted_target, evicted_idle, evicted_pressure;
+	uint64_t evicted_driver; /* by the allocator's own shrink */
 } tmem_stats;
 TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);
 /* Pages in a pool, or -ENOENT. */

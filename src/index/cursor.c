@@ -140,6 +140,29 @@ RACY static struct index_shard *racy_shard(const struct index_object *o)
 	return *(struct index_shard *const volatile *)&o->shard;
 }
 
+RACY static uint64_t racy_word(const uint64_t *w)
+{
+	return *(const volatile uint64_t *)w;
+}
+
+void index_peek(const struct index *ix, arena_id leaf, unsigned slot, struct pampd *p)
+{
+	const struct index_node *n;
+
+	*p = (struct pampd){0};
+	if (!arena_id_plausible(ix->nodes, leaf))
+		return;
+	n = index_node(ix, leaf);
+	p->word = racy_word(&n->word[slot]);
+	p->immediate = racy_word(&n->bits) >> slot & 1;
+}
+
+void index_peek_soon(const struct index *ix, arena_id leaf, unsigned slot)
+{
+	if (arena_id_plausible(ix->nodes, leaf))
+		__builtin_prefetch(&index_node(ix, leaf)->word[slot]);
+}
+
 bool index_lock_leaf(struct index *ix, arena_id leaf, struct index_cursor *c)
 {
 	struct index_object *o;

@@ -136,6 +136,15 @@ static inline struct pampd index_cursor_get(const struct index_cursor *c, unsign
 {
 	return (struct pampd){c->words[slot], *c->immediate >> slot & 1};
 }
+/*
+ * What is at a slot of a leaf, read without any lock: `leaf` may be stale or
+ * any number, and what is found may have changed when the call returns. *p is
+ * all zero for nothing. What it is good for: a word that is seen to be gone
+ * has gone.
+ */
+void index_peek(const struct index *ix, arena_id leaf, unsigned slot, struct pampd *p);
+/* Ask for the memory that index_peek() will read. */
+void index_peek_soon(const struct index *ix, arena_id leaf, unsigned slot);
 /* Replace or remove; keeps all counters. What was there is the caller's now. */
 void index_cursor_set(struct index_cursor *c, unsigned slot, struct pampd p);
 void index_cursor_clear(struct index_cursor *c, unsigned slot);

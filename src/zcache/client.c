@@ -13,6 +13,8 @@ int tmem_client_create(tmem_host *h, const char *name, tmem_client **out)
 		return -ENOMEM;
 	c->host = h;
 	c->number = atomic_fetch_add(&h->clients_ever, 1);
+	zc_evict_init(&c->ev[ZC_EPHEMERAL], h, c, ZC_EPHEMERAL);
+	zc_evict_init(&c->ev[ZC_PERSISTENT], h, c, ZC_PERSISTENT);
 	snprintf(c->name, sizeof(c->name), "%s", name ? name : "");
 	os_mutex_lock(&h->lock);
 	c->next = h->clients;
@@ -43,5 +45,7 @@ void tmem_client_destroy(tmem_client *c)
 	os_mutex_unlock(&h->lock);
 	atomic_fetch_sub(&h->nclients, 1);
 	zc_client_destroy_pools(c);
+	zc_evict_exit(&c->ev[ZC_EPHEMERAL]);
+	zc_evict_exit(&c->ev[ZC_PERSISTENT]);
 	zc_free(h, c, sizeof(*c));
 }

@@ -31,8 +31,9 @@ struct get {
 	const struct index_oid *oid;
 	uint64_t index;
 	bool invalidate;
-	bool cluster; /* the caller takes all of the zpage's pages */
-	bool later;   /* to be unlinked when its bytes have been read */
+	bool remembered; /* the pool's pages are queued: note that this one was wanted */
+	bool cluster;	 /* the caller takes all of the zpage's pages */
+	bool later;	 /* to be unlinked when its bytes have been read */
 	/* Found under the lock. */
 	struct pampd word;
 	struct zpage *pinned; /* to unmap, or NULL */
@@ -185,6 +186,9 @@ again:
 		index_cursor_clear(&c, slot);
 		goto out;
 	}
+	if (g->remembered && !g->invalidate && !g->word.immediate &&
+	    zc_word_seen(g->word.word) < ZC_SEEN_MAX)
+		c.words[slot] += ZC_SEEN_ONE;
 	g->later = g->invalidate && tmem_unlikely(!g->z.bytes);
 	if (g->invalidate && !g->later)
 		untie(g, &c, slot);
@@ -249,7 +253,7 @@ static bool untie_later(struct get *g)
 	if (index_cursor_present(&c, slot)) {
 		struct pampd p = index_cursor_get(&c, slot);
 
-		same = !p.immediate && p.word == g->word.word;
+		same = !p.immediate && zc_word_same(p.word, g->word.word);
 	}
 	if (same) {
 		/* Its neighbours may have come or gone. */
@@ -308,8 +312,13 @@ static void let_go(struct get *g)
 		zpool_unmap(g->h->zpool, handle);
 	if (!g->word.immediate && tmem_unlikely(zc_word_kind(g->word.word) == ZC_OVERFLOW))
 		zc_overflow_unref(g->h, g->t, handle, 1);
-	if (g->ntaken)
+	if (g->ntaken) {
+		zc_words_left(g->s, g->ntaken);
 		zc_drop(g->h, g->t, g->taken, g->ntaken);
+		if (g->remembered)
+			g->s->ev->policy->gone(g->s->ev, ZC_EVICT,
+					       zc_name_hash(g->s, g->oid, g->index));
+	}
 }
 
 /* 0: found, everything of it safe, its bytes checked. After -EIO, too, let_go() is due. */
@@ -348,14 +357,19 @@ static int get_pages(struct get *g, void *buf)
 			n = (unsigned)__builtin_popcount(g->mask);
 	}
 	zc_count(g->t, ZC_GETS, n);
+	if (g->ntaken)
+		zc_count(g->t, ZC_GETS_REMOVED, n);
 	if (rc >= 0)
 		zc_count(g->t, rc ? ZC_GETS_MISSED : ZC_GETS_FOUND, n);
 	zc_thread_leave(g->t);
 	return rc;
 }
 
+/* What becomes of a page that was got. */
+enum fate { FATE_OF_POOL, FATE_KEEP, FATE_REMOVE };
+
 static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page,
-		   bool invalidate)
+		   enum fate fate)
 {
 	struct get g;
 	int rc;
@@ -366,23 +380,29 @@ static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t
 	g.h = c->host;
 	g.oid = zc_oid(oid);
 	g.index = index;
-	g.invalidate = invalidate;
+	g.invalidate = fate == FATE_REMOVE || (fate == FATE_OF_POOL && g.s->exclusive);
+	g.remembered = g.s->ev != NULL;
 	g.cluster = false;
 	rc = get_pages(&g, page);
-	zc_trace(c, pool, invalidate ? TRACE_GET_AND_DROP : TRACE_GET, oid, index, 1, rc == 0, 0);
+	zc_trace(c, pool, g.invalidate ? TRACE_GET_AND_DROP : TRACE_GET, oid, index, 1, rc == 0, 0);
 	zc_pool_leave(g.s);
 	return rc;
 }
 
 int tmem_get(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page)
 {
-	return get_one(c, pool, oid, index, page, false);
+	return get_one(c, pool, oid, index, page, FATE_OF_POOL);
+}
+
+int tmem_get_keep(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page)
+{
+	return get_one(c, pool, oid, index, page, FATE_KEEP);
 }
 
 int tmem_get_and_invalidate(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 			    void *page)
 {
-	return get_one(c, pool, oid, index, page, true);
+	return get_one(c, pool, oid, index, page, FATE_REMOVE);
 }
 
 /* The page asked for; neighbours that came along and left the store are drops, not gets. */
@@ -417,6 +437,7 @@ int tmem_get_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64
 	g.oid = zc_oid(oid);
 	g.index = index;
 	g.invalidate = invalidate != 0;
+	g.remembered = g.s->ev != NULL;
 	g.cluster = true;
 	rc = get_pages(&g, buf);
 	if (rc == 0) {

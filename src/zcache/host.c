@@ -36,6 +36,8 @@ const char *tmem_strerror(int err)
 		return "the page compresses too poorly";
 	case -EAGAIN:
 		return "the store is frozen";
+	case -EOPNOTSUPP:
+		return "not supported: pages are 4096 bytes, uncompressed";
 	case -EIO:
 		return "stored data is damaged";
 	case -EINVAL:
@@ -126,6 +128,19 @@ static int read_options(const tmem_host_options *in, tmem_host_options *o, char 
 		o->zpool = "zsmalloc";
 	if (!o->max_zsize)
 		o->max_zsize = ZC_MAX_ZSIZE_DEFAULT;
+	if (!o->policy)
+		o->policy = "lru";
+	if (!o->accept_percent)
+		o->accept_percent = ZC_ACCEPT_PERCENT_DEFAULT;
+	if (o->accept_percent > 100) {
+		say(err, errlen, "accept_percent is above 100%s%s", "", "");
+		return -EINVAL;
+	}
+	if (!zc_policy_find(o->policy)) {
+		say(err, errlen, "unknown eviction policy '%s'; known: %s", o->policy,
+		    zc_policy_names());
+		return -EINVAL;
+	}
 	if (o->max_zsize > ZC_PAGE) {
 		say(err, errlen, "max_zsize is above the page size (4096)%s%s", "", "");
 		return -EINVAL;
@@ -151,6 +166,10 @@ static int create_parts(struct tmem_host *h, const tmem_host_options *o,
 	rc = index_create(&h->frames, &h->index);
 	if (rc)
 		goto no_index;
+	rc = arena_create(&h->frames, "eviction queues", sizeof(struct zc_chunk), ZC_CHUNKS_MAX,
+			  &h->chunks);
+	if (rc)
+		goto no_chunks;
 	if (o->overflow_path) {
 		rc = zc_overflow_create(h, o->overflow_path, &h->overflow);
 		if (rc) {
@@ -161,6 +180,8 @@ static int create_parts(struct tmem_host *h, const tmem_host_options *o,
 	}
 	return 0;
 no_overflow:
+	arena_destroy(h->chunks);
+no_chunks:
 	index_destroy(h->index);
 no_index:
 	zpool_destroy(h->zpool);
@@ -171,6 +192,13 @@ out:
 		say(err, errlen, "out of memory, or the limit is too low for an empty store%s%s",
 		    "", "");
 	return rc;
+}
+
+static void locks_destroy(struct tmem_host *h)
+{
+	os_mutex_destroy(&h->lock);
+	os_mutex_destroy(&h->sets_lock);
+	os_cond_destroy(&h->sets_unused);
 }
 
 int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, size_t errlen)
@@ -203,6 +231,12 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 	}
 	frames_init(&h->frames, o.limit_bytes);
 	os_mutex_init(&h->lock, OS_RANK_HOST, "zcache host");
+	os_mutex_init(&h->sets_lock, OS_RANK_LEAF, "sets of eviction queues");
+	os_cond_init(&h->sets_unused);
+	h->policy = zc_policy_find(o.policy);
+	atomic_store(&h->accept_percent, o.accept_percent);
+	atomic_store(&h->target_bytes, o.target_bytes);
+	zc_marks_update(h);
 	h->max_zsize = o.max_zsize;
 	h->store_raw = o.store_raw != 0;
 	atomic_store(&h->codec, codec_pack(&spec));
@@ -211,7 +245,7 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 		     ? create_parts(h, &o, &spec, err, errlen)
 		     : -ENOMEM;
 	if (rc) {
-		os_mutex_destroy(&h->lock);
+		locks_destroy(h);
 		os_free(h);
 		h = NULL;
 	}
@@ -232,12 +266,13 @@ void tmem_host_destroy(tmem_host *h)
 	zc_trace_destroy(h);
 	if (h->overflow)
 		zc_overflow_destroy(h, h->overflow);
+	arena_destroy(h->chunks);
 	index_destroy(h->index);
 	zpool_destroy(h->zpool);
 	zc_threads_exit(h);
 	/* Whatever was charged has been given back, or somebody forgot to. */
 	tmem_assert(frames.I2, frames_used(&h->frames) == block_cost(sizeof(*h)));
-	os_mutex_destroy(&h->lock);
+	locks_destroy(h);
 	os_free(h);
 }
 
@@ -246,7 +281,19 @@ void tmem_host_destroy(tmem_host *h)
 int tmem_host_set_limit(tmem_host *h, uint64_t limit_bytes)
 {
 	frames_set_limit(&h->frames, limit_bytes);
+	zc_marks_update(h);
 	return 0;
+}
+
+void zc_marks_update(struct tmem_host *h)
+{
+	uint64_t limit = atomic_load(&h->frames.limit_bytes);
+	uint64_t target = atomic_load(&h->target_bytes);
+
+	limit = limit ? limit : UINT64_MAX;
+	target = target ? target : UINT64_MAX;
+	/* Two that change limit and target at once: the last one to get here sees both. */
+	atomic_store(&h->mark_bytes, limit < target ? limit : target);
 }
 
 void tmem_host_freeze(tmem_host *h, int frozen)

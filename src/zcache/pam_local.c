@@ -109,7 +109,7 @@ unsigned zc_words_of(const struct index_cursor *c, unsigned slot, unsigned pages
 
 	*mask = 0;
 	for (unsigned i = 0; i < pages && first + i < INDEX_FANOUT; i++) {
-		if (c->words[first + i] != (place0 | (uint64_t)i << ZC_PLACE_SHIFT) ||
+		if (!zc_word_same(c->words[first + i], place0 | (uint64_t)i << ZC_PLACE_SHIFT) ||
 		    *c->immediate >> (first + i) & 1)
 			continue;
 		*mask |= 1u << i;
@@ -215,6 +215,7 @@ static void pam_drop(void *ctx, const struct pampd *p, unsigned n)
 	struct zc_slot *s = ctx;
 	struct zc_thread *t = zc_thread_enter(s->host);
 
+	zc_words_left(s, n);
 	zc_drop(s->host, t, p, n);
 	zc_thread_leave(t);
 }
@@ -245,7 +246,7 @@ static bool zc_move(void *ctx, zpool_handle from, void *src, zpool_handle to, vo
 	struct zpage *z = src;
 	uint16_t info = zpage_info(z, __ATOMIC_ACQUIRE);
 	unsigned slot = zpage_slot(info), pages = zpage_pages(info), words = 0;
-	uint64_t was = zc_word(ZC_LOCAL, 0, from), is = zc_word(ZC_LOCAL, 0, to);
+	uint64_t was = zc_word(ZC_LOCAL, 0, from);
 	struct index_cursor c;
 	uint32_t mask = 0;
 	bool moved = false;
@@ -255,7 +256,7 @@ static bool zc_move(void *ctx, zpool_handle from, void *src, zpool_handle to, vo
 	for (unsigned i = 0; i < pages && slot + i < INDEX_FANOUT; i++) {
 		uint64_t place = (uint64_t)i << ZC_PLACE_SHIFT;
 
-		if (c.words[slot + i] != (was | place) || *c.immediate >> (slot + i) & 1)
+		if (!zc_word_same(c.words[slot + i], was | place) || *c.immediate >> (slot + i) & 1)
 			continue;
 		mask |= 1u << i;
 		words++;
@@ -267,7 +268,7 @@ static bool zc_move(void *ctx, zpool_handle from, void *src, zpool_handle to, vo
 		memcpy(dst, src, zpage_head(info) + z->zsize);
 		for (; mask; mask &= mask - 1) {
 			unsigned i = (unsigned)__builtin_ctz(mask);
-			struct pampd p = {is | (uint64_t)i << ZC_PLACE_SHIFT, false};
+			struct pampd p = {(c.words[slot + i] & ~ZC_HANDLE_MASK) | to, false};
 
 			index_cursor_set(&c, slot + i, p);
 		}

@@ -139,7 +139,7 @@ static void slot_give_back(struct tmem_client *c, struct zc_slot *s)
 
 /* ---- life ----------------------------------------------------------------------- */
 
-int zc_pool_make(struct tmem_client *c, uint32_t shards, struct zc_slot **out)
+int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct zc_slot **out)
 {
 	struct zc_slot *s = slot_take(c);
 	int rc = -ENOMEM;
@@ -147,6 +147,14 @@ int zc_pool_make(struct tmem_client *c, uint32_t shards, struct zc_slot **out)
 	*out = NULL;
 	if (!s)
 		return rc;
+	s->client = c;
+	s->flags = flags;
+	s->exclusive = !(flags & TMEM_POOL_PERSIST);
+	s->ev = NULL;
+	if (!(flags & TMEM_POOL_PERSIST))
+		s->ev = &c->ev[ZC_EPHEMERAL];
+	else if (c->host->queue_persistent)
+		s->ev = &c->ev[ZC_PERSISTENT];
 	rc = index_pool_create(c->host->index, shards, &zc_pam, s, s, &s->pool);
 	if (rc)
 		slot_give_back(c, s);
@@ -175,9 +183,12 @@ tmem_pool tmem_pool_create(tmem_client *c, uint32_t flags, uint32_t shards)
 	struct zc_slot *s;
 	int rc;
 
+	if (flags & TMEM_POOL_PAGE_SIZE_MASK || flags & TMEM_POOL_PRECOMPRESSED)
+		return -EOPNOTSUPP;
+	/* A shared pool has a UUID: tmem_pool_create_shared(). */
 	if (flags & ~TMEM_POOL_PERSIST || shards & (shards - 1) || shards > 4096)
 		return -EINVAL;
-	rc = zc_pool_make(c, shards, &s);
+	rc = zc_pool_make(c, flags, shards, &s);
 	if (rc)
 		return rc;
 	rc = zc_pool_publish(s);

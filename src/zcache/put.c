@@ -31,9 +31,12 @@ struct put {
 	uint64_t index;
 	unsigned n;
 	const char *pages;
-	unsigned built; /* words so far */
-	bool emptied;	/* the handles were invalidated */
-	size_t zsize;	/* compressed bytes of what was built */
+	size_t zsize;	 /* compressed bytes of what was built */
+	unsigned built;	 /* words so far */
+	unsigned rounds; /* of eviction for it */
+	bool emptied;	 /* the handles were invalidated */
+	uint64_t stamp;	 /* in its place in a word; 0 where nothing is queued */
+	arena_id leaf;	 /* where they were linked */
 	struct pampd word[TMEM_CLUSTER_MAX];
 };
 
@@ -59,6 +62,8 @@ static bool put_make_room(struct put *p)
 		put_empty(p);
 		return true;
 	}
+	if (zc_evict_for_put(p->h, p->t, p->s->flags & TMEM_POOL_PERSIST, p->zsize, p->rounds++))
+		return true;
 	return zc_make_room(p->h);
 }
 
@@ -67,6 +72,25 @@ static bool over_limit(const struct tmem_host *h)
 	uint64_t limit = atomic_load_explicit(&h->frames.limit_bytes, memory_order_relaxed);
 
 	return limit && frames_used(&h->frames) > limit;
+}
+
+/* Above the limit, which was lowered, or the target; or an ephemeral put while the host is full. */
+static int put_squeezed(struct put *p)
+{
+	bool ephemeral = !(p->s->flags & TMEM_POOL_PERSIST);
+
+	if (ephemeral && zc_full(p->h)) {
+		zc_count(p->t, ZC_PUTS_FULL, p->n);
+		return -ENOMEM;
+	}
+	if (p->h->overflow && !ephemeral)
+		return 0;
+	while (over_limit(p->h) && put_make_room(p))
+		;
+	if (over_limit(p->h))
+		return -ENOMEM;
+	zc_evict_to_target(p->h, p->t, p->n);
+	return 0;
 }
 
 /* ---- building -------------------------------------------------------------------- */
@@ -79,14 +103,14 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 	int rc = -ENOMEM;
 
 	p->zsize += s->zsize;
-	if (!h->overflow || !zc_overflow_wanted(h)) {
+	if (!h->overflow || !zc_overflow_wanted(h) || !(p->s->flags & TMEM_POOL_PERSIST)) {
 		do
 			rc = zpage_make(h, p->t, s, refs, &handle);
 		while (tmem_unlikely(rc == -ENOMEM) && put_make_room(p));
 	}
 	if (tmem_likely(rc == 0)) {
 		*word = zc_word(ZC_LOCAL, 0, handle);
-	} else if (rc == -ENOMEM && h->overflow) {
+	} else if (rc == -ENOMEM && h->overflow && (p->s->flags & TMEM_POOL_PERSIST)) {
 		/* Whatever keeps the file from taking it, to the caller there is no room. */
 		rc = zc_overflow_put(h, p->t, s, refs, &handle) ? -ENOMEM : 0;
 		*word = zc_word(ZC_OVERFLOW, 0, handle);
@@ -249,18 +273,41 @@ static int put_link(struct put *p)
 	while (tmem_unlikely(rc) && put_make_room(p));
 	if (rc)
 		return rc;
+	p->leaf = c.leaf;
 	for (unsigned i = 0; i < p->n; i++) {
 		if (index_cursor_present(&c, slot + i))
 			old[replaced++] = index_cursor_get(&c, slot + i);
+		if (!p->word[i].immediate)
+			p->word[i].word |= p->stamp;
 		index_cursor_set(&c, slot + i, p->word[i]);
 	}
 	place_zpages(p, &c, slot);
+	if (p->s->ev)
+		atomic_fetch_add_explicit(&p->s->ev->pages, p->n, memory_order_relaxed);
 	index_unlock(&c);
 	if (replaced) {
+		zc_words_left(p->s, replaced);
 		zc_drop(p->h, p->t, old, replaced);
 		zc_count(p->t, ZC_PUTS_REPLACED, replaced);
 	}
 	return 0;
+}
+
+/*
+ * Linked: now they can be found, so now they may be queued for eviction. A
+ * queue that finds no memory makes the put fail, like everything else; what
+ * was linked is taken out again with the handles (T2).
+ */
+static int put_queue(struct put *p)
+{
+	int rc;
+
+	p->emptied = true; /* the page itself is no room to be made */
+	do
+		rc = zc_enqueue(p->s, p->leaf, p->oid, p->index & ~(uint64_t)(INDEX_FANOUT - 1),
+				zc_slot(p->index), p->n, p->word);
+	while (tmem_unlikely(rc) && put_make_room(p));
+	return rc;
 }
 
 /* Words that were built and not linked. Of a failed cluster only the immediate ones exist. */
@@ -281,23 +328,27 @@ static int put_pages(struct put *p)
 	int rc = 0;
 
 	p->t = zc_thread_enter(p->h);
-	p->built = 0;
+	p->built = p->rounds = 0;
 	p->emptied = false;
 	p->zsize = 0;
+	p->stamp = p->s->ev ? zc_stamp_draw(p->t) : 0;
 	if (tmem_unlikely(atomic_load_explicit(&p->h->frozen, memory_order_relaxed)))
 		rc = -EAGAIN;
-	else if (tmem_unlikely(over_limit(p->h)) && !p->h->overflow) {
-		while (over_limit(p->h) && put_make_room(p))
-			;
-		rc = over_limit(p->h) ? -ENOMEM : 0;
-	}
+	else if (tmem_unlikely(frames_used(&p->h->frames) >
+			       atomic_load_explicit(&p->h->mark_bytes, memory_order_relaxed)) ||
+		 (p->s->ev && atomic_load_explicit(&p->h->full, memory_order_relaxed)))
+		rc = put_squeezed(p);
 	if (tmem_likely(rc == 0)) {
 		rc = build(p);
 		if (tmem_likely(rc == 0))
 			rc = put_link(p);
 		if (tmem_unlikely(rc))
 			unbuild(p);
+		else if (p->s->ev)
+			rc = put_queue(p);
 	}
+	if (tmem_unlikely(rc == -ENOMEM) && !(p->s->flags & TMEM_POOL_PERSIST))
+		zc_set_full(p->h);
 	zc_count(p->t, ZC_PUTS, p->n);
 	zc_count(p->t, tmem_likely(rc == 0) ? ZC_PUTS_OK : reason(rc), p->n);
 	zc_thread_leave(p->t);

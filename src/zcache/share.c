@@ -43,6 +43,7 @@ struct leaf_copy {
 	arena_id leaf; /* of the source */
 	struct index_oid oid;
 	uint64_t base;
+	bool linked;	     /* into the new leaf: it goes with its pool */
 	uint64_t have, full; /* slots with a word; of those, no reference could be had */
 	struct pampd word[INDEX_FANOUT];
 	struct zpage *pinned[INDEX_FANOUT]; /* of full ones */
@@ -76,6 +77,7 @@ static bool note_leaf(struct leaf_copy *k, int *rc)
 	bool ours;
 
 	k->have = k->full = 0;
+	k->linked = false;
 	if (!index_lock_leaf(k->h->index, k->leaf, &c))
 		return false;
 	ours = c.pool == k->from->pool;
@@ -104,8 +106,8 @@ static void switch_source(struct leaf_copy *k, uint64_t slots, uint64_t from, ui
 	for (uint64_t m = slots; m && same; m &= m - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(m);
 
-		same = c.words[slot] == k->word[slot].word && !(*c.immediate >> slot & 1) &&
-		       zc_word_handle(c.words[slot]) == from;
+		same = zc_word_same(c.words[slot], k->word[slot].word) &&
+		       !(*c.immediate >> slot & 1) && zc_word_handle(c.words[slot]) == from;
 	}
 	if (same && zpage_ref(zpool_peek(k->h->zpool, to), n)) {
 		for (uint64_t m = slots; m; m &= m - 1) {
@@ -159,6 +161,16 @@ static int copy_zpage(struct leaf_copy *k, unsigned slot)
 	return 0;
 }
 
+/* Entries of their own for the copied words. */
+static int queue_leaf(struct leaf_copy *k, arena_id leaf)
+{
+	struct pampd p[INDEX_FANOUT] = {{0}};
+
+	for (uint64_t m = k->have; m; m &= m - 1)
+		p[__builtin_ctzll(m)] = k->word[__builtin_ctzll(m)];
+	return zc_enqueue(k->to, leaf, &k->oid, k->base, 0, INDEX_FANOUT, p);
+}
+
 /* Give back what was noted and not linked. */
 static void forget(struct leaf_copy *k)
 {
@@ -176,9 +188,11 @@ static int link_leaf(struct leaf_copy *k, uint64_t copied)
 {
 	struct index_cursor c;
 	int rc = index_lock_create(k->to->pool, &k->oid, k->base, &c);
+	arena_id leaf;
 
 	if (rc)
 		return rc;
+	leaf = c.leaf;
 	for (uint64_t m = k->have; m; m &= m - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(m);
 
@@ -190,8 +204,13 @@ static int link_leaf(struct leaf_copy *k, uint64_t copied)
 			zpool_set_movable(k->h->zpool, handle, true);
 		}
 	}
+	k->linked = true;
+	if (k->to->ev)
+		atomic_fetch_add_explicit(&k->to->ev->pages,
+					  (unsigned)__builtin_popcountll(k->have),
+					  memory_order_relaxed);
 	index_unlock(&c);
-	return 0;
+	return k->to->ev ? queue_leaf(k, leaf) : 0;
 }
 
 static int copy_leaf(struct leaf_copy *k)
@@ -207,9 +226,9 @@ static int copy_leaf(struct leaf_copy *k)
 		rc = copy_zpage(k, (unsigned)__builtin_ctzll(k->full));
 	if (rc == 0)
 		rc = link_leaf(k, copied);
-	if (rc)
+	if (rc && !k->linked)
 		forget(k);
-	else
+	else if (!rc)
 		zc_count(k->t, ZC_SHARED_PAGES, (unsigned)__builtin_popcountll(k->have));
 out:
 	zc_thread_leave(k->t);
@@ -285,7 +304,7 @@ tmem_pool tmem_pool_clone(tmem_client *c, tmem_pool pool)
 
 	if (!from)
 		return -ENOENT;
-	id = zc_pool_make(c, 0, &to);
+	id = zc_pool_make(c, from->flags, 0, &to);
 	if (id)
 		goto out;
 	os_mutex_lock(&c->host->lock);

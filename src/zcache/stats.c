@@ -50,6 +50,19 @@ int tmem_host_stats(tmem_host *h, tmem_stats *out)
 	s.shared_pages = n[ZC_SHARED_PAGES];
 	s.compacted_bytes = zp.compacted_frames * OS_FRAME_SIZE;
 	s.moved_zpages = zp.moved_objects;
+	s.puts_full = n[ZC_PUTS_FULL];
+	s.gets_removed = n[ZC_GETS_REMOVED];
+	s.eph_ate_tail = n[ZC_EVICTED + ZC_WHY_EPHEMERAL];
+	s.pers_ate_eph = n[ZC_EVICTED + ZC_WHY_PERSISTENT];
+	s.evicted_shrink = n[ZC_EVICTED + ZC_WHY_SHRINK];
+	s.evicted_target = n[ZC_EVICTED + ZC_WHY_TARGET];
+	s.evicted_idle = n[ZC_EVICTED + ZC_WHY_IDLE];
+	s.evicted_pressure = n[ZC_EVICTED + ZC_WHY_PRESSURE];
+	s.evicted_driver = n[ZC_EVICTED + ZC_WHY_DRIVER];
+	for (unsigned why = 0; why < ZC_WHYS; why++)
+		s.evicted_pages += n[ZC_EVICTED + why];
+	s.evicted_zpages = n[ZC_EVICTED_ZPAGES];
+	s.evicted_bytes = n[ZC_EVICTED_BYTES];
 
 	s.size = size;
 	memcpy(out, &s, size);

@@ -57,6 +57,7 @@ static struct zc_thread *thread_make(struct tmem_host *h)
 	if (!t)
 		return NULL;
 	t->host = h;
+	t->stamp_state = (uint64_t)(os_thread_number() + 1) << 40;
 	if (os_tls_set(h->tls, t)) {
 		zc_free(h, t, sizeof(*t));
 		return NULL;

@@ -23,6 +23,7 @@ struct tally {
 	double zpages, zbytes, over_zpages;
 	char *buf; /* for zpages of the overflow file */
 	struct index_cursor *c;
+	uint64_t queued; /* words in pools with a set of queues */
 };
 
 static int damage(const struct tally *y, unsigned slot, const char *what)
@@ -75,6 +76,7 @@ static int verify_overflow(struct tally *y, unsigned slot, uint64_t word)
 static int verify_leaf(void *arg, struct index_cursor *c)
 {
 	struct tally *y = arg;
+	struct zc_slot *s = index_pool_owner(c->pool);
 	int rc = 0;
 
 	y->c = c;
@@ -84,6 +86,7 @@ static int verify_leaf(void *arg, struct index_cursor *c)
 		if (!index_cursor_present(c, slot))
 			continue;
 		p = index_cursor_get(c, slot);
+		y->queued += s->ev != NULL;
 		if (p.immediate)
 			y->same++;
 		else if (zc_word_kind(p.word) == ZC_LOCAL)
@@ -113,6 +116,37 @@ static int compare(const char *what, double is, double should)
 	return -EINVAL;
 }
 
+/* E1 to E3 of every set; only right when nothing else runs. */
+static int verify_queues(const struct tally *y)
+{
+	uint64_t named, pages = 0;
+	int bad = 0;
+
+	os_mutex_lock(&y->h->lock);
+	for (struct tmem_client *c = y->h->clients; c; c = c->next) {
+		for (unsigned i = 0; i < ZC_CLASSES; i++) {
+			uint64_t n = atomic_load(&c->ev[i].pages);
+
+			pages += n;
+			if (zc_evict_verify(&c->ev[i], &named)) {
+				os_log(OS_LOG_ERROR, "verify: E3: the queues of client %s",
+				       c->name);
+				bad = -EINVAL;
+			}
+			/* A stale entry may fit by chance, so more is right; persistent
+			 * words may be in the file, which nobody queues. */
+			if (i == ZC_EPHEMERAL && named < n) {
+				os_log(OS_LOG_ERROR,
+				       "verify: E1: client %s: %llu pages, %llu in queues", c->name,
+				       (unsigned long long)n, (unsigned long long)named);
+				bad = -EINVAL;
+			}
+		}
+	}
+	os_mutex_unlock(&y->h->lock);
+	return compare("E2 pages that can be evicted", (double)y->queued, (double)pages) | bad;
+}
+
 /* Only right when nothing else runs. */
 static int verify_sums(const struct tally *y)
 {
@@ -138,6 +172,7 @@ static int verify_sums(const struct tally *y)
 		os_log(OS_LOG_ERROR, "verify: V6: the zpool holds more than was charged");
 		bad = -EINVAL;
 	}
+	bad |= verify_queues(y);
 	return bad ? -EINVAL : 0;
 }
 

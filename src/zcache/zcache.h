@@ -13,10 +13,15 @@
  *   reference one for each word that names a zpage: words in leaves, words that
  *             were taken out and not yet dropped, words that a clone carries.
  *
- *    63      51 50  48 47   44 43                                  0
- *   +----------+------+-------+-------------------------------------+
- *   |    0     | kind | place | handle (zpool) or item (overflow)   |
- *   +----------+------+-------+-------------------------------------+
+ *    63      53 52 51 50  48 47   44 43                                  0
+ *   +----------+-----+------+-------+-------------------------------------+
+ *   |  stamp   | seen| kind | place | handle (zpool) or item (overflow)   |
+ *   +----------+-----+------+-------+-------------------------------------+
+ *               \__ for the eviction queues (evict.h); 0 in pools without __/
+ *
+ *   The name of what a word means is its low 51 bits: compare words with
+ *   zc_word_same(), never as wholes, and keep the high bits when you exchange
+ *   the handle.
  *
  * Lock order (os/lock.h): host->lock < {slot->lock, emergency, threads_lock}
  * < zpool's < index's < overflow's.
@@ -34,6 +39,7 @@
 #include "os/mem.h"
 #include "os/thread.h"
 #include "tmem/tmem.h"
+#include "zcache/evict.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -41,9 +47,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ZC_PAGE		     TMEM_PAGE_SIZE
-#define ZC_CLUSTER_BYTES     ((size_t)TMEM_CLUSTER_MAX * ZC_PAGE)
-#define ZC_MAX_ZSIZE_DEFAULT (ZC_PAGE / 8 * 7)
+#define ZC_PAGE			  TMEM_PAGE_SIZE
+#define ZC_CLUSTER_BYTES	  ((size_t)TMEM_CLUSTER_MAX * ZC_PAGE)
+#define ZC_MAX_ZSIZE_DEFAULT	  (ZC_PAGE / 8 * 7)
+#define ZC_ACCEPT_PERCENT_DEFAULT 90
+#define ZC_CHUNKS_MAX		  (1u << 20) /* of eviction entries; reserves address space only */
 
 /* ---- words ---------------------------------------------------------------- */
 
@@ -52,6 +60,11 @@ enum zc_kind { ZC_LOCAL = 1, ZC_OVERFLOW = 2 };
 #define ZC_PLACE_SHIFT ZPOOL_HANDLE_BITS
 #define ZC_KIND_SHIFT  (ZC_PLACE_SHIFT + 4)
 #define ZC_HANDLE_MASK (((uint64_t)1 << ZPOOL_HANDLE_BITS) - 1)
+#define ZC_NAME_MASK   (((uint64_t)1 << (ZC_KIND_SHIFT + 3)) - 1)
+#define ZC_SEEN_SHIFT  (ZC_KIND_SHIFT + 3)
+#define ZC_SEEN_ONE    ((uint64_t)1 << ZC_SEEN_SHIFT)
+#define ZC_SEEN_MAX    3u
+#define ZC_STAMP_SHIFT (ZC_SEEN_SHIFT + 2)
 
 static inline uint64_t zc_word(enum zc_kind kind, unsigned place, uint64_t handle)
 {
@@ -59,15 +72,29 @@ static inline uint64_t zc_word(enum zc_kind kind, unsigned place, uint64_t handl
 }
 static inline unsigned zc_word_kind(uint64_t word)
 {
-	return (unsigned)(word >> ZC_KIND_SHIFT);
+	return word >> ZC_KIND_SHIFT & 7;
 }
 static inline unsigned zc_word_place(uint64_t word)
 {
 	return word >> ZC_PLACE_SHIFT & 15;
 }
+/* How often the page was got while it stayed, up to ZC_SEEN_MAX. */
+static inline unsigned zc_word_seen(uint64_t word)
+{
+	return word >> ZC_SEEN_SHIFT & ZC_SEEN_MAX;
+}
+static inline unsigned zc_word_stamp(uint64_t word)
+{
+	return (unsigned)(word >> ZC_STAMP_SHIFT);
+}
 static inline uint64_t zc_word_handle(uint64_t word)
 {
 	return word & ZC_HANDLE_MASK;
+}
+/* Whether two words name the same page of the same zpage, however often it was looked at. */
+static inline bool zc_word_same(uint64_t a, uint64_t b)
+{
+	return !((a ^ b) & ZC_NAME_MASK);
 }
 static inline unsigned zc_slot(uint64_t index)
 {
@@ -180,6 +207,13 @@ enum zc_counter {
 	ZC_OVER_WORDS_NOW, /* words that name the overflow file */
 	ZC_OVER_ZPAGES_NOW,
 	ZC_OVER_BYTES_NOW, /* compressed */
+	ZC_PUTS_FULL,	   /* refused by the accept threshold */
+	ZC_GETS_REMOVED,   /* of those found, taken out */
+	ZC_EVICTED,	   /* pages, by reason: + enum zc_why */
+	ZC_EVICTED_LAST = ZC_EVICTED + ZC_WHYS - 1,
+	ZC_EVICTED_ZPAGES,
+	ZC_EVICTED_BYTES, /* compressed bytes that went */
+	ZC_SECOND_CHANCES,
 	ZC_COUNTERS,
 };
 
@@ -190,6 +224,7 @@ struct zc_thread {
 	struct zc_thread *next, *prev; /* host->threads, under threads_lock */
 	struct codec_set codecs;
 	uint64_t codec_bytes; /* charged for the contexts */
+	uint64_t stamp_state; /* zc_stamp_draw() */
 	char *big[2];	      /* ZC_CLUSTER_BYTES each: compressed, plain; or NULL */
 	_Alignas(64) char small[ZC_PAGE + 64]; /* compressed bytes of one page */
 };
@@ -223,7 +258,11 @@ struct zc_slot {
 	_Atomic bool dying; /* a destroyer waits for the stripes to become 0 */
 	struct tmem_host *host;
 	struct index_pool *pool;
-	bool cloned; /* has shared zpages with another pool; under host->lock */
+	struct tmem_client *client;
+	struct zc_evict *ev; /* where its words are queued; NULL: nowhere */
+	uint32_t flags;	     /* TMEM_POOL_ */
+	bool exclusive;	     /* a get removes, if its caller does not say otherwise */
+	bool cloned;	     /* has shared zpages with another pool; under host->lock */
 	uint32_t number, generation, next_free; /* under host->lock */
 	struct os_mutex lock;
 	struct os_cond gone;
@@ -239,6 +278,7 @@ struct tmem_client {
 	uint32_t slots;			 /* used so far; under host->lock */
 	uint32_t free_slot;		 /* number + 1, or 0; under host->lock */
 	struct zc_slot_chunk *_Atomic chunk[ZC_SLOTS / ZC_SLOT_CHUNK];
+	struct zc_evict ev[ZC_CLASSES];
 	char name[64];
 	uint32_t number; /* of the host's clients, in order of creation; traces say it */
 };
@@ -255,9 +295,11 @@ struct tmem_host {
 	os_tls tls;
 	_Atomic uint32_t codec; /* zc_codec_pack() */
 	_Atomic int frozen;
+	_Atomic uint64_t mark_bytes; /* above it a put has to look closer: limit and target */
 	uint32_t max_zsize;
 	bool store_raw;
-	struct zc_overflow *overflow; /* NULL: none */
+	bool queue_persistent;		/* persistent zpages are queued too (evict.h) */
+	struct zc_overflow *overflow;	/* NULL: none */
 	struct zc_trace *_Atomic trace; /* NULL: never recorded; see trace.c */
 
 	/* Seldom. */
@@ -268,6 +310,17 @@ struct tmem_host {
 	_Atomic uint64_t adopt_after_ns;   /* no adoption before; UINT64_MAX: nothing is shared */
 	_Atomic uint64_t compact_after_ns; /* no compaction for a refused put before */
 	_Atomic bool complained;	   /* a bad checksum was logged */
+	/* Eviction. */
+	const struct zc_policy *policy;
+	struct arena *chunks; /* of the queues */
+	struct os_mutex sets_lock;
+	struct os_cond sets_unused;
+	struct zc_evict *sets;		/* under sets_lock */
+	_Atomic uint64_t evicted_bytes; /* since frames were last moved together for a put */
+	_Atomic bool full;		/* see reclaim.c, limits */
+	_Atomic uint64_t target_bytes;	/* soft; 0: none */
+	_Atomic uint32_t accept_percent;
+
 	struct os_mutex threads_lock;
 	struct zc_thread *threads;
 	uint64_t gone[ZC_COUNTERS]; /* of threads that ended; under threads_lock */
@@ -285,8 +338,17 @@ struct tmem_host {
 void *zc_alloc(struct tmem_host *h, size_t bytes) __attribute__((warn_unused_result));
 void zc_free(struct tmem_host *h, void *p, size_t bytes);
 struct codec_spec zc_codec(const struct tmem_host *h);
+/* Work mark_bytes out again: after the limit, the target or `full` changed. */
+void zc_marks_update(struct tmem_host *h);
 /* One compaction for a put that the limit refused; false when it is too soon for another. */
 bool zc_make_room(struct tmem_host *h);
+
+/* ---- reclaim.c: the accept threshold ---------------------------------------- */
+
+/* An ephemeral put found no memory and nothing to evict. */
+void zc_set_full(struct tmem_host *h);
+/* Whether ephemeral puts are still refused for it. */
+bool zc_full(struct tmem_host *h);
 
 /* ---- thread.c ------------------------------------------------------------- */
 
@@ -330,7 +392,7 @@ void zc_threads_sum(struct tmem_host *h, uint64_t sum[ZC_COUNTERS]);
 struct zc_slot *zc_pool_enter(struct tmem_client *c, tmem_pool pool);
 void zc_pool_leave(struct zc_slot *s);
 /* A pool that nobody can name yet; zc_pool_publish() makes its id valid. 0 or -errno. */
-int zc_pool_make(struct tmem_client *c, uint32_t shards, struct zc_slot **out)
+int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct zc_slot **out)
 	__attribute__((warn_unused_result));
 tmem_pool zc_pool_publish(struct zc_slot *s);
 void zc_pool_discard(struct tmem_client *c, struct zc_slot *s);

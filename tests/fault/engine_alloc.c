@@ -72,7 +72,7 @@ static void clients(struct world *w)
 	if (!w_start(w, NULL) || tmem_client_create(w->host, "second", &second))
 		return;
 	fill(w, 0, 0, 0, 4);
-	pool = tmem_pool_create(second, 0, 1);
+	pool = tmem_pool_create(second, TMEM_POOL_PERSIST, 1);
 	W_CHECK(pool >= 0 || pool == -ENOMEM, "pool of a second client: %d", pool);
 	tmem_client_destroy(second);
 	fill(w, 0, 0, 4, 6);

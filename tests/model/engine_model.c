@@ -555,7 +555,7 @@ static void open_world(const char *overflow)
 		fail(NULL, "host: %s", err);
 	if (tmem_client_create(host, "model", &client))
 		fail(NULL, "client");
-	shared = tmem_pool_create(client, 0, 16);
+	shared = tmem_pool_create(client, TMEM_POOL_PERSIST, 16);
 	if (shared < 0)
 		fail(NULL, "shared pool");
 	for (unsigned i = 0; i < nthreads; i++) {

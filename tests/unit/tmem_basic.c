@@ -142,11 +142,11 @@ static void pool_ids_do_not_come_back(void **state)
 	tmem_oid oid = test_oid(5);
 
 	test_fill(&page, 1, 10);
-	first = tmem_pool_create(t.client, 0, 4);
+	first = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 4);
 	assert_int_equal(tmem_put(t.client, first, &oid, 0, &page), 0);
 	assert_int_equal(tmem_pool_destroy(t.client, first), 0);
 	assert_int_equal(tmem_pool_destroy(t.client, first), -ENOENT);
-	second = tmem_pool_create(t.client, 0, 4);
+	second = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 4);
 	assert_true(second >= 0 && second != first);
 	assert_int_equal(tmem_get(t.client, first, &oid, 0, &back), -ENOENT);
 	assert_int_equal(tmem_put(t.client, first, &oid, 0, &page), -ENOENT);

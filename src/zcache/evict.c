@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Sets of eviction queues: whose they are, how one is chosen, the policy "lru".
+ * See evict.h. Who takes pages out by them is reclaim.c.
+ *
+ * The list of a host's sets has a lock of its own, a leaf, because whoever is
+ * looking for a victim may hold the emergency state, which ranks above the
+ * host's tables. A set that is being evicted from is counted (users), and the
+ * end of its client sleeps until nobody is.
+ */
+#include "os/clock.h"
+#include "zcache/zcache.h"
+
+/* ---- policies ------------------------------------------------------------------- */
+
+static unsigned lru_admit(struct zc_evict *ev, uint32_t name)
+{
+	return 0;
+}
+
+static unsigned lru_choose(const struct zc_evict *ev)
+{
+	return 0;
+}
+
+static int lru_judge(unsigned from, unsigned *seen)
+{
+	int verdict = *seen ? 0 : ZC_EVICT;
+
+	*seen = 0;
+	return verdict;
+}
+
+static void lru_gone(struct zc_evict *ev, int from, uint32_t name)
+{
+}
+
+const struct zc_policy zc_policy_lru = {
+	.name = "lru",
+	.fifos = 1,
+	.admit = lru_admit,
+	.choose = lru_choose,
+	.judge = lru_judge,
+	.gone = lru_gone,
+};
+
+static const struct zc_policy *const policies[] = {&zc_policy_lru};
+
+const struct zc_policy *zc_policy_find(const char *name)
+{
+	for (unsigned i = 0; i < sizeof(policies) / sizeof(policies[0]); i++)
+		if (strcmp(policies[i]->name, name) == 0)
+			return policies[i];
+	return NULL;
+}
+
+const char *zc_policy_names(void)
+{
+	return "lru";
+}
+
+/* ---- names ------------------------------------------------------------------------ */
+
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ x >> 32) * 0xd6e8feb86659fd93u;
+	return x ^ x >> 32;
+}
+
+uint32_t zc_name_hash(const struct zc_slot *s, const struct index_oid *oid, uint64_t index)
+{
+	uint64_t h = mix(index + ((uint64_t)s->generation << 32 | s->number));
+
+	h = mix(h ^ oid->w[0]);
+	h = mix(h + oid->w[1]);
+	return (uint32_t)mix(h ^ oid->w[2]);
+}
+
+uint64_t zc_stamp_draw(struct zc_thread *t)
+{
+	/*
+	 * Not a plain counter: who puts the same 2048 pages round and round would
+	 * draw the same stamp for the same page each time.
+	 */
+	t->stamp_state += 0x9e3779b97f4a7c15u;
+	return mix(t->stamp_state) << ZC_STAMP_SHIFT;
+}
+
+/* ---- sets --------------------------------------------------------------------------- */
+
+void zc_evict_init(struct zc_evict *ev, struct tmem_host *h, struct tmem_client *c,
+		   enum zc_class cls)
+{
+	memset(ev, 0, sizeof(*ev));
+	os_mutex_init(&ev->lock, OS_RANK_LEAF, "eviction queues");
+	ev->host = h;
+	ev->client = c;
+	ev->cls = cls;
+	/* What goes to a file is chosen by age, whatever the policy for what is dropped. */
+	ev->policy = cls == ZC_EPHEMERAL ? h->policy : &zc_policy_lru;
+	os_mutex_lock(&h->sets_lock);
+	ev->next = h->sets;
+	if (ev->next)
+		ev->next->prev = ev;
+	h->sets = ev;
+	ev->listed = true;
+	os_mutex_unlock(&h->sets_lock);
+}
+
+void zc_evict_exit(struct zc_evict *ev)
+{
+	struct tmem_host *h = ev->host;
+	struct zc_entry e;
+	unsigned from;
+
+	os_mutex_lock(&h->sets_lock);
+	ev->listed = false;
+	if (ev->next)
+		ev->next->prev = ev->prev;
+	if (ev->prev)
+		ev->prev->next = ev->next;
+	else
+		h->sets = ev->next;
+	while (ev->users)
+		os_cond_wait(&h->sets_unused, &h->sets_lock);
+	os_mutex_unlock(&h->sets_lock);
+	tmem_assert(E2, atomic_load(&ev->pages) == 0);
+	while (zc_dequeue(ev, UINT64_MAX, &e, &from))
+		;
+	zc_evict_trim(ev);
+	os_mutex_destroy(&ev->lock);
+}
+
+void zc_words_left(struct zc_slot *s, unsigned n)
+{
+	if (s->ev)
+		atomic_fetch_sub_explicit(&s->ev->pages, n, memory_order_relaxed);
+}
+
+/* ---- the list -------------------------------------------------------------------------- */
+
+static bool has_entries(const struct zc_evict *ev, enum zc_class cls)
+{
+	return ev->cls == cls && atomic_load_explicit(&ev->entries, memory_order_relaxed);
+}
+
+struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls, uint64_t young_ms)
+{
+	struct zc_evict *best = NULL;
+	uint64_t oldest = UINT64_MAX;
+
+	os_mutex_lock(&h->sets_lock);
+	for (struct zc_evict *ev = h->sets; ev; ev = ev->next) {
+		uint64_t ms = atomic_load_explicit(&ev->oldest_ms, memory_order_relaxed);
+
+		if (!has_entries(ev, cls) || (best && ms >= oldest) ||
+		    (young_ms != UINT64_MAX && ms + ZC_TIME_UNIT_MS > young_ms))
+			continue;
+		best = ev;
+		oldest = ms;
+	}
+	if (best)
+		best->users++;
+	os_mutex_unlock(&h->sets_lock);
+	return best;
+}
+
+void zc_sets_put(struct zc_evict *ev)
+{
+	struct tmem_host *h = ev->host;
+
+	os_mutex_lock(&h->sets_lock);
+	if (--ev->users == 0 && !ev->listed)
+		os_cond_broadcast(&h->sets_unused);
+	os_mutex_unlock(&h->sets_lock);
+}
+
+void zc_evict_trim_all(struct tmem_host *h)
+{
+	os_mutex_lock(&h->sets_lock);
+	for (struct zc_evict *ev = h->sets; ev;) {
+		struct zc_evict *next;
+
+		if (!ev->spares || atomic_load_explicit(&ev->entries, memory_order_relaxed)) {
+			ev = ev->next;
+			continue;
+		}
+		/* Chunks are freed without the list's lock, which is a leaf. */
+		ev->users++;
+		os_mutex_unlock(&h->sets_lock);
+		zc_evict_trim(ev);
+		os_mutex_lock(&h->sets_lock);
+		next = ev->next;
+		if (--ev->users == 0 && !ev->listed)
+			os_cond_broadcast(&h->sets_unused);
+		ev = next;
+	}
+	os_mutex_unlock(&h->sets_lock);
+}

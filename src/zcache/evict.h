@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Eviction: which page goes next.
+ *
+ * Every evictable zpage has an *entry* of 8 bytes in a queue of its client:
+ *
+ *    63       50  49  48     38 37  32 31                 0
+ *   +-----------+---+---------+------+---------------------+
+ *   |   time    |imm|  stamp  | slot |        leaf         |
+ *   +-----------+---+---------+------+---------------------+
+ *
+ * An entry must outlive what it names: zpages move and go, leaves go and come
+ * back as others. So it names a place in the index, and the words there carry
+ * the same stamp: 11 bits drawn when they were linked. A word that does not
+ * carry it is another page's, and the entry is *stale*: skipped when its turn
+ * comes, or swept out before. One in 2048 stale entries fits a word that it
+ * was not made for; then a page goes early that may go at any time.
+ * A same-filled page has no room for a stamp, so its entry (imm) fits any
+ * same-filled page at its place.
+ *
+ * `slot` is where place 0 of the zpage is; one entry stands for the whole zpage.
+ *
+ * A set of queues (struct zc_evict) belongs to a client, or to a pool that
+ * several clients share. What happens in it is a *policy's* business: a table
+ * of functions, chosen for the host by name.
+ *
+ *   lru      one queue, oldest first. A page that was got and stayed has
+ *            another turn (second chance). Where a get removes, which is the
+ *            rule for private ephemeral pools, this is exactly least recently
+ *            used: what was used is not there.
+ *   s3fifo   small, main and ghost queue: a page that is not asked for again
+ *            soon leaves by the small queue and does not push out what is
+ *            (evict_s3fifo.c).
+ *
+ * Invariants
+ *   E1  every word linked in a pool with a set, and not being linked or
+ *       evicted at this moment, is named by an entry of that set
+ *   E2  set.pages = words in the pools of the set
+ *   E3  fifo.entries = sum of (n - first) over its chunks
+ *   E4  a push of a new entry leaves policy.fifos spare chunks, so that a turn
+ *       of the queues, which pops before it pushes, needs no memory
+ *
+ * Locks: set.lock is a leaf: no other is taken inside. Chunks are allocated and
+ * freed outside of it.
+ */
+#ifndef TMEM_ZCACHE_EVICT_H
+#define TMEM_ZCACHE_EVICT_H
+
+#include "alloc/arena.h"
+#include "index/index.h"
+#include "os/lock.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct tmem_host;
+struct tmem_client;
+struct zc_slot;
+struct zc_thread;
+struct zc_evict;
+
+/* ---- entries -------------------------------------------------------------- */
+
+struct zc_entry {
+	arena_id leaf;
+	uint8_t slot;	/* of place 0 */
+	bool immediate; /* a same-filled page: no stamp */
+	uint16_t stamp;
+	uint64_t ms; /* came in, not before this; exact to ZC_TIME_UNIT_MS */
+};
+
+#define ZC_STAMP_BITS	 11
+#define ZC_STAMP_MASK	 ((1u << ZC_STAMP_BITS) - 1)
+#define ZC_TIME_UNIT_MS	 64u
+#define ZC_CHUNK_ENTRIES 508u
+
+/* One item of host->chunks. Guarded by the lock of its set. */
+struct zc_chunk {
+	arena_id next;	   /* towards the newer end; in a list of spares: the next spare */
+	uint16_t first, n; /* entries first .. n-1 are there */
+	uint64_t base_ms;  /* the entries' times count from here */
+	uint64_t newest_ms;
+	uint64_t spare;
+	uint64_t entry[ZC_CHUNK_ENTRIES];
+};
+_Static_assert(sizeof(struct zc_chunk) == 4096, "a frame");
+
+struct zc_fifo {
+	arena_id head, tail;
+	uint64_t entries;
+};
+
+/* ---- policies ------------------------------------------------------------- */
+
+#define ZC_FIFOS_MAX 2
+#define ZC_EVICT     (-1)
+
+struct zc_policy {
+	const char *name;
+	unsigned fifos; /* used: 1..ZC_FIFOS_MAX */
+	/* Which queue a new entry joins. name: hash of the handle. Under set.lock. */
+	unsigned (*admit)(struct zc_evict *ev, uint32_t name);
+	/* Which queue the next victim comes from; one at least has entries. Under set.lock. */
+	unsigned (*choose)(const struct zc_evict *ev);
+	/*
+	 * A victim from queue `from` that was seen *seen times: ZC_EVICT, or the
+	 * queue that it joins again, with *seen set to what it shall show then.
+	 * No lock.
+	 */
+	int (*judge)(unsigned from, unsigned *seen);
+	/* It was evicted from `from`, or (from = ZC_EVICT) taken out by a get. Lock-free. */
+	void (*gone)(struct zc_evict *ev, int from, uint32_t name);
+};
+
+/* NULL: unknown. zc_policy_names(): those known, comma separated. */
+const struct zc_policy *zc_policy_find(const char *name);
+const char *zc_policy_names(void);
+extern const struct zc_policy zc_policy_lru, zc_policy_s3fifo;
+
+/* ---- sets ------------------------------------------------------------------ */
+
+struct zc_ghosts;
+
+/* What a set is for. */
+enum zc_class {
+	ZC_EPHEMERAL,  /* evicted: the page goes */
+	ZC_PERSISTENT, /* candidates for the overflow file; only kept while that is on */
+	ZC_CLASSES,
+};
+
+struct zc_evict {
+	struct os_mutex lock;
+	struct tmem_host *host;
+	struct tmem_client *client; /* whose pages these are */
+	const struct zc_policy *policy;
+	enum zc_class cls;
+	/* Guarded by lock. */
+	struct zc_fifo fifo[ZC_FIFOS_MAX];
+	arena_id spare; /* list of empty chunks */
+	unsigned spares;
+	unsigned sweep_fifo; /* where sweeping goes on: behind chunk sweep_at (0: at the head) */
+	arena_id sweep_at;
+	uint32_t pushes;
+	/* Without it. */
+	_Atomic uint64_t pages;		  /* E2 */
+	_Atomic uint64_t entries;	  /* over all queues */
+	_Atomic uint64_t oldest_ms;	  /* when the oldest entry came, about */
+	struct zc_ghosts *_Atomic ghosts; /* s3fifo, or NULL */
+	/* host->sets, under host->sets_lock. */
+	struct zc_evict *next, *prev;
+	unsigned users;
+	bool listed;
+};
+
+/* A set that nobody uses yet. No failure. */
+void zc_evict_init(struct zc_evict *ev, struct tmem_host *h, struct tmem_client *c,
+		   enum zc_class cls);
+/* Frees the entries, after waiting for those who evict from it. Its pools must be empty. */
+void zc_evict_exit(struct zc_evict *ev);
+
+/* A new stamp, already in its place in a word. */
+uint64_t zc_stamp_draw(struct zc_thread *t);
+/* A hash of the handle, for policies that remember names. */
+uint32_t zc_name_hash(const struct zc_slot *s, const struct index_oid *oid, uint64_t index);
+
+/*
+ * Queue the words p[0..n-1] that were linked at slot, slot+1, ... of a leaf; one
+ * entry for each zpage and each same-filled page. p[i].word == 0 and not
+ * immediate: nothing there. oid and base (index of slot 0) are for the policy.
+ * 0; -ENOMEM: some may be queued, the caller takes the words out again.
+ * Takes set.lock and the arena's; no shard may be held.
+ */
+int zc_enqueue(struct zc_slot *s, arena_id leaf, const struct index_oid *oid, uint64_t base,
+	       unsigned slot, unsigned n, const struct pampd *p)
+	__attribute__((warn_unused_result));
+/*
+ * The next candidate, taken out of its queue. young_ms: not one that may have
+ * come in at or after it (UINT64_MAX: any). False: none. It may be stale.
+ */
+bool zc_dequeue(struct zc_evict *ev, uint64_t young_ms, struct zc_entry *e, unsigned *from);
+/* Put back what zc_dequeue() gave, as the newest of queue `to`. False: no room (E4: seldom). */
+bool zc_requeue(struct zc_evict *ev, const struct zc_entry *e, unsigned to);
+/* Which words of a locked leaf an entry stands for: bit i, slot e->slot + i. 0: it is stale. */
+uint32_t zc_entry_words(const struct index_cursor *c, const struct zc_entry *e);
+/* The same by index_peek(): 0 is certain. */
+bool zc_entry_stale(const struct tmem_host *h, const struct zc_entry *e);
+/* Chunks that an empty set keeps for later go back; of all sets. */
+void zc_evict_trim(struct zc_evict *ev);
+void zc_evict_trim_all(struct tmem_host *h);
+
+/* Walk the entries (set.lock is held meanwhile): the sums, and how many words they name. */
+int zc_evict_verify(struct zc_evict *ev, uint64_t *named) __attribute__((warn_unused_result));
+
+/* n words left a pool's leaves by anybody's hand (E2). */
+void zc_words_left(struct zc_slot *s, unsigned n);
+
+/* ---- the host's list of sets ------------------------------------------------ */
+
+/*
+ * The set whose next victim is the oldest, kept from ending until zc_sets_put();
+ * NULL: none has an entry that came in before young_ms.
+ */
+struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls, uint64_t young_ms);
+void zc_sets_put(struct zc_evict *ev);
+
+/* ---- reclaim.c ---------------------------------------------------------------- */
+
+/* A zpage that is to go, its leaf locked. */
+struct zc_victim {
+	struct zc_evict *ev;
+	struct zc_entry e;
+	unsigned from; /* queue */
+	uint32_t mask; /* its words: slot e.slot + i */
+};
+/*
+ * The next one that the policy gives up, with its leaf locked: the caller does
+ * with the words what it wants and calls index_unlock(c). Its entry is out of
+ * the queue; to keep the page, zc_requeue(). ev is from zc_sets_pick().
+ * *tries: entries looked at, at most; counted down. False: none.
+ */
+bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, struct index_cursor *c,
+		    struct zc_victim *v);
+
+/* Why pages were evicted; one counter each, ZC_EVICTED + why. */
+enum zc_why {
+	ZC_WHY_EPHEMERAL,  /* a put into an ephemeral pool: eph_ate_tail */
+	ZC_WHY_PERSISTENT, /* into a persistent one: pers_ate_eph */
+	ZC_WHY_SHRINK,	   /* tmem_host_shrink() */
+	ZC_WHY_TARGET,	   /* the soft target */
+	ZC_WHY_IDLE,	   /* tmem_host_age() */
+	ZC_WHY_PRESSURE,   /* the machine is short of memory */
+	ZC_WHY_DRIVER,	   /* the allocator's own shrink */
+	ZC_WHYS,
+};
+struct zc_want {
+	enum zc_why why;
+	uint64_t pages, bytes; /* stop when either is reached; bytes: compressed, freed */
+	uint64_t young_ms;     /* only what came in before; UINT64_MAX: anything */
+};
+struct zc_got {
+	uint64_t pages, bytes;
+};
+/* Evict ephemeral pages, oldest first over all clients. No lock above the emergency's. */
+void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
+	      struct zc_got *got);
+/* Evict and compact until `frames` fewer are in use, or it does no good. Frames given back. */
+int zc_shrink(struct tmem_host *h, uint64_t frames, enum zc_why why, uint64_t *reclaimed);
+/* A put of n pages comes while more than the soft target is in use: evict more than it brings. */
+void zc_evict_to_target(struct tmem_host *h, struct zc_thread *t, unsigned n);
+/*
+ * Room for a put that was refused memory: evict, a little more each round, and
+ * move together what is left. False: there is nothing more to evict.
+ */
+bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, bool persistent, size_t need,
+		      unsigned round);
+
+#endif

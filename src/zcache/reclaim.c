@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Reclaim: from a queue's entry, bottom-up, to the pages that go (T11).
+ *
+ * The life of a zpage, as the two directions see it:
+ *
+ *                 top-down                            bottom-up
+ *
+ *   IN USE        words in leaves name it             its entry is in a queue
+ *     │             get: shard, word, pin, unlock       entry taken out of the queue
+ *     │                                                 leaf found, shard locked
+ *   ZOMBIE          data valid: a get that has the        stamps compared (S)
+ *     │             shard first wins                      policy says: goes
+ *     │             ─────────── words taken out of the leaf, shard unlocked ───────────
+ *   DYING           no word names it; its bytes           zc_drop: references given up
+ *     │             stay for those who have it pinned     zpool_free: DYING in its state
+ *   (gone)          ─────────── last unpin, or zpool_free if there was none ───────────
+ *
+ * ZOMBIE is nothing that is written anywhere: a victim is chosen but still
+ * named; whoever locks the shard first decides. There is no window in which a
+ * get could find a word whose zpage was given up, because words are taken out
+ * and references given up in this order, and no way for a page to be given up
+ * twice, because the one who took the words out has the references (I1 in
+ * pam_local.c) and nobody else.
+ *
+ *   (S)  an entry may evict what is at its place if and only if
+ *          - the leaf id leads to a live leaf (index_lock_leaf),
+ *          - that leaf's pool is one of the set that the entry came from,
+ *          - the words there carry the entry's stamp and places.
+ *        So no entry, however stale, touches another client's page or a
+ *        persistent one; at worst it takes a newer page of the same kind early.
+ *
+ * Moves (pam_local.c) exchange the handle in a word and leave stamp and place
+ * alone, under the same shard lock: an entry survives any number of them.
+ *
+ * Lock order: bottom-up < shard < set.lock. Freeing (class lock) comes after
+ * the shard is unlocked. No lock is held over more than one zpage's words.
+ *
+ * Limits, and who pays.
+ *
+ *   The hard limit is the account's (frames.h): nothing gets past it for an
+ *   instant. A put that it refuses evicts the oldest ephemeral pages of the
+ *   host and tries again (ouroboros): persistent outrank ephemeral, younger
+ *   outrank older. First about what it needs, then twice that, and so on; what
+ *   was evicted leaves holes, so after ROOM_COMPACT bytes the allocator moves
+ *   zpages together. When nothing ephemeral is left, the put fails.
+ *
+ *   The accept threshold is for that case. An ephemeral put that found no
+ *   memory and nothing to evict sets host->full. From then on ephemeral puts
+ *   are refused at once, before they compress anything, until less than
+ *   accept_percent (90) of the limit is in use: without it each of them would
+ *   compress in vain, and the store would be full of ephemeral pages again at
+ *   the first frame that a persistent put might want. Where there is something
+ *   to evict the threshold does not matter: a put then brings what it takes.
+ *
+ *   The soft target is above which puts evict a little more than they bring, and
+ *   maintenance shrinks. Persistent pages may stand above it.
+ */
+#include "os/clock.h"
+#include "zcache/zcache.h"
+
+#define ROOM_ROUNDS  12u
+#define ROOM_LEAST   ((uint64_t)2 * ZC_PAGE)
+#define ROOM_COMPACT ((uint64_t)16 * ZC_PAGE) /* holes that pay for a compaction */
+#define ROOM_FRAMES  16
+#define TRIES_MAX    4096u
+
+/* ---- victims ----------------------------------------------------------------------- */
+
+static unsigned words_seen(const struct index_cursor *c, const struct zc_victim *v)
+{
+	unsigned most = 0;
+
+	if (v->e.immediate)
+		return 0;
+	for (uint32_t m = v->mask; m; m &= m - 1) {
+		unsigned seen = zc_word_seen(c->words[v->e.slot + (unsigned)__builtin_ctz(m)]);
+
+		most = seen > most ? seen : most;
+	}
+	return most;
+}
+
+static void set_words_seen(struct index_cursor *c, const struct zc_victim *v, unsigned seen)
+{
+	for (uint32_t m = v->mask; m && !v->e.immediate; m &= m - 1) {
+		uint64_t *word = &c->words[v->e.slot + (unsigned)__builtin_ctz(m)];
+
+		*word = (*word & ~(ZC_SEEN_ONE * ZC_SEEN_MAX)) | ZC_SEEN_ONE * seen;
+	}
+}
+
+bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, struct index_cursor *c,
+		    struct zc_victim *v)
+{
+	struct tmem_host *h = ev->host;
+
+	v->ev = ev;
+	while (*tries && zc_dequeue(ev, young_ms, &v->e, &v->from)) {
+		unsigned seen;
+		int to;
+
+		--*tries;
+		if (zc_entry_stale(h, &v->e) || !index_lock_leaf(h->index, v->e.leaf, c))
+			continue;
+		/* (S) */
+		v->mask = 0;
+		if (((struct zc_slot *)index_pool_owner(c->pool))->ev == ev)
+			v->mask = zc_entry_words(c, &v->e);
+		if (v->mask) {
+			seen = words_seen(c, v);
+			to = ev->policy->judge(v->from, &seen);
+			if (to == ZC_EVICT)
+				return true;
+			set_words_seen(c, v, seen);
+			/* No room to remember it: then it goes. */
+			if (!zc_requeue(ev, &v->e, (unsigned)to))
+				return true;
+		}
+		index_unlock(c);
+	}
+	return false;
+}
+
+/* What a page costs that has no zpage: its word in a full leaf, its entry. */
+#define SAME_BYTES 16u
+
+/* Bytes that go with these words, metadata of zpages left out; the leaf is locked. */
+static uint64_t freed_bytes(struct tmem_host *h, const struct index_cursor *c,
+			    const struct zc_victim *v)
+{
+	uint64_t word = c->words[v->e.slot + (unsigned)__builtin_ctz(v->mask)];
+	struct zpage *z;
+
+	if (v->e.immediate)
+		return SAME_BYTES;
+	if (zc_word_kind(word) != ZC_LOCAL)
+		return 0;
+	z = zpool_peek(h->zpool, zc_word_handle(word));
+	return zpage_refs(z, zpage_info(z, __ATOMIC_ACQUIRE)) ==
+			       (unsigned)__builtin_popcount(v->mask)
+		       ? z->zsize
+		       : 0;
+}
+
+/* Take a victim's words out, unlock, and let go. */
+static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cursor *c,
+		      const struct zc_victim *v, struct zc_got *got)
+{
+	struct pampd taken[TMEM_CLUSTER_MAX];
+	struct zc_slot *s = index_pool_owner(c->pool);
+	uint64_t bytes = freed_bytes(h, c, v);
+	struct index_oid oid;
+	unsigned n = 0;
+	uint32_t name;
+
+	index_cursor_oid(c, &oid);
+	name = zc_name_hash(s, &oid, c->base + v->e.slot);
+	for (uint32_t m = v->mask; m; m &= m - 1) {
+		unsigned slot = v->e.slot + (unsigned)__builtin_ctz(m);
+
+		taken[n++] = index_cursor_get(c, slot);
+		index_cursor_clear(c, slot);
+	}
+	/* The pool may be gone after this; the set stays, it is in use. */
+	index_unlock(c);
+	atomic_fetch_sub_explicit(&v->ev->pages, n, memory_order_relaxed);
+	zc_drop(h, t, taken, n);
+	v->ev->policy->gone(v->ev, (int)v->from, name);
+	zc_count(t, ZC_EVICTED_ZPAGES, !v->e.immediate);
+	zc_count(t, ZC_EVICTED_BYTES, bytes);
+	got->pages += n;
+	got->bytes += bytes;
+}
+
+static bool enough(const struct zc_want *w, const struct zc_got *got)
+{
+	return got->pages >= w->pages || got->bytes >= w->bytes;
+}
+
+void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w, struct zc_got *got)
+{
+	*got = (struct zc_got){0};
+	while (!enough(w, got)) {
+		struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, w->young_ms);
+		unsigned tries = TRIES_MAX, batch = 16;
+		uint64_t before = got->pages;
+		struct index_cursor c;
+		struct zc_victim v;
+
+		if (!ev)
+			break;
+		while (batch-- && !enough(w, got) &&
+		       zc_victim_next(ev, w->young_ms, &tries, &c, &v))
+			evict_one(h, t, &c, &v, got);
+		zc_sets_put(ev);
+		/* All was stale or had another turn: seldom, and then the next call goes on. */
+		if (got->pages == before && (tries == 0 || w->young_ms != UINT64_MAX))
+			break;
+	}
+	zc_count(t, ZC_EVICTED + w->why, got->pages);
+}
+
+void zc_evict_to_target(struct tmem_host *h, struct zc_thread *t, unsigned n)
+{
+	uint64_t target = atomic_load_explicit(&h->target_bytes, memory_order_relaxed);
+	struct zc_want w = {
+		.why = ZC_WHY_TARGET, .pages = 4 * n, .bytes = UINT64_MAX, .young_ms = UINT64_MAX};
+	struct zc_got got;
+
+	if (target && frames_used(&h->frames) > target)
+		zc_evict(h, t, &w, &got);
+}
+
+/* ---- the accept threshold ---------------------------------------------------------------- */
+
+static uint64_t accept_bytes(const struct tmem_host *h, uint64_t limit)
+{
+	return limit / 100 * atomic_load_explicit(&h->accept_percent, memory_order_relaxed);
+}
+
+void zc_set_full(struct tmem_host *h)
+{
+	uint64_t limit = atomic_load_explicit(&h->frames.limit_bytes, memory_order_relaxed);
+
+	/* Memory may also be short in the machine; then the next put may do. */
+	if (limit && frames_used(&h->frames) > accept_bytes(h, limit))
+		atomic_store_explicit(&h->full, true, memory_order_relaxed);
+}
+
+bool zc_full(struct tmem_host *h)
+{
+	uint64_t limit = atomic_load_explicit(&h->frames.limit_bytes, memory_order_relaxed);
+
+	if (!atomic_load_explicit(&h->full, memory_order_relaxed))
+		return false;
+	if (limit && frames_used(&h->frames) > accept_bytes(h, limit))
+		return true;
+	atomic_store_explicit(&h->full, false, memory_order_relaxed);
+	return false;
+}
+
+/* ---- shrinking --------------------------------------------------------------------------- */
+
+int tmem_host_shrink(tmem_host *h, uint64_t frames, uint64_t *reclaimed)
+{
+	uint64_t got = 0;
+	int rc = zc_shrink(h, frames, ZC_WHY_SHRINK, &got);
+
+	if (reclaimed)
+		*reclaimed = got;
+	return rc;
+}
+
+/* Bytes in use above what is wanted. */
+static uint64_t above(struct tmem_host *h, uint64_t goal)
+{
+	uint64_t used = frames_used(&h->frames);
+
+	return used > goal ? used - goal : 0;
+}
+
+/*
+ * Evict what should suffice, move the rest together, look at the account: what
+ * evicting gives back by itself depends on how the victims lay. Ends when
+ * neither gives anything any more.
+ */
+int zc_shrink(struct tmem_host *h, uint64_t frames, enum zc_why why, uint64_t *reclaimed)
+{
+	uint64_t start = frames_used(&h->frames), bytes = frames * OS_FRAME_SIZE;
+	uint64_t goal = frames < start / OS_FRAME_SIZE ? start - bytes : 0, left;
+	struct zc_thread *t = zc_thread_enter(h);
+	struct zc_got got;
+
+	while ((left = above(h, goal)) >= OS_FRAME_SIZE) {
+		struct zc_want w = {.why = why, .pages = UINT64_MAX, .young_ms = UINT64_MAX};
+		uint64_t before = frames_used(&h->frames);
+
+		w.bytes = left;
+		zc_evict(h, t, &w, &got);
+		left = above(h, goal);
+		if (left >= OS_FRAME_SIZE)
+			(void)zpool_compact(h->zpool, left / OS_FRAME_SIZE);
+		if (!got.pages && frames_used(&h->frames) >= before)
+			break;
+	}
+	zc_thread_leave(t);
+	zc_evict_trim_all(h);
+	*reclaimed = start > frames_used(&h->frames)
+			     ? (start - frames_used(&h->frames)) / OS_FRAME_SIZE
+			     : 0;
+	return 0;
+}
+
+int tmem_host_set_target(tmem_host *h, uint64_t target_bytes)
+{
+	atomic_store(&h->target_bytes, target_bytes);
+	zc_marks_update(h);
+	return 0;
+}
+
+uint64_t tmem_host_age(tmem_host *h, uint64_t idle_ms)
+{
+	uint64_t now = os_clock_ns() / 1000000;
+	struct zc_want w = {.why = ZC_WHY_IDLE, .pages = UINT64_MAX, .bytes = UINT64_MAX};
+	struct zc_thread *t;
+	struct zc_got got;
+
+	if (idle_ms >= now)
+		return 0;
+	w.young_ms = now - idle_ms;
+	t = zc_thread_enter(h);
+	zc_evict(h, t, &w, &got);
+	zc_thread_leave(t);
+	return got.pages;
+}
+
+/* ---- room ------------------------------------------------------------------------------ */
+
+bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, bool persistent, size_t need,
+		      unsigned round)
+{
+	struct zc_want w = {.why = persistent ? ZC_WHY_PERSISTENT : ZC_WHY_EPHEMERAL,
+			    .young_ms = UINT64_MAX};
+	uint64_t holes, frames = 0;
+	struct zc_got got;
+
+	if (round >= ROOM_ROUNDS)
+		return false;
+	w.bytes = (need * 2 > ROOM_LEAST ? need * 2 : ROOM_LEAST) << (round < 5 ? round : 5);
+	w.pages = 64 << (round < 3 ? round : 3);
+	zc_evict(h, t, &w, &got);
+	holes = atomic_fetch_add(&h->evicted_bytes, got.bytes) + got.bytes;
+	if (round && holes >= ROOM_COMPACT) {
+		atomic_store(&h->evicted_bytes, 0);
+		frames = zpool_compact(h->zpool, ROOM_FRAMES);
+	}
+	return got.pages || frames;
+}
