@@ -59,7 +59,7 @@ typedef struct tmem_host_options {
 	size_t size;	      /* sizeof(tmem_host_options): set by TMEM_HOST_OPTIONS */
 	uint64_t limit_bytes; /* hard limit on all memory of the host, metadata included; 0: none */
 	const char *codec;    /* NAME or NAME:LEVEL; NULL: "lz4" */
-	const char *zpool;    /* allocator; NULL: "zsmalloc" */
+	const char *zpool;    /* allocator, "zsmalloc" or "zbud"; NULL: "zsmalloc" */
 	uint32_t max_zsize;   /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
 	uint32_t store_raw;   /* 1: keep such pages uncompressed instead of refusing them */
 	const char *overflow_path; /* file for zpages that do not fit; NULL: none */

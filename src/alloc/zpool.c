@@ -16,6 +16,7 @@
  * same name at once load it once.
  */
 #include "alloc/zpool.h"
+#include "alloc/zbud.h"
 #include "alloc/zsmalloc.h"
 #include "os/check.h"
 #include "os/lock.h"
@@ -37,6 +38,7 @@ struct zpool_driver {
 static struct os_mutex zpool_lock = OS_MUTEX_INIT(OS_RANK_REGISTRY, "zpool drivers");
 static struct zpool_driver zpool_drivers[DRIVERS_MAX] = {
 	{.ops = &zsmalloc_ops},
+	{.ops = &zbud_ops},
 };
 
 static struct zpool_driver *driver_lookup(const char *type)

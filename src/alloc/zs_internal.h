@@ -40,12 +40,14 @@
 
 /*
  * Groups. 0..15: zspages with freed slots, by sixteenths in use. ROOM: no
- * freed slot, but slots that were never used. FULL: neither.
+ * freed slot, but slots that were never used. FULL: neither. EVICTING: shrink
+ * has it, out of reach of malloc and compaction, whatever it holds.
  */
 #define ZS_PARTIAL_GROUPS 16
 #define ZS_ROOM		  16
 #define ZS_FULL		  17
-#define ZS_GROUPS	  18
+#define ZS_EVICTING	  18
+#define ZS_GROUPS	  19
 
 /* Descriptor of a zspage. Guarded by the lock of its class, or by its id being free. */
 struct zs_page {
@@ -58,7 +60,7 @@ struct zs_page {
 	uint16_t frames;     /* resident and charged */
 	uint8_t group;
 	uint8_t pad;
-	uint32_t reserved[2];
+	uint64_t born; /* zspages begun before it in its pool; younger after an eviction failed */
 };
 _Static_assert(sizeof(struct zs_page) == 32, "two to a cache line");
 
@@ -104,7 +106,8 @@ struct zs_pool {
 	struct zs_region region[2];
 	struct os_mutex compact_lock;
 	uint32_t pass, next_class; /* guarded by compact_lock */
-	_Atomic uint64_t freed_frames, compacted_frames;
+	_Atomic uint64_t freed_frames, compacted_frames, shrunk_frames;
+	_Atomic uint64_t evicted, evict_refused, births;
 	uint16_t class_of[ZS_SLOT_MAX / ZS_UNIT + 1]; /* by units of the slot */
 	struct zs_class classes[];
 };
@@ -185,6 +188,9 @@ void zs_page_unlink(struct zs_pool *p, struct zs_class *c, uint32_t id);
 void zs_page_defer(struct zs_pool *p, struct zs_class *c, uint32_t id);
 /* Put it in the group that its counts say. */
 void zs_page_regroup(struct zs_pool *p, struct zs_class *c, uint32_t id);
+/* Out of all groups, for an eviction; and back to the group that its counts say. */
+void zs_page_isolate(struct zs_pool *p, struct zs_class *c, uint32_t id);
+void zs_page_rejoin(struct zs_pool *p, struct zs_class *c, uint32_t id);
 /* Any slot of the class; 0 when memory is refused. Its state word is set. */
 zpool_handle zs_slot_alloc(struct zs_pool *p, struct zs_class *c);
 /* A freed slot of zspage id, which has one; state word set to `state`. */
@@ -199,6 +205,9 @@ uint32_t zs_page_trim(struct zs_pool *p, struct zs_class *c, uint32_t id, uint32
 
 /* zs_compact.c */
 uint64_t zs_compact(struct zpool *zp, uint64_t frames);
+
+/* zs_shrink.c */
+uint64_t zs_shrink(struct zpool *zp, uint64_t pages);
 
 /* zs_verify.c */
 void zs_stats(struct zpool *zp, struct zpool_stats *st);

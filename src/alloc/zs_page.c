@@ -33,6 +33,7 @@
  *         inuse < touched           inuse * 16 / slots
  *         inuse = touched < slots   ROOM
  *         inuse = touched = slots   FULL
+ *       or in EVICTING while shrink has it; then inuse may be 0
  *   I4  z.frames * 4096 >= z.touched * size; resident_frames = sum of z.frames
  *   I5  the state word of a freed slot is 0, of any other below touched it
  *       has ALLOCATED
@@ -100,10 +101,24 @@ void zs_page_regroup(struct zs_pool *p, struct zs_class *c, uint32_t id)
 {
 	unsigned group = zs_page_group(c, &p->pages[id]);
 
-	if (group == p->pages[id].group)
+	if (group == p->pages[id].group || p->pages[id].group == ZS_EVICTING)
 		return;
 	zs_page_unlink(p, c, id);
 	zs_page_link(p, c, id, group);
+}
+
+void zs_page_isolate(struct zs_pool *p, struct zs_class *c, uint32_t id)
+{
+	tmem_assert(I3, p->pages[id].group != ZS_EVICTING);
+	zs_page_unlink(p, c, id);
+	zs_page_link(p, c, id, ZS_EVICTING);
+}
+
+void zs_page_rejoin(struct zs_pool *p, struct zs_class *c, uint32_t id)
+{
+	tmem_assert(I3, p->pages[id].group == ZS_EVICTING);
+	zs_page_unlink(p, c, id);
+	zs_page_link(p, c, id, zs_page_group(c, &p->pages[id]));
 }
 
 uint32_t zs_page_trim(struct zs_pool *p, struct zs_class *c, uint32_t id, uint32_t keep)
@@ -173,7 +188,10 @@ static uint32_t zs_page_new(struct zs_pool *p, struct zs_class *c)
 
 	if (!id)
 		return 0;
-	*z = (struct zs_page){.cls = (uint16_t)(c->number + 1)};
+	*z = (struct zs_page){
+		.cls = (uint16_t)(c->number + 1),
+		.born = atomic_fetch_add_explicit(&p->births, 1, memory_order_relaxed),
+	};
 	if (!zs_page_grow(p, c, id)) {
 		zs_span_release(p, id, 0);
 		return 0;
@@ -268,7 +286,7 @@ bool zs_slot_free(struct zs_pool *p, struct zs_class *c, zpool_handle h, uint32_
 	z->free_head = (uint16_t)(h - zs_handle(p, *id, 0) + 1);
 	z->inuse--;
 	c->objects--;
-	if (z->inuse == 0)
+	if (z->inuse == 0 && z->group != ZS_EVICTING)
 		return zs_page_empty(p, c, *id, frames);
 	zs_page_regroup(p, c, *id);
 	return false;

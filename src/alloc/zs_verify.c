@@ -61,7 +61,7 @@ static int zs_verify_page(struct zs_pool *p, struct zs_class *c, uint32_t id, un
 
 	if (z->cls != c->number + 1u)
 		return zs_broken(c, id, "is in a ring of a class that is not its own");
-	if (z->group != group || zs_expected_group(c, z) != group)
+	if (z->group != group || (group != ZS_EVICTING && zs_expected_group(c, z) != group))
 		return zs_broken(c, id, "I3: is in the wrong group");
 	if (p->pages[z->next].prev != id || p->pages[z->prev].next != id)
 		return zs_broken(c, id, "I3: the ring is broken");
@@ -167,6 +167,9 @@ void zs_stats(struct zpool *zp, struct zpool_stats *st)
 	st->meta_bytes =
 		zs_spans_meta_bytes(p) + sizeof(*p) + ZS_CLASSES_MAX * sizeof(struct zs_class);
 	st->freed_frames = atomic_load_explicit(&p->freed_frames, memory_order_relaxed);
+	st->evicted_objects = atomic_load_explicit(&p->evicted, memory_order_relaxed);
+	st->evict_refused = atomic_load_explicit(&p->evict_refused, memory_order_relaxed);
+	st->shrunk_frames = atomic_load_explicit(&p->shrunk_frames, memory_order_relaxed);
 	st->compacted_frames = atomic_load_explicit(&p->compacted_frames, memory_order_relaxed);
 }
 

@@ -234,14 +234,6 @@ static void zs_set_movable(struct zpool *zp, zpool_handle h, bool movable)
 		atomic_fetch_and_explicit(state, (uint16_t)~ZS_MOVABLE, memory_order_release);
 }
 
-/* No eviction here yet: the owner evicts by age, then compacts. */
-static uint64_t zs_shrink(struct zpool *zp, uint64_t pages)
-{
-	(void)zp;
-	(void)pages;
-	return 0;
-}
-
 const struct zpool_ops zsmalloc_ops = {
 	.type = "zsmalloc",
 	.create = zs_create,

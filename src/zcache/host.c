@@ -148,6 +148,24 @@ static int read_options(const tmem_host_options *in, tmem_host_options *o, char 
 	return 0;
 }
 
+static int check_zpool(const tmem_host_options *o, char *err, size_t errlen)
+{
+	const struct zpool_ops *ops = zpool_find(o->zpool);
+	char names[256];
+
+	if (!ops) {
+		say(err, errlen, "unknown allocator '%s'; known: %s", o->zpool,
+		    zpool_names(names, sizeof(names)));
+		return -EINVAL;
+	}
+	if (o->store_raw && ops->max_size < ZPAGE_SINGLE_HEAD + ZC_PAGE) {
+		say(err, errlen, "store_raw: allocator '%s' has no room for a whole page%s",
+		    o->zpool, "");
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int create_parts(struct tmem_host *h, const tmem_host_options *o,
 			const struct codec_spec *spec, char *err, size_t errlen)
 {
@@ -205,7 +223,6 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 {
 	struct codec_spec spec;
 	tmem_host_options o;
-	char names[256];
 	tmem_host *h = NULL;
 	int rc;
 
@@ -218,12 +235,9 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 		rc = -EINVAL;
 		goto out;
 	}
-	if (!zpool_find(o.zpool)) {
-		say(err, errlen, "unknown allocator '%s'; known: %s", o.zpool,
-		    zpool_names(names, sizeof(names)));
-		rc = -EINVAL;
+	rc = check_zpool(&o, err, errlen);
+	if (rc)
 		goto out;
-	}
 	h = os_zalloc_aligned(sizeof(*h));
 	if (!h) {
 		rc = -ENOMEM;

@@ -132,8 +132,8 @@ int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored 
 	else
 		info |= (uint16_t)((refs - 1) << ZPAGE_COUNT_SHIFT);
 	rc = zpool_malloc(h->zpool, zpage_head(info) + s->zsize, out);
-	if (rc)
-		return rc;
+	if (tmem_unlikely(rc)) /* larger than the allocator can hold: too poor for it */
+		return rc == -EINVAL ? -E2BIG : rc;
 	z = zpool_peek(h->zpool, *out);
 	tmem_assert(zpage.layout, ((uintptr_t)z & 3) == 2);
 	/* The place is cold: let its lines come while the checksum is made. */

@@ -239,7 +239,8 @@ static int build(struct put *p)
 	if (rc == 0)
 		p->built = p->n;
 	else if (rc == -E2BIG &&
-		 (first == last || p->h->store_raw || zc_codec(p->h).codec->id == 0))
+		 (first == last || p->h->store_raw || zc_codec(p->h).codec->id == 0 ||
+		  (size_t)p->h->max_zsize * (last - first + 1) > p->h->zpool->ops->max_size))
 		rc = build_singles(p, same);
 	return rc;
 }

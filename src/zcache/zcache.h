@@ -426,7 +426,8 @@ bool zpage_ref(struct zpage *z, unsigned n);
 bool zpage_unref(struct zpage *z, unsigned n);
 /*
  * A new zpage, not movable, referenced by nobody: `refs` words of it will be
- * linked. 0 or -ENOMEM. Header fields but leaf and slot are set.
+ * linked. 0; -ENOMEM; -E2BIG: larger than the allocator's largest object. Header
+ * fields but leaf and slot are set.
  */
 int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored *s, unsigned refs,
 	       zpool_handle *out) __attribute__((warn_unused_result));

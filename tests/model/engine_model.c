@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The engine against a model: engine_model [OPERATIONS [THREADS [SEED]]]
+ * The engine against a model: engine_model [OPERATIONS [THREADS [SEED [ZPOOL]]]]
+ * (seed 0: by the clock)
  *
  * Each thread has two pools of its own, in which it does everything, pool
  * operations included, and its own object in a pool that all share. For those
@@ -71,6 +72,7 @@ static tmem_pool shared;
 static _Atomic uint64_t begun[SHARED], done[SHARED];
 static _Atomic bool stop;
 static struct worker *workers[THREADS_MAX];
+static const char *zpool = "zsmalloc";
 static bool tight; /* the limit bites, and there is an overflow file */
 
 static uint64_t mix(uint64_t x)
@@ -549,7 +551,9 @@ static void open_world(const char *overflow)
 	char err[200];
 
 	o.limit_bytes = tight ? 4u << 20 : 0;
-	o.store_raw = seed0 & 1;
+	o.zpool = zpool;
+	/* A raw page does not fit into a frame that zbud divides. */
+	o.store_raw = seed0 & 1 && strcmp(zpool, "zbud");
 	o.overflow_path = overflow;
 	if (tmem_host_create(&o, &host, err, sizeof(err)))
 		fail(NULL, "host: %s", err);
@@ -615,9 +619,13 @@ int main(int argc, char **argv)
 	if (nthreads < 1 || nthreads > THREADS_MAX || fd < 0)
 		return 2;
 	close(fd);
-	seed0 = argc > 3 ? strtoull(argv[3], NULL, 10) : os_clock_ns() % 1000000;
-	printf("seed %llu, %llu operations, %u threads\n", (unsigned long long)seed0,
-	       (unsigned long long)ops, nthreads);
+	seed0 = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+	if (!seed0)
+		seed0 = os_clock_ns() % 1000000 + 1;
+	if (argc > 4)
+		zpool = argv[4];
+	printf("seed %llu, %llu operations, %u threads, %s\n", (unsigned long long)seed0,
+	       (unsigned long long)ops, nthreads, zpool);
 	disturber.rng = mix(seed0);
 	for (unsigned world = 0; world < 2; world++) {
 		tight = world;

@@ -31,7 +31,7 @@ static void test_registry(void **state)
 	assert_ptr_equal(zpool_find("zsmalloc"), &zsmalloc_ops);
 	assert_null(zpool_find("zsmallo"));
 	assert_null(zpool_find(""));
-	assert_string_equal(zpool_names(names, sizeof(names)), "zsmalloc");
+	assert_string_equal(zpool_names(names, sizeof(names)), "zsmalloc, zbud");
 	assert_string_equal(zpool_names(names, 5), "zsma");
 	assert_int_equal(zpool_create("slab", &f, NULL, NULL, &zp), -ENOENT);
 	assert_null(zp);
