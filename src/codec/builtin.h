@@ -5,12 +5,13 @@
 
 #include "codec/codec.h"
 
-/* Ids are kept beside stored data: never change one, never use one again. */
-enum { CODEC_ID_RAW = 0, CODEC_ID_LZ4 = 1, CODEC_ID_ZSTD = 2 };
-
 extern const struct codec codec_raw;
 extern const struct codec codec_lz4;
 extern const struct codec codec_zstd;
+extern const struct codec codec_lz4hc;
+extern const struct codec codec_deflate;
+extern const struct codec codec_zstd_dict;
+extern const struct codec codec_opaque;
 
 /*
  * What a codec without working memory gives as its context: a pointer that is

@@ -15,6 +15,19 @@
 
 #define CODEC_MAX 16 /* codec ids fit four bits */
 
+/* Ids are kept beside stored data: never change one, never use one again. */
+enum {
+	CODEC_ID_RAW = 0,
+	CODEC_ID_LZ4 = 1,
+	CODEC_ID_ZSTD = 2,
+	CODEC_ID_LZ4HC = 3,
+	CODEC_ID_DEFLATE = 4,
+	CODEC_ID_LZO = 5,	/* of a module */
+	CODEC_ID_ZSTD_DICT = 6, /* with a dictionary, dict.h; not a choice of its own */
+	CODEC_ID_MODULE = 8,	/* 8..14: of other modules */
+	CODEC_ID_OPAQUE = 15,	/* bytes that a caller compressed; nobody here reads them */
+};
+
 struct codec {
 	const char *name;
 	uint8_t id; /* stable: it is kept beside stored data; 0 is "raw" (a copy) */
@@ -46,10 +59,15 @@ static inline size_t codec_cctx_bytes(const struct codec *c, int level)
 	return c->cctx_size ? c->cctx_size(level) : c->cctx_bytes;
 }
 
-/* By name or by id; NULL if there is none. */
+/*
+ * By name; NULL if there is none. A name that is not known is looked for among
+ * the modules (codec/module.h), which may block on the file system; why one
+ * that is there cannot be used is logged.
+ */
 const struct codec *codec_find(const char *name);
+/* By id, of a codec that was found by its name before, or is built in. NULL if there is none. */
 const struct codec *codec_by_id(unsigned id);
-/* The i-th codec, NULL past the end. For listings. */
+/* The i-th codec, NULL past the end: those built in, then modules as they were found. */
 const struct codec *codec_at(unsigned i);
 
 struct codec_spec {
@@ -59,7 +77,8 @@ struct codec_spec {
 /*
  * Parse NAME or NAME:LEVEL ("zstd:-1"). 0; -ENOENT for an unknown name,
  * -ERANGE for a level the codec does not have, -EINVAL for anything else, each
- * with one line in err (of errlen bytes) that lists what is known.
+ * with one line in err (of errlen bytes) that lists what is known. Looks for
+ * modules as codec_find() does; one that cannot be used is -ENOENT, too.
  */
 int codec_parse(const char *text, struct codec_spec *out, char *err, size_t errlen)
 	__attribute__((warn_unused_result));

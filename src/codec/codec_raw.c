@@ -2,6 +2,10 @@
 /*
  * "none": a copy. Used for pages that no codec makes smaller, and to measure
  * what the rest of the engine costs.
+ *
+ * "precompressed": bytes that a caller handed over as compressed already. They
+ * are given back as they are and never looked into, so there is nothing to
+ * decompress: who asks for a page of them gets -EBADMSG.
  */
 #include "codec/builtin.h"
 
@@ -53,4 +57,25 @@ const struct codec codec_raw = {
 	.dctx_destroy = raw_ctx_destroy,
 	.compress = raw_compress,
 	.decompress = raw_decompress,
+};
+
+static int opaque_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n)
+{
+	(void)dctx;
+	(void)src;
+	(void)size;
+	(void)dst;
+	(void)n;
+	return -EBADMSG;
+}
+
+const struct codec codec_opaque = {
+	.name = "precompressed",
+	.id = CODEC_ID_OPAQUE,
+	.cctx_create = raw_cctx_create,
+	.cctx_destroy = raw_ctx_destroy,
+	.dctx_create = raw_dctx_create,
+	.dctx_destroy = raw_ctx_destroy,
+	.compress = raw_compress,
+	.decompress = opaque_decompress,
 };

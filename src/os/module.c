@@ -35,6 +35,25 @@ bool os_module_name_ok(const char *name)
 	return n >= 1 && n <= NAME_MAX_CHARS && name[n] == '\0';
 }
 
+/* What was built and not installed has its modules beside it. */
+static bool beside_program(char *path, size_t size, const char *kind, const char *name)
+{
+	char exe[512];
+	ssize_t len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	char *slash;
+	int n;
+
+	if (len <= 0 || secure_getenv("TMEM_MODULE_DIR"))
+		return false;
+	exe[len] = '\0';
+	slash = strrchr(exe, '/');
+	if (!slash)
+		return false;
+	*slash = '\0';
+	n = snprintf(path, size, "%s/%s-%s.so", exe, kind, name);
+	return n > 0 && (size_t)n < size && access(path, F_OK) == 0;
+}
+
 int os_module_open(const char *kind, const char *name, const char *symbol, void **handle,
 		   void **data)
 {
@@ -47,7 +66,7 @@ int os_module_open(const char *kind, const char *name, const char *symbol, void 
 	n = snprintf(path, sizeof(path), "%s/%s-%s.so", os_module_dir(), kind, name);
 	if (n < 0 || (size_t)n >= sizeof(path))
 		return -EINVAL;
-	if (access(path, F_OK) != 0)
+	if (access(path, F_OK) != 0 && !beside_program(path, sizeof(path), kind, name))
 		return -ENOENT;
 	*handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (*handle)

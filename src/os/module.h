@@ -4,7 +4,9 @@
  *
  * A module is DIR/KIND-NAME.so and exports one data symbol. DIR is set when
  * the project is built; the environment variable TMEM_MODULE_DIR replaces it,
- * except in a program that runs with more rights than its caller.
+ * except in a program that runs with more rights than its caller. What is not
+ * there, and was not told by the variable where to be, may lie beside the
+ * program's file, as in a tree that was built and not installed.
  */
 #ifndef TMEM_OS_MODULE_H
 #define TMEM_OS_MODULE_H

@@ -56,8 +56,9 @@ static bool one_round(struct codec_set *s, uint64_t seed, uint64_t *page, uint64
 	static const struct {
 		const char *name;
 		int level;
-	} kinds[] = {{"lz4", 1}, {"lz4", 8}, {"zstd", 1}, {"zstd", -3}, {"none", 0}};
-	struct codec_spec spec = {codec_find(kinds[seed % 5].name), kinds[seed % 5].level};
+	} kinds[] = {{"lz4", 1},   {"lz4", 8},	   {"zstd", 1}, {"zstd", -3},
+		     {"lz4hc", 3}, {"deflate", 1}, {"none", 0}};
+	struct codec_spec spec = {codec_find(kinds[seed % 7].name), kinds[seed % 7].level};
 	size_t n = seed % 2 ? PAGE : (size_t)CLUSTER * PAGE;
 	void *cctx = codec_set_cctx(s, &spec);
 	void *dctx = codec_set_dctx(s, spec.codec);
