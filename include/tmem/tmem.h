@@ -66,6 +66,9 @@ typedef struct tmem_host_options {
 	const char *policy;	   /* which ephemeral pages go first: "lru" (NULL: this) */
 	uint32_t accept_percent;   /* see tmem_host_set_limit(); 0: 90 */
 	uint64_t target_bytes;	   /* see tmem_host_set_target(); 0: none */
+	uint32_t max_mean_zsize;   /* per page: while the mean of what is stored is above it, pages
+				      above it are refused; 0: 5/8 page (2560); 4096: off. Off
+				      with store_raw too */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
 
@@ -118,6 +121,8 @@ TMEM_API uint64_t tmem_host_compact(tmem_host *host, uint64_t max_bytes);
 TMEM_API int tmem_client_create(tmem_host *host, const char *name, tmem_client **out) TMEM_CHECK;
 /* Destroys its pools. No other call on the client may be running. NULL is allowed. */
 TMEM_API void tmem_client_destroy(tmem_client *client);
+/* tmem_host_freeze() for the puts of this client only. */
+TMEM_API void tmem_client_freeze(tmem_client *client, int frozen);
 
 /* The original ABI's flags. */
 #define TMEM_POOL_PERSIST	 1u /* pages stay until invalidated (T6) */
@@ -133,6 +138,24 @@ TMEM_API void tmem_client_destroy(tmem_client *client);
  */
 TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags,
 				    uint32_t shards) TMEM_CHECK;
+/*
+ * A shared ephemeral pool: clients of one host that give the same UUID see the
+ * same pages. The first to name it makes it; it goes when the last has
+ * destroyed its id. A get keeps the page, and an invalidation or flush by one
+ * is for all. Others may only join what its maker allowed them to
+ * (tmem_pool_allow()); when the maker has gone, that stays as it was. flags: 0;
+ * shards count for the maker. Pool id; -EACCES: not allowed to join;
+ * -EOPNOTSUPP: TMEM_POOL_PERSIST or another page size; -EINVAL; -ENOMEM.
+ */
+TMEM_API tmem_pool tmem_pool_create_shared(tmem_client *client, const uint8_t uuid[16],
+					   uint32_t flags, uint32_t shards) TMEM_CHECK;
+/*
+ * Who may join a shared pool that this client made: `other`, a client of the
+ * same host, or everybody (NULL). allow = 0 takes it back; who is inside stays.
+ * 0; -ENOENT; -EINVAL: not a shared pool; -EPERM: not its maker; -ENOMEM.
+ */
+TMEM_API int tmem_pool_allow(tmem_client *client, tmem_pool pool, tmem_client *other,
+			     int allow) TMEM_CHECK;
 /* Empties and removes the pool; sleeps until calls that are inside it have left. -ENOENT. */
 TMEM_API int tmem_pool_destroy(tmem_client *client, tmem_pool pool);
 /* Drop all pages, keep the pool. Pages dropped, or -ENOENT. In bounded batches. */
@@ -141,7 +164,7 @@ TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
  * A new pool of the same client that holds the same pages. The stored data is
  * shared and counted once; each pool then changes by itself. Puts into the
  * source that run at the same time may or may not be in the copy. Pool id; on
- * failure (-ENOENT, -ENOMEM) there is no new pool.
+ * failure (-ENOENT, -ENOMEM; -EOPNOTSUPP: a shared pool) there is no new pool.
  */
 TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHECK;
 
@@ -154,6 +177,15 @@ TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHE
  */
 TMEM_API int tmem_put(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 		      const void *page) TMEM_CHECK;
+/* The page was never used since it was read in: an ephemeral pool keeps it if memory is plenty. */
+#define TMEM_PUT_INACTIVE 1u
+/*
+ * The same with flags. An inactive page is refused (-ECANCELED) when more than
+ * accept_percent of the limit or of the target is in use, or the machine is
+ * short of memory. -EINVAL: unknown flags; then nothing was changed.
+ */
+TMEM_API int tmem_put_flags(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+			    uint64_t index, const void *page, uint32_t flags) TMEM_CHECK;
 /*
  * Copy a page out. From a persistent pool or a shared one it stays; from a
  * private ephemeral one it is removed, as by tmem_get_and_invalidate(). 0; 1:
@@ -237,7 +269,12 @@ typedef struct tmem_stats {
 	uint64_t eph_ate_tail; /* for a put into an ephemeral pool */
 	uint64_t pers_ate_eph; /* for a put into a persistent pool */
 	uint64_t evicted_shrink, evicted_target, evicted_idle, evicted_pressure;
-	uint64_t evicted_driver; /* by the allocator's own shrink */
+	uint64_t evicted_driver;   /* by the allocator's own shrink */
+	uint64_t puts_packed;	   /* pages that compressed to max_zsize or less */
+	uint64_t puts_mean_poor;   /* of puts_poor: above max_mean_zsize, and the mean was too */
+	uint64_t puts_mean_passed; /* above max_mean_zsize, but the mean was not */
+	uint64_t puts_inactive;	   /* refused: TMEM_PUT_INACTIVE while memory was short */
+	uint64_t puts_inactive_ok; /* TMEM_PUT_INACTIVE, kept */
 } tmem_stats;
 TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);
 /* Pages in a pool, or -ENOENT. */

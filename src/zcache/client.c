@@ -45,7 +45,13 @@ void tmem_client_destroy(tmem_client *c)
 	os_mutex_unlock(&h->lock);
 	atomic_fetch_sub(&h->nclients, 1);
 	zc_client_destroy_pools(c);
+	zc_shared_forget(c);
 	zc_evict_exit(&c->ev[ZC_EPHEMERAL]);
 	zc_evict_exit(&c->ev[ZC_PERSISTENT]);
 	zc_free(h, c, sizeof(*c));
+}
+
+void tmem_client_freeze(tmem_client *c, int frozen)
+{
+	atomic_store(&c->frozen, frozen != 0);
 }

@@ -69,7 +69,7 @@ static uint64_t mix(uint64_t x)
 
 uint32_t zc_name_hash(const struct zc_slot *s, const struct index_oid *oid, uint64_t index)
 {
-	uint64_t h = mix(index + ((uint64_t)s->generation << 32 | s->number));
+	uint64_t h = mix(index + ((uint64_t)s->name_seed << 32));
 
 	h = mix(h ^ oid->w[0]);
 	h = mix(h + oid->w[1]);

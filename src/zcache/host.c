@@ -36,8 +36,14 @@ const char *tmem_strerror(int err)
 		return "the page compresses too poorly";
 	case -EAGAIN:
 		return "the store is frozen";
+	case -EACCES:
+		return "not allowed to join this shared pool";
+	case -EPERM:
+		return "only its maker decides who may join a shared pool";
+	case -ECANCELED:
+		return "never used, and memory is short";
 	case -EOPNOTSUPP:
-		return "not supported: pages are 4096 bytes, uncompressed";
+		return "not supported for this kind of pool, or another page size than 4096";
 	case -EIO:
 		return "stored data is damaged";
 	case -EINVAL:
@@ -132,6 +138,8 @@ static int read_options(const tmem_host_options *in, tmem_host_options *o, char 
 		o->policy = "lru";
 	if (!o->accept_percent)
 		o->accept_percent = ZC_ACCEPT_PERCENT_DEFAULT;
+	if (!o->max_mean_zsize)
+		o->max_mean_zsize = ZC_MEAN_ZSIZE_DEFAULT;
 	if (o->accept_percent > 100) {
 		say(err, errlen, "accept_percent is above 100%s%s", "", "");
 		return -EINVAL;
@@ -249,6 +257,7 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 	os_cond_init(&h->sets_unused);
 	h->policy = zc_policy_find(o.policy);
 	atomic_store(&h->accept_percent, o.accept_percent);
+	atomic_store(&h->max_mean_zsize, o.store_raw ? ZC_PAGE : o.max_mean_zsize);
 	atomic_store(&h->target_bytes, o.target_bytes);
 	zc_marks_update(h);
 	h->max_zsize = o.max_zsize;

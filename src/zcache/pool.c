@@ -107,7 +107,7 @@ static struct zc_slot *slot_make(struct tmem_client *c, uint32_t number)
 	return s;
 }
 
-static struct zc_slot *slot_take(struct tmem_client *c)
+struct zc_slot *zc_slot_take(struct tmem_client *c)
 {
 	struct zc_slot *s = NULL;
 
@@ -124,7 +124,7 @@ static struct zc_slot *slot_take(struct tmem_client *c)
 	return s;
 }
 
-static void slot_give_back(struct tmem_client *c, struct zc_slot *s)
+void zc_slot_give_back(struct tmem_client *c, struct zc_slot *s)
 {
 	os_mutex_lock(&c->host->lock);
 	s->pool = NULL;
@@ -141,14 +141,16 @@ static void slot_give_back(struct tmem_client *c, struct zc_slot *s)
 
 int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct zc_slot **out)
 {
-	struct zc_slot *s = slot_take(c);
+	struct zc_slot *s = zc_slot_take(c);
 	int rc = -ENOMEM;
 
 	*out = NULL;
 	if (!s)
 		return rc;
 	s->client = c;
+	s->shared = NULL;
 	s->flags = flags;
+	s->name_seed = c->number << ZC_SLOT_BITS ^ (s->number | s->generation << ZC_SLOT_BITS);
 	s->exclusive = !(flags & TMEM_POOL_PERSIST);
 	s->ev = NULL;
 	if (!(flags & TMEM_POOL_PERSIST))
@@ -157,7 +159,7 @@ int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct 
 		s->ev = &c->ev[ZC_PERSISTENT];
 	rc = index_pool_create(c->host->index, shards, &zc_pam, s, s, &s->pool);
 	if (rc)
-		slot_give_back(c, s);
+		zc_slot_give_back(c, s);
 	else
 		*out = s;
 	return rc;
@@ -175,7 +177,7 @@ tmem_pool zc_pool_publish(struct zc_slot *s)
 void zc_pool_discard(struct tmem_client *c, struct zc_slot *s)
 {
 	index_pool_destroy(s->pool);
-	slot_give_back(c, s);
+	zc_slot_give_back(c, s);
 }
 
 tmem_pool tmem_pool_create(tmem_client *c, uint32_t flags, uint32_t shards)
@@ -208,6 +210,10 @@ static void pool_end(struct tmem_client *c, struct zc_slot *s)
 	atomic_store(&s->dying, false);
 	os_mutex_unlock(&s->lock);
 	atomic_fetch_sub(&s->host->npools, 1);
+	if (s->shared) {
+		zc_shared_leave(c, s);
+		return;
+	}
 	cloned = s->cloned;
 	zc_pool_discard(c, s);
 	/* What it shared may be movable now, under its remaining owner. */
@@ -264,7 +270,8 @@ int zc_each_pool(struct tmem_host *h, int (*fn)(void *arg, struct zc_slot *s), v
 
 			if (!s)
 				continue;
-			rc = fn(arg, s);
+			if (!s->shared || zc_shared_leads(s))
+				rc = fn(arg, s);
 			zc_pool_leave(s);
 		}
 	}

@@ -34,6 +34,7 @@ struct put {
 	size_t zsize;	 /* compressed bytes of what was built */
 	unsigned built;	 /* words so far */
 	unsigned rounds; /* of eviction for it */
+	bool inactive;	 /* never used since it was read in */
 	bool emptied;	 /* the handles were invalidated */
 	uint64_t stamp;	 /* in its place in a word; 0 where nothing is queued */
 	arena_id leaf;	 /* where they were linked */
@@ -138,7 +139,17 @@ static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_sto
 		return -ENOMEM;
 	s->bytes = scratch;
 	s->zsize = spec.codec->compress(ctx, put_page(p, first), (size_t)n * ZC_PAGE, scratch, cap);
-	return tmem_likely(s->zsize) ? 0 : -E2BIG;
+	if (tmem_unlikely(!s->zsize))
+		return -E2BIG;
+	zc_count(p->t, ZC_PUTS_PACKED, n);
+	if (tmem_unlikely(s->zsize > (size_t)n * atomic_load_explicit(&p->h->max_mean_zsize,
+								      memory_order_relaxed))) {
+		bool poor = zc_mean_is_poor(p->h, p->t);
+
+		zc_count(p->t, poor ? ZC_PUTS_MEAN_POOR : ZC_PUTS_MEAN_PASSED, n);
+		return poor ? -E2BIG : 0;
+	}
+	return 0;
 }
 
 static int build_page(struct put *p, unsigned i, bool same_checked)
@@ -321,7 +332,16 @@ static void unbuild(struct put *p)
 
 static enum zc_counter reason(int rc)
 {
-	return rc == -EAGAIN ? ZC_PUTS_FROZEN : rc == -E2BIG ? ZC_PUTS_POOR : ZC_PUTS_NOMEM;
+	switch (rc) {
+	case -EAGAIN:
+		return ZC_PUTS_FROZEN;
+	case -E2BIG:
+		return ZC_PUTS_POOR;
+	case -ECANCELED:
+		return ZC_PUTS_INACTIVE;
+	default:
+		return ZC_PUTS_NOMEM;
+	}
 }
 
 static int put_pages(struct put *p)
@@ -333,8 +353,11 @@ static int put_pages(struct put *p)
 	p->emptied = false;
 	p->zsize = 0;
 	p->stamp = p->s->ev ? zc_stamp_draw(p->t) : 0;
-	if (tmem_unlikely(atomic_load_explicit(&p->h->frozen, memory_order_relaxed)))
+	if (tmem_unlikely(atomic_load_explicit(&p->h->frozen, memory_order_relaxed) |
+			  atomic_load_explicit(&p->s->client->frozen, memory_order_relaxed)))
 		rc = -EAGAIN;
+	else if (tmem_unlikely(p->inactive) && p->s->ev && zc_short_of_memory(p->h))
+		rc = -ECANCELED;
 	else if (tmem_unlikely(frames_used(&p->h->frames) >
 			       atomic_load_explicit(&p->h->mark_bytes, memory_order_relaxed)) ||
 		 (p->s->ev && atomic_load_explicit(&p->h->full, memory_order_relaxed)))
@@ -351,6 +374,8 @@ static int put_pages(struct put *p)
 	if (tmem_unlikely(rc == -ENOMEM) && !(p->s->flags & TMEM_POOL_PERSIST))
 		zc_set_full(p->h);
 	zc_count(p->t, ZC_PUTS, p->n);
+	if (tmem_unlikely(p->inactive) && rc == 0)
+		zc_count(p->t, ZC_PUTS_INACTIVE_OK, p->n);
 	zc_count(p->t, tmem_likely(rc == 0) ? ZC_PUTS_OK : reason(rc), p->n);
 	zc_thread_leave(p->t);
 	if (tmem_unlikely(rc))
@@ -358,7 +383,8 @@ static int put_pages(struct put *p)
 	return rc;
 }
 
-int tmem_put(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, const void *page)
+static inline int put_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+			  const void *page, bool inactive)
 {
 	struct put p;
 	int rc;
@@ -370,11 +396,25 @@ int tmem_put(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index
 	p.oid = zc_oid(oid);
 	p.index = index;
 	p.n = 1;
+	p.inactive = inactive;
 	p.pages = page;
 	rc = put_pages(&p);
 	zc_trace(c, pool, TRACE_PUT, oid, index, 1, rc == 0, p.zsize);
 	zc_pool_leave(p.s);
 	return rc;
+}
+
+int tmem_put(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, const void *page)
+{
+	return put_one(c, pool, oid, index, page, false);
+}
+
+int tmem_put_flags(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		   const void *page, uint32_t flags)
+{
+	if (flags & ~TMEM_PUT_INACTIVE)
+		return -EINVAL;
+	return put_one(c, pool, oid, index, page, flags & TMEM_PUT_INACTIVE);
 }
 
 int tmem_put_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
@@ -392,6 +432,7 @@ int tmem_put_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64
 	p.oid = zc_oid(oid);
 	p.index = index;
 	p.n = n;
+	p.inactive = false;
 	p.pages = pages;
 	rc = put_pages(&p);
 	zc_trace(c, pool, TRACE_PUT, oid, index, n, rc == 0, p.zsize);

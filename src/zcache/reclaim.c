@@ -240,6 +240,14 @@ bool zc_full(struct tmem_host *h)
 	return false;
 }
 
+bool zc_short_of_memory(struct tmem_host *h)
+{
+	uint64_t mark = atomic_load_explicit(&h->mark_bytes, memory_order_relaxed);
+
+	return atomic_load_explicit(&h->pressed, memory_order_relaxed) ||
+	       (mark != UINT64_MAX && frames_used(&h->frames) > accept_bytes(h, mark));
+}
+
 /* ---- shrinking --------------------------------------------------------------------------- */
 
 int tmem_host_shrink(tmem_host *h, uint64_t frames, uint64_t *reclaimed)

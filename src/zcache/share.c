@@ -304,6 +304,9 @@ tmem_pool tmem_pool_clone(tmem_client *c, tmem_pool pool)
 
 	if (!from)
 		return -ENOENT;
+	id = -EOPNOTSUPP; /* it is shared already, and its pages may go at any time */
+	if (from->shared)
+		goto out;
 	id = zc_pool_make(c, from->flags, 0, &to);
 	if (id)
 		goto out;

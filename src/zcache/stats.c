@@ -2,6 +2,29 @@
 /* Statistics: counters summed over threads, and the gauges of the parts. */
 #include "zcache/zcache.h"
 
+/* Pages that are compressed in memory: mean over them is looked up every so often. */
+#define MEAN_EVERY 64u
+
+bool zc_mean_is_poor(struct tmem_host *h, struct zc_thread *t)
+{
+	uint32_t mean = atomic_load_explicit(&h->mean_zsize, memory_order_relaxed);
+
+	if (!mean || ++t->poor_seen % MEAN_EVERY == 0) {
+		uint64_t n[ZC_COUNTERS], pages;
+		struct index_stats ix;
+
+		zc_threads_sum(h, n);
+		index_stats(h->index, &ix);
+		pages = ix.pages - n[ZC_SAME_NOW] - n[ZC_OVER_WORDS_NOW];
+		/* Counters of threads that run are not of one instant. */
+		if ((int64_t)pages <= 0)
+			return false;
+		mean = (uint32_t)(n[ZC_ZBYTES_NOW] / pages);
+		atomic_store_explicit(&h->mean_zsize, mean, memory_order_relaxed);
+	}
+	return mean > atomic_load_explicit(&h->max_mean_zsize, memory_order_relaxed);
+}
+
 int tmem_host_stats(tmem_host *h, tmem_stats *out)
 {
 	size_t size = out->size, least = __builtin_offsetof(tmem_stats, pages);
@@ -51,6 +74,11 @@ int tmem_host_stats(tmem_host *h, tmem_stats *out)
 	s.compacted_bytes = zp.compacted_frames * OS_FRAME_SIZE;
 	s.moved_zpages = zp.moved_objects;
 	s.puts_full = n[ZC_PUTS_FULL];
+	s.puts_packed = n[ZC_PUTS_PACKED];
+	s.puts_mean_poor = n[ZC_PUTS_MEAN_POOR];
+	s.puts_mean_passed = n[ZC_PUTS_MEAN_PASSED];
+	s.puts_inactive = n[ZC_PUTS_INACTIVE];
+	s.puts_inactive_ok = n[ZC_PUTS_INACTIVE_OK];
 	s.gets_removed = n[ZC_GETS_REMOVED];
 	s.eph_ate_tail = n[ZC_EVICTED + ZC_WHY_EPHEMERAL];
 	s.pers_ate_eph = n[ZC_EVICTED + ZC_WHY_PERSISTENT];

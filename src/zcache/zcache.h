@@ -50,6 +50,7 @@
 #define ZC_PAGE			  TMEM_PAGE_SIZE
 #define ZC_CLUSTER_BYTES	  ((size_t)TMEM_CLUSTER_MAX * ZC_PAGE)
 #define ZC_MAX_ZSIZE_DEFAULT	  (ZC_PAGE / 8 * 7)
+#define ZC_MEAN_ZSIZE_DEFAULT	  (ZC_PAGE / 8 * 5)
 #define ZC_ACCEPT_PERCENT_DEFAULT 90
 #define ZC_CHUNKS_MAX		  (1u << 20) /* of eviction entries; reserves address space only */
 
@@ -208,8 +209,13 @@ enum zc_counter {
 	ZC_OVER_ZPAGES_NOW,
 	ZC_OVER_BYTES_NOW, /* compressed */
 	ZC_PUTS_FULL,	   /* refused by the accept threshold */
-	ZC_GETS_REMOVED,   /* of those found, taken out */
-	ZC_EVICTED,	   /* pages, by reason: + enum zc_why */
+	ZC_PUTS_PACKED,	   /* compressed well enough */
+	ZC_PUTS_MEAN_POOR,
+	ZC_PUTS_MEAN_PASSED,
+	ZC_PUTS_INACTIVE,
+	ZC_PUTS_INACTIVE_OK,
+	ZC_GETS_REMOVED, /* of those found, taken out */
+	ZC_EVICTED,	 /* pages, by reason: + enum zc_why */
 	ZC_EVICTED_LAST = ZC_EVICTED + ZC_WHYS - 1,
 	ZC_EVICTED_ZPAGES,
 	ZC_EVICTED_BYTES, /* compressed bytes that went */
@@ -225,6 +231,7 @@ struct zc_thread {
 	struct codec_set codecs;
 	uint64_t codec_bytes; /* charged for the contexts */
 	uint64_t stamp_state; /* zc_stamp_draw() */
+	uint32_t poor_seen;   /* zc_mean_is_poor() */
 	char *big[2];	      /* ZC_CLUSTER_BYTES each: compressed, plain; or NULL */
 	_Alignas(64) char small[ZC_PAGE + 64]; /* compressed bytes of one page */
 };
@@ -259,10 +266,13 @@ struct zc_slot {
 	struct tmem_host *host;
 	struct index_pool *pool;
 	struct tmem_client *client;
-	struct zc_evict *ev; /* where its words are queued; NULL: nowhere */
-	uint32_t flags;	     /* TMEM_POOL_ */
-	bool exclusive;	     /* a get removes, if its caller does not say otherwise */
-	bool cloned;	     /* has shared zpages with another pool; under host->lock */
+	struct zc_shared *shared;    /* NULL: the client's own pool */
+	struct zc_slot *shared_next; /* members of a shared pool, under host->lock */
+	uint32_t name_seed;	     /* of zc_name_hash() */
+	struct zc_evict *ev;	     /* where its words are queued; NULL: nowhere */
+	uint32_t flags;		     /* TMEM_POOL_ */
+	bool exclusive;		     /* a get removes, if its caller does not say otherwise */
+	bool cloned;		     /* has shared zpages with another pool; under host->lock */
 	uint32_t number, generation, next_free; /* under host->lock */
 	struct os_mutex lock;
 	struct os_cond gone;
@@ -274,6 +284,7 @@ struct zc_slot_chunk {
 
 struct tmem_client {
 	struct tmem_host *host;
+	_Atomic int frozen;
 	struct tmem_client *next, *prev; /* host->clients, under host->lock */
 	uint32_t slots;			 /* used so far; under host->lock */
 	uint32_t free_slot;		 /* number + 1, or 0; under host->lock */
@@ -316,10 +327,14 @@ struct tmem_host {
 	struct os_mutex sets_lock;
 	struct os_cond sets_unused;
 	struct zc_evict *sets;		/* under sets_lock */
+	struct zc_shared *shared;	/* pools with a UUID, under host->lock */
 	_Atomic uint64_t evicted_bytes; /* since frames were last moved together for a put */
 	_Atomic bool full;		/* see reclaim.c, limits */
 	_Atomic uint64_t target_bytes;	/* soft; 0: none */
 	_Atomic uint32_t accept_percent;
+	_Atomic uint32_t max_mean_zsize;
+	_Atomic uint32_t mean_zsize; /* of a stored page, as it was a while ago */
+	_Atomic bool pressed;	     /* the machine is short of memory (pressure.c) */
 
 	struct os_mutex threads_lock;
 	struct zc_thread *threads;
@@ -349,6 +364,10 @@ bool zc_make_room(struct tmem_host *h);
 void zc_set_full(struct tmem_host *h);
 /* Whether ephemeral puts are still refused for it. */
 bool zc_full(struct tmem_host *h);
+/* Whether what need not be kept should not be. */
+bool zc_short_of_memory(struct tmem_host *h);
+/* A page above max_mean_zsize comes: whether the mean of what is stored is above it too. */
+bool zc_mean_is_poor(struct tmem_host *h, struct zc_thread *t);
 
 /* ---- thread.c ------------------------------------------------------------- */
 
@@ -391,6 +410,9 @@ void zc_threads_sum(struct tmem_host *h, uint64_t sum[ZC_COUNTERS]);
 /* NULL: no such pool. Keeps the pool from ending until zc_pool_leave(). Lock-free. */
 struct zc_slot *zc_pool_enter(struct tmem_client *c, tmem_pool pool);
 void zc_pool_leave(struct zc_slot *s);
+/* A place in the client's table; NULL: no memory, or no place. */
+struct zc_slot *zc_slot_take(struct tmem_client *c);
+void zc_slot_give_back(struct tmem_client *c, struct zc_slot *s);
 /* A pool that nobody can name yet; zc_pool_publish() makes its id valid. 0 or -errno. */
 int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct zc_slot **out)
 	__attribute__((warn_unused_result));
@@ -399,6 +421,15 @@ void zc_pool_discard(struct tmem_client *c, struct zc_slot *s);
 void zc_client_destroy_pools(struct tmem_client *c);
 /* Call fn for every pool of the host, entered. Takes and holds host->lock. Stops at non-zero. */
 int zc_each_pool(struct tmem_host *h, int (*fn)(void *arg, struct zc_slot *s), void *arg);
+
+/* ---- pool_shared.c ---------------------------------------------------------- */
+
+/* A member's slot is given up; the pool goes with the last one. */
+void zc_shared_leave(struct tmem_client *c, struct zc_slot *s);
+/* The client ends: its rights in pools with a UUID go. Its own slots have gone. */
+void zc_shared_forget(struct tmem_client *c);
+/* Whether this member stands for the pool in walks over all pools; host->lock is held. */
+bool zc_shared_leads(const struct zc_slot *s);
 
 /* ---- pam_local.c ---------------------------------------------------------- */
 

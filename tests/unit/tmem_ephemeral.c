@@ -339,6 +339,105 @@ static void a_copy_has_entries_of_its_own(void **state)
 	test_close(&t);
 }
 
+static int put_noise(struct test_host *t, uint64_t index, unsigned noise)
+{
+	tmem_oid oid = test_oid(2);
+
+	test_fill(&page, index, noise);
+	return tmem_put(t->client, t->pool, &oid, index, &page);
+}
+
+/* While what is stored compresses poorly on the whole, what is poor is refused; not before. */
+static void a_poor_mean_refuses_poor_pages(void **state)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct test_host t = open_ephemeral(NULL);
+	unsigned refused = 0;
+	tmem_stats s;
+
+	for (uint64_t i = 0; i < 300; i++)
+		assert_int_equal(put_noise(&t, i, 50), 0);
+	for (uint64_t i = 300; i < 400; i++)
+		assert_int_equal(put_noise(&t, i, 400), 0);
+	s = test_stats(t.host);
+	assert_int_equal(s.puts_mean_passed, 100);
+	assert_int_equal(s.puts_mean_poor, 0);
+	for (uint64_t i = 400; i < 2000; i++) {
+		int rc = put_noise(&t, i, 400);
+
+		assert_true(rc == 0 || rc == -E2BIG);
+		refused += rc != 0;
+	}
+	s = test_stats(t.host);
+	assert_true(refused > 800 && refused < 1500);
+	assert_int_equal(s.puts_mean_poor, refused);
+	assert_int_equal(s.puts_poor, refused);
+	assert_true(s.compressed_bytes / s.pages < 2700);
+	/* Good ones are welcome all the while. */
+	assert_int_equal(put_noise(&t, 3000, 50), 0);
+	test_close(&t);
+
+	o.max_mean_zsize = TMEM_PAGE_SIZE;
+	t = open_ephemeral(&o);
+	for (uint64_t i = 0; i < 500; i++)
+		assert_int_equal(put_noise(&t, i, 400), 0);
+	test_close(&t);
+}
+
+static void inactive_pages_are_kept_while_there_is_room(void **state)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct test_host t;
+	tmem_oid oid = test_oid(3);
+	unsigned kept = 0;
+	tmem_stats s;
+
+	o.limit_bytes = 4u << 20;
+	t = open_ephemeral(&o);
+	assert_int_equal(tmem_put_flags(t.client, t.pool, &oid, 0, &page, 1u << 5), -EINVAL);
+	for (uint64_t i = 0; i < 8000; i++) {
+		test_fill(&page, i, 150);
+		if (tmem_put_flags(t.client, t.pool, &oid, i, &page, TMEM_PUT_INACTIVE) == 0)
+			kept++;
+	}
+	s = test_stats(t.host);
+	assert_true(kept > 500 && kept < 4000);
+	assert_int_equal(s.puts_inactive_ok, kept);
+	assert_int_equal(s.puts_inactive, 8000 - kept);
+	assert_int_equal(s.eph_ate_tail, 0);
+	assert_true(s.store_bytes < o.limit_bytes / 100 * 91);
+	/* The refused put of a page that was there leaves nothing (T2). */
+	test_fill(&page, 9, 150);
+	assert_int_equal(tmem_put_flags(t.client, t.pool, &oid, 9, &page, TMEM_PUT_INACTIVE),
+			 -ECANCELED);
+	assert_int_equal(tmem_get(t.client, t.pool, &oid, 9, &back), 1);
+	assert_int_equal(tmem_put_flags(t.client, t.pool, &oid, 9, &page, 0), 0);
+	test_close(&t);
+}
+
+static void one_client_is_frozen(void **state)
+{
+	struct test_host t = open_ephemeral(NULL);
+	tmem_oid oid = test_oid(1);
+	tmem_client *other;
+	tmem_pool theirs;
+
+	assert_int_equal(tmem_client_create(t.host, "other", &other), 0);
+	theirs = tmem_pool_create(other, TMEM_POOL_PERSIST, 0);
+	assert_int_equal(put(&t, 1), 0);
+	assert_int_equal(put(&t, 2), 0);
+	tmem_client_freeze(t.client, 1);
+	assert_int_equal(put(&t, 1), -EAGAIN);
+	assert_int_equal(tmem_get(t.client, t.pool, &oid, 1, &back), 1);
+	assert_true(has(&t, 2));
+	assert_int_equal(tmem_put(other, theirs, &oid, 1, &page), 0);
+	tmem_client_freeze(t.client, 0);
+	assert_int_equal(put(&t, 1), 0);
+	assert_int_equal(test_stats(t.host).puts_frozen, 1);
+	tmem_client_destroy(other);
+	test_close(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -354,6 +453,9 @@ int main(void)
 		cmocka_unit_test(same_filled_pages_go_too),
 		cmocka_unit_test(clusters_go_whole),
 		cmocka_unit_test(a_copy_has_entries_of_its_own),
+		cmocka_unit_test(a_poor_mean_refuses_poor_pages),
+		cmocka_unit_test(inactive_pages_are_kept_while_there_is_room),
+		cmocka_unit_test(one_client_is_frozen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

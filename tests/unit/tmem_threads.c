@@ -132,7 +132,8 @@ static void pools_end_under_load(void **state)
 	for (unsigned i = 0; i < 200; i++) {
 		tmem_pool old = atomic_load(&current), new;
 
-		new = i % 3 ? tmem_pool_create(t.client, TMEM_POOL_PERSIST, 2) : tmem_pool_clone(t.client, old);
+		new = i % 3 ? tmem_pool_create(t.client, TMEM_POOL_PERSIST, 2)
+			    : tmem_pool_clone(t.client, old);
 		assert_true(new >= 0);
 		atomic_store(&current, new);
 		assert_int_equal(tmem_pool_destroy(t.client, old), 0);
