@@ -18,23 +18,28 @@ struct zbud_victim {
 	unsigned n;
 	zpool_handle h[2];
 	size_t size[2];
-	bool evict[2]; /* false: a pin that came too late, to be given back */
 };
 
-/* Pin an object if the owner can find it. The lock is held, so it stays allocated. */
+/*
+ * Pin an object if the owner can find it. By compare and swap, not by an add
+ * that is looked at afterwards: its owner may free it at this moment, and when
+ * he saw no pins he is on his way to free it; a pin that came after that would,
+ * given back, free it again.
+ */
 static void zbud_pin(struct zbud_pool *p, struct zbud_victim *v, unsigned chunk, unsigned chunks)
 {
 	zpool_handle h = zbud_handle(v->id, chunk);
-	unsigned state = atomic_load_explicit(zbud_state(p, h), memory_order_relaxed);
+	uint16_t state = atomic_load_explicit(zbud_state(p, h), memory_order_relaxed);
 
-	if ((state & (ZBUD_IN_USE | ZBUD_DYING)) != ZBUD_IN_USE)
-		return;
-	/* Only now it is sure: its owner may free it at any time before. */
-	state = atomic_fetch_add_explicit(zbud_state(p, h), 1, memory_order_acquire);
+	do {
+		if ((state & (ZBUD_IN_USE | ZBUD_DYING)) != ZBUD_IN_USE ||
+		    (state & ZBUD_PINS) >= ZPOOL_PINS_MAX)
+			return;
+	} while (!atomic_compare_exchange_weak_explicit(zbud_state(p, h), &state,
+							(uint16_t)(state + 1), memory_order_acquire,
+							memory_order_relaxed));
 	v->h[v->n] = h;
-	v->size[v->n] = zbud_capacity(chunks);
-	v->evict[v->n++] = (state & (ZBUD_IN_USE | ZBUD_DYING)) == ZBUD_IN_USE &&
-			   (state & ZBUD_PINS) < ZPOOL_PINS_MAX;
+	v->size[v->n++] = zbud_capacity(chunks);
 }
 
 /* Take the oldest frame of a kind out of everybody's reach. False: none is older than limit. */
@@ -65,12 +70,10 @@ static void zbud_evict_objects(struct zbud_pool *p, const struct zbud_victim *v,
 			       unsigned *refused)
 {
 	for (unsigned i = 0; i < v->n; i++) {
-		if (v->evict[i]) {
-			bool ok = p->zp.owner->evict(p->zp.ctx, v->h[i], zbud_bytes(p, v->h[i]),
-						     v->size[i]);
+		bool ok =
+			p->zp.owner->evict(p->zp.ctx, v->h[i], zbud_bytes(p, v->h[i]), v->size[i]);
 
-			++*(ok ? gone : refused);
-		}
+		++*(ok ? gone : refused);
 		zpool_unmap(&p->zp, v->h[i]);
 	}
 }

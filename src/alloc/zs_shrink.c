@@ -38,7 +38,6 @@
 struct zs_batch {
 	unsigned n;
 	zpool_handle h[ZS_EVICT_BATCH];
-	bool evict[ZS_EVICT_BATCH]; /* false: a pin that came too late, to be given back */
 };
 
 /* The zspage born first, and before `limit`; 0 if there is none. The class is locked. */
@@ -102,27 +101,38 @@ static uint32_t zs_victim(struct zs_pool *p, uint64_t limit, struct zs_class **c
 	return id;
 }
 
+/*
+ * Pin an object if the owner can find it. By compare and swap, not by an add
+ * that is looked at afterwards: its owner may free it at this moment, and when
+ * he saw no pins he is on his way to free it; a pin that came after that would,
+ * given back, free it again.
+ */
+static bool zs_pin(struct zs_pool *p, zpool_handle h)
+{
+	const unsigned in_use = ZS_ALLOCATED | ZS_MOVABLE;
+	uint16_t state = atomic_load_explicit(zs_state(p, h), memory_order_relaxed);
+
+	do {
+		if ((state & (in_use | ZS_DYING)) != in_use || (state & ZS_PINS) >= ZPOOL_PINS_MAX)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(zs_state(p, h), &state,
+							(uint16_t)(state + 1), memory_order_acquire,
+							memory_order_relaxed));
+	return true;
+}
+
 /* Pin objects from *slot on, at most a batch. False when the end was reached. */
 static bool zs_pin_batch(struct zs_pool *p, struct zs_class *c, uint32_t id, uint32_t *slot,
 			 struct zs_batch *b)
 {
-	const unsigned in_use = ZS_ALLOCATED | ZS_MOVABLE;
 	struct zs_page *z = &p->pages[id];
 	bool more;
 
 	b->n = 0;
 	zs_class_lock(c);
 	for (; *slot < z->touched && b->n < ZS_EVICT_BATCH; ++*slot) {
-		zpool_handle h = zs_handle(p, id, *slot * c->units);
-		unsigned state = atomic_load_explicit(zs_state(p, h), memory_order_relaxed);
-
-		if ((state & (in_use | ZS_DYING)) != in_use)
-			continue;
-		/* Only now it is sure: its owner may free it at any time before. */
-		state = atomic_fetch_add_explicit(zs_state(p, h), 1, memory_order_acquire);
-		b->h[b->n] = h;
-		b->evict[b->n++] = (state & (in_use | ZS_DYING)) == in_use &&
-				   (state & ZS_PINS) < ZPOOL_PINS_MAX;
+		b->h[b->n] = zs_handle(p, id, *slot * c->units);
+		b->n += zs_pin(p, b->h[b->n]);
 	}
 	more = *slot < z->touched;
 	zs_class_unlock(c);
@@ -133,14 +143,11 @@ static void zs_evict_batch(struct zs_pool *p, const struct zs_class *c, const st
 {
 	for (unsigned i = 0; i < b->n; i++) {
 		char *ptr = zs_address(p, b->h[i]) + ZS_OBJECT_OVERHEAD;
+		bool gone =
+			p->zp.owner->evict(p->zp.ctx, b->h[i], ptr, c->size - ZS_OBJECT_OVERHEAD);
 
-		if (b->evict[i]) {
-			bool gone = p->zp.owner->evict(p->zp.ctx, b->h[i], ptr,
-						       c->size - ZS_OBJECT_OVERHEAD);
-
-			atomic_fetch_add_explicit(gone ? &p->evicted : &p->evict_refused, 1,
-						  memory_order_relaxed);
-		}
+		atomic_fetch_add_explicit(gone ? &p->evicted : &p->evict_refused, 1,
+					  memory_order_relaxed);
 		zpool_unmap(&p->zp, b->h[i]);
 	}
 }

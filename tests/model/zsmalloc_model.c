@@ -7,8 +7,8 @@
  * The model is a table of entries, each with a lock, a handle and what its
  * object must hold: a stream of bytes that follows from {entry, version}.
  * Threads put, replace, read, read with a pin held over other operations,
- * write in place, drop, change movability; one of them compacts; all of it
- * with the frame source now and then at its limit. The owner's move() does
+ * write in place, drop, change movability; some of them compact and shrink;
+ * all of it with the frame source now and then at its limit. The owner's move() does
  * what an owner does: takes the entry's lock, checks that the entry still has
  * the old handle, copies, and stores the new one. Every byte is checked when
  * read, on the old place too while a pin holds it.
@@ -60,7 +60,7 @@ static struct frames account;
 static struct zpool *zp;
 static uint64_t seed;
 static _Atomic bool stop;
-static _Atomic uint64_t moves, moves_refused;
+static _Atomic uint64_t moves, moves_refused, evictions, evictions_refused;
 
 #define check(cond)                                                                                \
 	do {                                                                                       \
@@ -123,7 +123,35 @@ static bool move(void *ctx, zpool_handle from, void *src, zpool_handle to, void 
 	return done;
 }
 
-static const struct zpool_owner owner = {.move = move};
+static bool evict(void *ctx, zpool_handle h, void *ptr, size_t size)
+{
+	struct entry *e;
+	bool done = false;
+	uint32_t n;
+
+	(void)ctx;
+	memcpy(&n, ptr, sizeof(n));
+	check(n < ENTRIES);
+	e = &entries[n];
+	os_mutex_lock(&e->lock);
+	/* Some are too good to lose. */
+	if (e->h == h && e->movable && e->version % 8) {
+		check(size >= e->size);
+		if (n % 2 == 0)
+			expect(ptr, n, e->version, e->size);
+		e->h = 0;
+		done = true;
+	}
+	os_mutex_unlock(&e->lock);
+	if (done)
+		zpool_free(zp, h);
+	atomic_fetch_add(done ? &evictions : &evictions_refused, 1);
+	/* Nobody can have taken its place: it is pinned for us. */
+	check(memcmp(ptr, &n, sizeof(n)) == 0);
+	return done;
+}
+
+static const struct zpool_owner owner = {.move = move, .evict = evict};
 
 static uint32_t pick_size(struct worker *w)
 {
@@ -273,7 +301,7 @@ static void do_limit(struct worker *w)
 
 static void step(struct worker *w)
 {
-	uint64_t op = rnd(w) % 1000;
+	uint64_t op = rnd(w) % 1000, got;
 	/* Skewed: some entries are fought over. */
 	uint32_t n = (uint32_t)(rnd(w) % (rnd(w) % 4 ? ENTRIES : 64));
 
@@ -294,6 +322,8 @@ static void step(struct worker *w)
 		zpool_compact(zp, 1 + rnd(w) % 64);
 	else if (op < 991 && w->number <= 1)
 		zpool_compact(zp, UINT64_MAX);
+	else if (op < 993 && w->number <= 2)
+		check(zpool_shrink(zp, 1 + rnd(w) % 16, &got) == 0);
 	else if (op == 999 && w->number == 0)
 		for (unsigned k = 0; k < ENTRIES / 2; k++)
 			do_drop(&entries[rnd(w) % ENTRIES]);
@@ -342,6 +372,8 @@ static void settle(void)
 	check(st.objects == present);
 	check(frames_used(&account) == st.frame_bytes + st.meta_bytes);
 	check(st.moved_objects == atomic_load(&moves));
+	check(st.evicted_objects == atomic_load(&evictions));
+	check(st.evict_refused == atomic_load(&evictions_refused));
 }
 
 int main(int argc, char **argv)
@@ -393,7 +425,9 @@ int main(int argc, char **argv)
 	check(st.frame_bytes == 0);
 	/* Each path must have been walked. */
 	check(refused > 0 && reads > 0 && atomic_load(&moves) > 0 &&
-	      atomic_load(&moves_refused) > 0 && st.compacted_frames > 0);
+	      atomic_load(&moves_refused) > 0 && st.compacted_frames > 0 &&
+	      atomic_load(&evictions) > 0 && atomic_load(&evictions_refused) > 0 &&
+	      st.shrunk_frames > 0);
 	printf("seed %llu: %llu operations, %llu puts (%llu refused), %llu reads, %llu moves "
 	       "(%llu refused)\n",
 	       (unsigned long long)seed, (unsigned long long)ops, (unsigned long long)puts,
