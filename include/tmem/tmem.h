@@ -67,8 +67,8 @@ typedef struct tmem_host_options {
 	uint32_t accept_percent;   /* see tmem_host_set_limit(); 0: 90 */
 	uint64_t target_bytes;	   /* see tmem_host_set_target(); 0: none */
 	uint32_t max_mean_zsize;   /* per page: while the mean of what is stored is above it, pages
-				      above it are refused; 0: 5/8 page (2560); 4096: off. Off
-				      with store_raw too */
+				      above it are refused; 4096: off; 0: 5/8 page (2560), or
+				      off with store_raw or a max_zsize of 4096 */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
 

@@ -139,7 +139,7 @@ static int read_options(const tmem_host_options *in, tmem_host_options *o, char 
 	if (!o->accept_percent)
 		o->accept_percent = ZC_ACCEPT_PERCENT_DEFAULT;
 	if (!o->max_mean_zsize)
-		o->max_mean_zsize = ZC_MEAN_ZSIZE_DEFAULT;
+		o->max_mean_zsize = o->max_zsize < ZC_PAGE ? ZC_MEAN_ZSIZE_DEFAULT : ZC_PAGE;
 	if (o->accept_percent > 100) {
 		say(err, errlen, "accept_percent is above 100%s%s", "", "");
 		return -EINVAL;
