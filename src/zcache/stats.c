@@ -9,7 +9,8 @@ bool zc_mean_is_poor(struct tmem_host *h, struct zc_thread *t)
 {
 	uint32_t mean = atomic_load_explicit(&h->mean_zsize, memory_order_relaxed);
 
-	if (!mean || ++t->poor_seen % MEAN_EVERY == 0) {
+	/* Who holds the emergency state may not take the lock of the counters. */
+	if (t != h->emergency && (!mean || ++t->poor_seen % MEAN_EVERY == 0)) {
 		uint64_t n[ZC_COUNTERS], pages;
 		struct index_stats ix;
 
