@@ -194,7 +194,7 @@ int zc_threads_init(struct tmem_host *h)
 {
 	int rc;
 
-	os_mutex_init(&h->threads_lock, OS_RANK_POOL, "zcache threads");
+	os_mutex_init(&h->threads_lock, OS_RANK_THREADS, "zcache threads");
 	os_mutex_init(&h->emergency_lock, OS_RANK_POOL, "zcache emergency state");
 	h->emergency = zc_alloc(h, sizeof(*h->emergency));
 	if (!h->emergency)
