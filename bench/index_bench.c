@@ -55,7 +55,7 @@ static void no_drop(void *ctx, const struct pampd *p, unsigned n)
 {
 }
 
-static const struct pam_ops no_pam = {no_take, no_drop};
+static const struct pam_ops no_pam = {.take = no_take, .drop = no_drop};
 
 struct set {
 	struct index_pool *pool;

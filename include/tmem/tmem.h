@@ -124,6 +124,21 @@ TMEM_API void tmem_client_destroy(tmem_client *client);
 /* tmem_host_freeze() for the puts of this client only. */
 TMEM_API void tmem_client_freeze(tmem_client *client, int frozen);
 
+/*
+ * Hard limit on the memory charged to the client: its pages and the metadata they
+ * need (0: none). A put that would exceed it is refused with -EDQUOT; a page that it
+ * replaces is given up first, and where there is an overflow file the page goes there.
+ * When more is in use, puts fail until it is not. Always 0.
+ */
+TMEM_API int tmem_client_set_limit(tmem_client *client, uint64_t limit_bytes);
+/*
+ * When the host is short of memory, the client with the most memory for its weight
+ * pays first: of two with equal use, the lighter one. 1 .. TMEM_WEIGHT_MAX, 100 at
+ * first. -EINVAL: refused, the old one kept.
+ */
+#define TMEM_WEIGHT_MAX 10000u
+TMEM_API int tmem_client_set_weight(tmem_client *client, uint32_t weight);
+
 /* The original ABI's flags. */
 #define TMEM_POOL_PERSIST	 1u /* pages stay until invalidated (T6) */
 #define TMEM_POOL_SHARED	 2u /* set by tmem_pool_create_shared() only */
@@ -172,8 +187,8 @@ TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHE
 
 /*
  * Copy a page (TMEM_PAGE_SIZE bytes) in. -ENOENT no such pool; -ENOMEM limit
- * or memory; -E2BIG compresses too poorly; -EAGAIN frozen. After any failure
- * the handle holds nothing.
+ * or memory; -EDQUOT the client's limit; -E2BIG compresses too poorly; -EAGAIN frozen. After any
+ * failure the handle holds nothing.
  */
 TMEM_API int tmem_put(tmem_client *client, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 		      const void *page) TMEM_CHECK;

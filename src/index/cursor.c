@@ -111,14 +111,14 @@ int index_lock_create(struct index_pool *ip, const struct index_oid *oid, uint64
 			break;
 		}
 		os_mutex_unlock(&sh->lock);
-		err = index_reserve_fill(ip->ix, &r, &need);
+		err = index_reserve_fill(ip, &r, &need);
 		if (err)
 			goto out;
 	}
 	cursor_at(c, sh, object, leaf, index);
 out:
 	/* Left over after a race, or a table that is done with; rare, so under the lock. */
-	index_reserve_release(ip->ix, &r);
+	index_reserve_release(ip, &r);
 	return err;
 }
 
@@ -218,15 +218,17 @@ void index_unlock(struct index_cursor *c)
 	struct index_reserve freed = {0};
 	bool bottom_up = sh->bottom_up;
 
-	if (c->leaf && cursor_leaf(c)->count == 0)
+	if (c->leaf && cursor_leaf(c)->count == 0) {
 		shard_prune(sh, c->leaf, &freed);
+		index_reserve_uncharge(sh->pool, &freed);
+	}
 	index_shard_check(sh);
 	c->shard = NULL;
 	sh->bottom_up = 0;
 	os_mutex_unlock(&sh->lock);
 	if (bottom_up)
 		os_mutex_unlock(&ix->bottom_up);
-	index_reserve_release(ix, &freed);
+	index_reserve_free(ix, &freed);
 }
 
 void index_cursor_oid(const struct index_cursor *c, struct index_oid *oid)

@@ -61,6 +61,15 @@ struct pam_ops {
 	 * n is 1..INDEX_BATCH.
 	 */
 	void (*drop)(void *ctx, const struct pampd *p, unsigned n);
+	/*
+	 * Optional, both or none. The pool takes or gives back `bytes` of
+	 * metadata: nodes, objects, tables, and the pool itself. charge is
+	 * called with no shard locked, and may refuse (then the operation fails
+	 * with -EDQUOT); uncharge may be called under a shard, and must not
+	 * lock. Neither calls the index.
+	 */
+	bool (*charge)(void *ctx, uint64_t bytes);
+	void (*uncharge)(void *ctx, uint64_t bytes);
 };
 #define INDEX_BATCH 64
 
@@ -73,7 +82,8 @@ void index_destroy(struct index *ix);
 
 /*
  * shards: a power of two up to 4096; 0 takes 256. `owner` is an opaque word
- * returned by index_pool_owner(). 0, -ENOMEM, or -EINVAL for a bad shard count.
+ * returned by index_pool_owner(). 0, -ENOMEM, -EDQUOT (pam->charge() refused), or -EINVAL for a
+ * bad shard count.
  */
 int index_pool_create(struct index *ix, unsigned shards, const struct pam_ops *pam, void *ctx,
 		      void *owner, struct index_pool **out) __attribute__((warn_unused_result));
@@ -118,7 +128,7 @@ struct index_cursor {
 /* Lock the shard of oid and find the leaf that holds index. Always locks. */
 void index_lock(struct index_pool *ip, const struct index_oid *oid, uint64_t index,
 		struct index_cursor *c);
-/* The same, and the leaf exists when 0 is returned. -ENOMEM: nothing is locked. */
+/* The same, and the leaf exists when 0 is returned. -ENOMEM, -EDQUOT: nothing is locked. */
 int index_lock_create(struct index_pool *ip, const struct index_oid *oid, uint64_t index,
 		      struct index_cursor *c) __attribute__((warn_unused_result));
 /*
@@ -163,6 +173,7 @@ int index_walk(struct index_pool *ip, int (*fn)(void *arg, struct index_cursor *
 struct index_stats {
 	uint64_t objects, nodes, pages, meta_bytes;
 	uint64_t objects_max, nodes_max;
+	uint64_t charged_bytes; /* what the pools were charged for, in all; the rest is slack */
 };
 void index_stats(struct index *ix, struct index_stats *st);
 uint64_t index_pool_pages(struct index_pool *ip);

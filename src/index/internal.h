@@ -144,6 +144,19 @@ static inline void index_shard_add_pages(struct index_shard *sh, int64_t n)
 	__atomic_store_n(&sh->pages, sh->pages + (uint64_t)n, __ATOMIC_RELAXED);
 }
 
+#define INDEX_NODE_BYTES 544u
+
+/* What a pool's metadata is charged to, if anybody wants to know (pam_ops). */
+static inline bool index_pool_charge(const struct index_pool *ip, uint64_t bytes)
+{
+	return !ip->pam->charge || ip->pam->charge(ip->ctx, bytes);
+}
+static inline void index_pool_uncharge(const struct index_pool *ip, uint64_t bytes)
+{
+	if (ip->pam->uncharge && bytes)
+		ip->pam->uncharge(ip->ctx, bytes);
+}
+
 /* pool.c: charged blocks. NULL when the frame source or the OS refuses. */
 void *index_block_alloc(struct index *ix, size_t bytes);
 void index_block_free(struct index *ix, void *p, size_t bytes);

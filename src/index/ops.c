@@ -81,7 +81,7 @@ bool index_invalidate(struct index_pool *ip, const struct index_oid *oid, uint64
 	}
 	index_shard_check(sh);
 	os_mutex_unlock(&sh->lock);
-	index_reserve_release(ip->ix, &freed);
+	index_reserve_release(ip, &freed);
 	if (found)
 		ip->pam->drop(ip->ctx, &p, 1);
 	return found;

@@ -18,7 +18,6 @@
 /* Bounds on address space only: 73 GB and 8 GB of it. */
 #define NODES_MAX      (1u << 27)
 #define OBJECTS_MAX    (1u << 27)
-#define NODE_BYTES     544u
 
 void *index_block_alloc(struct index *ix, size_t bytes)
 {
@@ -60,7 +59,7 @@ int index_create(struct frames *f, struct index **out)
 	/* The clock only: where it is simulated, the order of walks replays. */
 	ix->seed = index_fold(os_clock_ns() ^ 0x9e3779b97f4a7c15u, 0xe7037ed1a0b428dbu);
 	os_mutex_init(&ix->bottom_up, OS_RANK_BOTTOM_UP, "index bottom-up");
-	err = arena_create(f, "index nodes", NODE_BYTES, NODES_MAX, &ix->nodes);
+	err = arena_create(f, "index nodes", INDEX_NODE_BYTES, NODES_MAX, &ix->nodes);
 	if (!err)
 		err = arena_create(f, "index objects", sizeof(struct index_object), OBJECTS_MAX,
 				   &ix->objects);
@@ -102,10 +101,16 @@ int index_pool_create(struct index *ix, unsigned shards, const struct pam_ops *p
 		goto out;
 	bytes = sizeof(*ip) +
 		shards * (sizeof(ip->shard[0]) + SHARD_FIRST_HEADS * sizeof(arena_id));
+	err = -EDQUOT;
+	if (pam->charge && !pam->charge(ctx, bytes))
+		goto out;
 	err = -ENOMEM;
 	ip = index_block_alloc(ix, bytes);
-	if (!ip)
+	if (!ip) {
+		if (pam->uncharge)
+			pam->uncharge(ctx, bytes);
 		goto out;
+	}
 	ip->ix = ix;
 	ip->pam = pam;
 	ip->ctx = ctx;
@@ -137,15 +142,21 @@ out:
 	return err;
 }
 
-static void shard_free_tables(struct index *ix, struct index_shard *sh)
+static void table_free(struct index_shard *sh, arena_id *table, size_t heads)
+{
+	index_pool_uncharge(sh->pool, heads * sizeof(arena_id));
+	index_block_free(sh->pool->ix, table, heads * sizeof(arena_id));
+}
+
+static void shard_free_tables(struct index_shard *sh)
 {
 	arena_id *first = index_shard_first_heads(sh);
 	size_t heads = sh->mask + 1;
 
 	if (sh->old && sh->old != first)
-		index_block_free(ix, sh->old, heads / 2 * sizeof(arena_id));
+		table_free(sh, sh->old, heads / 2);
 	if (sh->heads != first)
-		index_block_free(ix, sh->heads, heads * sizeof(arena_id));
+		table_free(sh, sh->heads, heads);
 }
 
 void index_pool_destroy(struct index_pool *ip)
@@ -168,12 +179,13 @@ void index_pool_destroy(struct index_pool *ip)
 
 		tmem_must(sh->objects == 0);
 		tmem_assert(I2, sh->pages == 0);
-		shard_free_tables(ix, sh);
+		shard_free_tables(sh);
 		os_mutex_destroy(&sh->lock);
 	}
 	*ip->link = ip->next;
 	if (ip->next)
 		ip->next->link = ip->link;
+	index_pool_uncharge(ip, ip->block_bytes);
 	index_block_free(ix, ip, ip->block_bytes);
 	os_mutex_unlock(&ix->bottom_up);
 }
@@ -196,6 +208,9 @@ void index_stats(struct index *ix, struct index_stats *st)
 	st->nodes = arena_items(ix->nodes);
 	st->meta_bytes = arena_bytes(ix->objects) + arena_bytes(ix->nodes) + sizeof(*ix) +
 			 atomic_load_explicit(&ix->block_bytes, memory_order_relaxed);
+	st->charged_bytes = st->objects * sizeof(struct index_object) +
+			    st->nodes * INDEX_NODE_BYTES +
+			    atomic_load_explicit(&ix->block_bytes, memory_order_relaxed);
 	st->objects_max = atomic_load_explicit(&ix->objects_max, memory_order_relaxed);
 	st->nodes_max = atomic_load_explicit(&ix->nodes_max, memory_order_relaxed);
 }

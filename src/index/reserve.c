@@ -55,52 +55,99 @@ arena_id index_reserve_take_object(const struct index *ix, struct index_reserve 
 	return id;
 }
 
-/* A bigger table is a matter of speed only: without memory for one the operation goes on. */
-static void fill_table(struct index *ix, struct index_reserve *r, uint32_t heads)
+static uint64_t table_bytes(uint32_t heads)
 {
-	if (r->table)
-		index_block_free(ix, r->table, r->table_heads * sizeof(*r->table));
-	r->table = index_block_alloc(ix, heads * sizeof(*r->table));
+	return heads * sizeof(arena_id);
+}
+
+/* A bigger table is a matter of speed only: without memory for one the operation goes on. */
+static void fill_table(struct index_pool *ip, struct index_reserve *r, uint32_t heads)
+{
+	if (r->table) {
+		index_block_free(ip->ix, r->table, table_bytes(r->table_heads));
+		index_pool_uncharge(ip, table_bytes(r->table_heads));
+	}
+	r->table = NULL;
+	if (index_pool_charge(ip, table_bytes(heads))) {
+		r->table = index_block_alloc(ip->ix, table_bytes(heads));
+		if (!r->table)
+			index_pool_uncharge(ip, table_bytes(heads));
+	}
 	r->table_heads = r->table ? heads : 0;
 	r->table_refused = !r->table;
 }
 
-int index_reserve_fill(struct index *ix, struct index_reserve *r, const struct index_need *need)
+/* One item of an arena, charged to the pool; 0 with *err set. */
+static arena_id get_item(struct index_pool *ip, struct arena *a, uint64_t bytes, int *err)
 {
 	arena_id id;
-	int err = -ENOMEM;
+
+	*err = -EDQUOT;
+	if (!index_pool_charge(ip, bytes))
+		return 0;
+	*err = -ENOMEM;
+	id = arena_alloc(a);
+	if (!id)
+		index_pool_uncharge(ip, bytes);
+	return id;
+}
+
+int index_reserve_fill(struct index_pool *ip, struct index_reserve *r,
+		       const struct index_need *need)
+{
+	struct index *ix = ip->ix;
+	arena_id id;
+	int err;
 
 	while (r->nr_objects < need->objects) {
-		id = arena_alloc(ix->objects);
+		id = get_item(ip, ix->objects, sizeof(struct index_object), &err);
 		if (!id)
 			goto out;
 		index_reserve_add_object(ix, r, id);
 		note_max(&ix->objects_max, arena_items(ix->objects));
 	}
 	while (r->nr_nodes < need->nodes) {
-		id = arena_alloc(ix->nodes);
+		id = get_item(ip, ix->nodes, INDEX_NODE_BYTES, &err);
 		if (!id)
 			goto out;
 		index_reserve_add_node(ix, r, id);
 		note_max(&ix->nodes_max, arena_items(ix->nodes));
 	}
 	if (need->table_heads && !r->table_refused && r->table_heads != need->table_heads)
-		fill_table(ix, r, need->table_heads);
+		fill_table(ip, r, need->table_heads);
 	err = 0;
 out:
 	return err;
 }
 
-void index_reserve_release(struct index *ix, struct index_reserve *r)
+void index_reserve_uncharge(const struct index_pool *ip, const struct index_reserve *r)
+{
+	uint64_t bytes = r->nr_nodes * (uint64_t)INDEX_NODE_BYTES +
+			 r->nr_objects * (uint64_t)sizeof(struct index_object);
+
+	if (r->table)
+		bytes += table_bytes(r->table_heads);
+	if (r->old)
+		bytes += table_bytes(r->old_heads);
+	index_pool_uncharge(ip, bytes);
+}
+
+void index_reserve_free(struct index *ix, struct index_reserve *r)
 {
 	while (r->nr_nodes)
 		arena_free(ix->nodes, index_reserve_take_node(ix, r));
 	while (r->nr_objects)
 		arena_free(ix->objects, index_reserve_take_object(ix, r));
 	if (r->table)
-		index_block_free(ix, r->table, r->table_heads * sizeof(*r->table));
+		index_block_free(ix, r->table, table_bytes(r->table_heads));
 	if (r->old)
-		index_block_free(ix, r->old, r->old_heads * sizeof(*r->old));
+		index_block_free(ix, r->old, table_bytes(r->old_heads));
 	r->table = NULL;
 	r->old = NULL;
+}
+
+void index_reserve_release(struct index_pool *ip, struct index_reserve *r)
+{
+	index_reserve_uncharge(ip, r);
+	index_reserve_free(ip->ix, r);
 }

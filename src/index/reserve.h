@@ -33,11 +33,17 @@ static inline bool index_reserve_covers(const struct index_reserve *r, const str
 	       (!n->table_heads || r->table_heads == n->table_heads || r->table_refused);
 }
 
-/* Get what is missing; no shard is locked. 0 or -ENOMEM; what was got stays in the reserve. */
-int index_reserve_fill(struct index *ix, struct index_reserve *r, const struct index_need *need)
-	__attribute__((warn_unused_result));
+/* Get what is missing; no shard is locked. 0, -ENOMEM or -EDQUOT; what was got stays. */
+int index_reserve_fill(struct index_pool *ip, struct index_reserve *r,
+		       const struct index_need *need) __attribute__((warn_unused_result));
 /* Give back all it holds. Best with no lock held; a shard may be (arenas rank above). */
-void index_reserve_release(struct index *ix, struct index_reserve *r);
+void index_reserve_release(struct index_pool *ip, struct index_reserve *r);
+/*
+ * The same in two steps, for when the pool may be gone by the time the memory
+ * can be freed: give its charge back while it is there, then free.
+ */
+void index_reserve_uncharge(const struct index_pool *ip, const struct index_reserve *r);
+void index_reserve_free(struct index *ix, struct index_reserve *r);
 
 void index_reserve_add_node(const struct index *ix, struct index_reserve *r, arena_id id);
 void index_reserve_add_object(const struct index *ix, struct index_reserve *r, arena_id id);

@@ -71,7 +71,7 @@ unsigned shard_finish(struct index_pool *ip, struct index_batch *batch, struct i
 {
 	unsigned n = batch->n;
 
-	index_reserve_release(ip->ix, r);
+	index_reserve_release(ip, r);
 	if (n)
 		ip->pam->drop(ip->ctx, batch->p, n);
 	batch->n = 0;

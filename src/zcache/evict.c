@@ -144,20 +144,32 @@ static bool has_entries(const struct zc_evict *ev, enum zc_class cls)
 	return ev->cls == cls && atomic_load_explicit(&ev->entries, memory_order_relaxed);
 }
 
-struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls, uint64_t young_ms)
+/*
+ * Of two clients the one further above its weighted share pays (client.c); of the sets
+ * of one client, and when it is age that counts, the one with the oldest page.
+ */
+static bool goes_first(const struct zc_evict *a, const struct zc_evict *b, uint64_t young_ms)
+{
+	if (a->client != b->client && a->client && b->client && young_ms == UINT64_MAX)
+		return zc_client_pays_before(a->client, b->client);
+	return atomic_load_explicit(&a->oldest_ms, memory_order_relaxed) <
+	       atomic_load_explicit(&b->oldest_ms, memory_order_relaxed);
+}
+
+struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
+			      const struct tmem_client *client, uint64_t young_ms)
 {
 	struct zc_evict *best = NULL;
-	uint64_t oldest = UINT64_MAX;
 
 	os_mutex_lock(&h->sets_lock);
 	for (struct zc_evict *ev = h->sets; ev; ev = ev->next) {
 		uint64_t ms = atomic_load_explicit(&ev->oldest_ms, memory_order_relaxed);
 
-		if (!has_entries(ev, cls) || (best && ms >= oldest) ||
+		if (!has_entries(ev, cls) || (client && ev->client != client) ||
+		    (best && !goes_first(ev, best, young_ms)) ||
 		    (young_ms != UINT64_MAX && ms + ZC_TIME_UNIT_MS > young_ms))
 			continue;
 		best = ev;
-		oldest = ms;
 	}
 	if (best)
 		best->users++;

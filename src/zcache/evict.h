@@ -198,10 +198,13 @@ void zc_words_left(struct zc_slot *s, unsigned n);
 /* ---- the host's list of sets ------------------------------------------------ */
 
 /*
- * The set whose next victim is the oldest, kept from ending until zc_sets_put();
- * NULL: none has an entry that came in before young_ms.
+ * The set to take the next victim from: that of the client furthest above its weighted
+ * share (zc_client_pays_before()), or, when only what came in before young_ms is
+ * wanted, the one whose next victim is the oldest. Of one client alone, unless it is
+ * NULL. Kept from ending until zc_sets_put(); NULL: there is none.
  */
-struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls, uint64_t young_ms);
+struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
+			      const struct tmem_client *client, uint64_t young_ms);
 void zc_sets_put(struct zc_evict *ev);
 
 /* ---- reclaim.c ---------------------------------------------------------------- */
@@ -231,12 +234,14 @@ enum zc_why {
 	ZC_WHY_IDLE,	   /* tmem_host_age() */
 	ZC_WHY_PRESSURE,   /* the machine is short of memory */
 	ZC_WHY_DRIVER,	   /* the allocator's own shrink */
+	ZC_WHY_QUOTA,	   /* a put of a client at its own limit */
 	ZC_WHYS,
 };
 struct zc_want {
 	enum zc_why why;
-	uint64_t pages, bytes; /* stop when either is reached; bytes: compressed, freed */
-	uint64_t young_ms;     /* only what came in before; UINT64_MAX: anything */
+	uint64_t pages, bytes;	    /* stop when either is reached; bytes: compressed, freed */
+	uint64_t young_ms;	    /* only what came in before; UINT64_MAX: anything */
+	struct tmem_client *client; /* only his; NULL: anybody's */
 };
 struct zc_got {
 	uint64_t pages, bytes;
@@ -250,9 +255,10 @@ int zc_shrink(struct tmem_host *h, uint64_t frames, enum zc_why why, uint64_t *r
 void zc_evict_to_target(struct tmem_host *h, struct zc_thread *t, unsigned n);
 /*
  * Room for a put that was refused memory: evict, a little more each round, and
- * move together what is left. False: there is nothing more to evict.
+ * move together what is left; of the client alone, if it is its own limit that
+ * refused (NULL: of anybody). False: there is nothing more to evict.
  */
-bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, bool persistent, size_t need,
-		      unsigned round);
+bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, struct tmem_client *client,
+		      bool persistent, size_t need, unsigned round);
 
 #endif

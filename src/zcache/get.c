@@ -210,7 +210,7 @@ static void *context(struct get *g, const struct codec *codec)
 
 	if (tmem_unlikely(!ctx)) {
 		struct tmem_host *h = g->h;
-		struct zc_thread *t = zc_thread_emergency(h);
+		struct zc_thread *t = zc_thread_emergency(h, g->s);
 
 		/* Bytes that were copied to the old state's buffer stay there: it is this thread's.
 		 */
@@ -342,10 +342,12 @@ static int find(struct get *g, bool *found)
 static int get_pages(struct get *g, void *buf)
 {
 	unsigned n = 1;
+	uint64_t began;
 	bool found;
 	int rc;
 
-	g->t = zc_thread_enter(g->h);
+	g->t = zc_thread_enter(g->h, g->s);
+	began = zc_sample(g->t);
 	rc = find(g, &found);
 	if (tmem_likely(found)) {
 		if (g->word.immediate)
@@ -361,6 +363,8 @@ static int get_pages(struct get *g, void *buf)
 		zc_count(g->t, ZC_GETS_REMOVED, n);
 	if (rc >= 0)
 		zc_count(g->t, rc ? ZC_GETS_MISSED : ZC_GETS_FOUND, n);
+	if (tmem_unlikely(began))
+		zc_sample_end(g->t, ZC_GET_NS, began);
 	zc_thread_leave(g->t);
 	return rc;
 }

@@ -48,6 +48,8 @@ const char *tmem_strerror(int err)
 		return "stored data is damaged";
 	case -EINVAL:
 		return "invalid argument";
+	case -EDQUOT:
+		return "the client is at its own limit";
 	case -ERANGE:
 		return "level out of range";
 	default:
@@ -56,7 +58,7 @@ const char *tmem_strerror(int err)
 }
 
 /* What the C library's allocator adds to a block, about. */
-static uint64_t block_cost(size_t bytes)
+uint64_t zc_block_cost(size_t bytes)
 {
 	return (bytes + 63) / 64 * 64 + 64;
 }
@@ -65,11 +67,11 @@ void *zc_alloc(struct tmem_host *h, size_t bytes)
 {
 	void *p;
 
-	if (!frames_charge(&h->frames, block_cost(bytes)))
+	if (!frames_charge(&h->frames, zc_block_cost(bytes)))
 		return NULL;
 	p = os_zalloc_aligned(bytes);
 	if (!p)
-		frames_uncharge(&h->frames, block_cost(bytes));
+		frames_uncharge(&h->frames, zc_block_cost(bytes));
 	return p;
 }
 
@@ -78,7 +80,7 @@ void zc_free(struct tmem_host *h, void *p, size_t bytes)
 	if (!p)
 		return;
 	os_free(p);
-	frames_uncharge(&h->frames, block_cost(bytes));
+	frames_uncharge(&h->frames, zc_block_cost(bytes));
 }
 
 /* ---- the codec, packed into one word so that puts read it without a lock --- */
@@ -260,11 +262,12 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 	atomic_store(&h->max_mean_zsize, o.store_raw ? ZC_PAGE : o.max_mean_zsize);
 	atomic_store(&h->target_bytes, o.target_bytes);
 	zc_marks_update(h);
+	zc_counts_init(&h->own, NULL, NULL);
 	h->max_zsize = o.max_zsize;
 	h->store_raw = o.store_raw != 0;
 	atomic_store(&h->codec, codec_pack(&spec));
 	atomic_store(&h->adopt_after_ns, UINT64_MAX);
-	rc = frames_charge(&h->frames, block_cost(sizeof(*h)))
+	rc = frames_charge(&h->frames, zc_block_cost(sizeof(*h)))
 		     ? create_parts(h, &o, &spec, err, errlen)
 		     : -ENOMEM;
 	if (rc) {
@@ -294,7 +297,7 @@ void tmem_host_destroy(tmem_host *h)
 	zpool_destroy(h->zpool);
 	zc_threads_exit(h);
 	/* Whatever was charged has been given back, or somebody forgot to. */
-	tmem_assert(frames.I2, frames_used(&h->frames) == block_cost(sizeof(*h)));
+	tmem_assert(frames.I2, frames_used(&h->frames) == zc_block_cost(sizeof(*h)));
 	locks_destroy(h);
 	os_free(h);
 }

@@ -9,10 +9,10 @@
 #include "zcache/trace.h"
 #include "zcache/zcache.h"
 
-static void count(struct tmem_host *h, enum zc_counter event, uint64_t events, uint64_t tried,
+static void count(struct zc_slot *s, enum zc_counter event, uint64_t events, uint64_t tried,
 		  uint64_t found)
 {
-	struct zc_thread *t = zc_thread_enter(h);
+	struct zc_thread *t = zc_thread_enter(s->host, s);
 
 	zc_count(t, event, events);
 	zc_count(t, ZC_INVALIDATES, tried);
@@ -28,7 +28,7 @@ int tmem_invalidate_page(tmem_client *c, tmem_pool pool, const tmem_oid *oid, ui
 	if (tmem_unlikely(!s))
 		return -ENOENT;
 	found = index_invalidate(s->pool, zc_oid(oid), index);
-	count(c->host, ZC_INVALIDATES, 1, 0, found);
+	count(s, ZC_INVALIDATES, 1, 0, found);
 	zc_trace(c, pool, TRACE_DROP, oid, index, 1, found, 0);
 	zc_pool_leave(s);
 	return found;
@@ -45,7 +45,7 @@ int64_t tmem_invalidate_range(tmem_client *c, tmem_pool pool, const tmem_oid *oi
 	if (n && index + (n - 1) < index) /* past the last index: up to it */
 		n = -index;
 	found = n ? index_invalidate_range(s->pool, zc_oid(oid), index, n) : 0;
-	count(c->host, ZC_INVALIDATES, found, 0, found);
+	count(s, ZC_INVALIDATES, found, 0, found);
 	zc_trace(c, pool, TRACE_DROP, oid, index, n, found, 0);
 	zc_pool_leave(s);
 	return (int64_t)found;
@@ -59,7 +59,7 @@ int64_t tmem_invalidate_object(tmem_client *c, tmem_pool pool, const tmem_oid *o
 	if (!s)
 		return -ENOENT;
 	found = index_invalidate_object(s->pool, zc_oid(oid));
-	count(c->host, ZC_OBJECT_INVALIDATES, 1, found, found);
+	count(s, ZC_OBJECT_INVALIDATES, 1, found, found);
 	zc_trace(c, pool, TRACE_DROP_OBJECT, oid, 0, 0, found, 0);
 	zc_pool_leave(s);
 	return (int64_t)found;
@@ -73,7 +73,7 @@ int64_t tmem_pool_flush(tmem_client *c, tmem_pool pool)
 	if (!s)
 		return -ENOENT;
 	found = index_flush(s->pool);
-	count(c->host, ZC_FLUSHES, 1, found, found);
+	count(s, ZC_FLUSHES, 1, found, found);
 	zc_trace(c, pool, TRACE_FLUSH_POOL, NULL, 0, 0, found, 0);
 	zc_pool_leave(s);
 	return (int64_t)found;

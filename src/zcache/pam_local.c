@@ -120,6 +120,17 @@ unsigned zc_words_of(const struct index_cursor *c, unsigned slot, unsigned pages
 
 /* ---- making and freeing ------------------------------------------------------ */
 
+static void count_zpage(struct zc_thread *t, uint16_t info, size_t zsize, bool made)
+{
+	unsigned bucket = zc_zsize_bucket(zsize, zpage_pages(info));
+	struct zc_counts *k = t->counts;
+
+	zc_count(t, ZC_ZPAGES_NOW, made ? 1 : -1ull);
+	zc_count(t, ZC_ZBYTES_NOW, made ? zsize : -(uint64_t)zsize);
+	zc_count(t, ZC_ZALLOC_NOW, (made ? 1 : -1ull) * (zpage_head(info) + zsize));
+	zc_add(k, made ? &k->made[bucket] : &k->freed[bucket], 1);
+}
+
 int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored *s, unsigned refs,
 	       zpool_handle *out)
 {
@@ -131,9 +142,13 @@ int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored 
 		info |= (uint16_t)(ZPAGE_CLUSTER | (s->pages - 1) << ZPAGE_COUNT_SHIFT);
 	else
 		info |= (uint16_t)((refs - 1) << ZPAGE_COUNT_SHIFT);
+	if (tmem_unlikely(!zc_charge(t, zpage_head(info) + s->zsize)))
+		return -EDQUOT;
 	rc = zpool_malloc(h->zpool, zpage_head(info) + s->zsize, out);
-	if (tmem_unlikely(rc)) /* larger than the allocator can hold: too poor for it */
+	if (tmem_unlikely(rc)) { /* larger than the allocator can hold: too poor for it */
+		zc_uncharge(t, zpage_head(info) + s->zsize);
 		return rc == -EINVAL ? -E2BIG : rc;
+	}
 	z = zpool_peek(h->zpool, *out);
 	tmem_assert(zpage.layout, ((uintptr_t)z & 3) == 2);
 	/* The place is cold: let its lines come while the checksum is made. */
@@ -146,8 +161,7 @@ int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored 
 	if (s->pages > 1)
 		z->refs = (uint16_t)refs;
 	memcpy(zpage_bytes(z, info), s->bytes, s->zsize);
-	zc_count(t, ZC_ZPAGES_NOW, 1);
-	zc_count(t, ZC_ZBYTES_NOW, s->zsize);
+	count_zpage(t, info, s->zsize, true);
 	return 0;
 }
 
@@ -160,11 +174,16 @@ void zpage_place(struct tmem_host *h, zpool_handle handle, uint32_t leaf, unsign
 	zpool_set_movable(h->zpool, handle, true);
 }
 
-void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle, size_t zsize)
+/* Nobody refers to it any more, so what it says of itself cannot change. */
+void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle)
 {
-	zc_count(t, ZC_ZPAGES_NOW, -1ull);
-	zc_count(t, ZC_ZBYTES_NOW, -(uint64_t)zsize);
+	struct zpage *z = zpool_peek(h->zpool, handle);
+	uint16_t info = zpage_info(z, __ATOMIC_RELAXED);
+	size_t zsize = z->zsize;
+
+	count_zpage(t, info, zsize, false);
 	zpool_free(h->zpool, handle);
+	zc_uncharge(t, zpage_head(info) + zsize);
 }
 
 /* ---- words that left the index -------------------------------------------------- */
@@ -175,11 +194,8 @@ void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle, s
  */
 static void drop_local(struct tmem_host *h, struct zc_thread *t, zpool_handle handle, unsigned n)
 {
-	struct zpage *z = zpool_peek(h->zpool, handle);
-	size_t zsize = z->zsize;
-
-	if (zpage_unref(z, n))
-		zpage_free(h, t, handle, zsize);
+	if (zpage_unref(zpool_peek(h->zpool, handle), n))
+		zpage_free(h, t, handle);
 }
 
 void zc_drop(struct tmem_host *h, struct zc_thread *t, const struct pampd *p, unsigned n)
@@ -213,11 +229,35 @@ void zc_drop(struct tmem_host *h, struct zc_thread *t, const struct pampd *p, un
 static void pam_drop(void *ctx, const struct pampd *p, unsigned n)
 {
 	struct zc_slot *s = ctx;
-	struct zc_thread *t = zc_thread_enter(s->host);
+	struct zc_was was;
+	struct zc_thread *t = zc_thread_enter_other(s->host, s, &was);
 
 	zc_words_left(s, n);
 	zc_drop(s->host, t, p, n);
-	zc_thread_leave(t);
+	zc_thread_leave_other(t, &was);
+}
+
+/*
+ * Metadata that the index takes for a pool. Leaves and objects come and go once in
+ * many pages, through an arena's lock: two atomics beside it are nothing. And this
+ * may be called under a shard, so no thread state can be looked for.
+ */
+static bool pam_charge(void *ctx, uint64_t bytes)
+{
+	struct zc_slot *s = ctx;
+
+	if (!zc_client_charge(s->client, bytes))
+		return false;
+	zc_add(&s->spare, &s->spare.count[ZC_META_NOW], bytes);
+	return true;
+}
+
+static void pam_uncharge(void *ctx, uint64_t bytes)
+{
+	struct zc_slot *s = ctx;
+
+	zc_add(&s->spare, &s->spare.count[ZC_META_NOW], -bytes);
+	zc_client_uncharge(s->client, bytes);
 }
 
 /* Pins a local zpage; for users of index_get(). The host itself uses cursors. */
@@ -235,7 +275,12 @@ static int pam_take(void *ctx, struct pampd p, void *taken)
 	return *z ? 0 : -EBUSY;
 }
 
-const struct pam_ops zc_pam = {.take = pam_take, .drop = pam_drop};
+const struct pam_ops zc_pam = {
+	.take = pam_take,
+	.drop = pam_drop,
+	.charge = pam_charge,
+	.uncharge = pam_uncharge,
+};
 
 /* ---- bottom-up -------------------------------------------------------------------- */
 

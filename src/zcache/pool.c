@@ -36,7 +36,7 @@
 
 /* ---- entering ----------------------------------------------------------------- */
 
-static struct zc_slot *slot_of(struct tmem_client *c, uint32_t number)
+struct zc_slot *zc_slot_of(struct tmem_client *c, uint32_t number)
 {
 	struct zc_slot_chunk *chunk;
 
@@ -52,7 +52,7 @@ struct zc_slot *zc_pool_enter(struct tmem_client *c, tmem_pool pool)
 
 	if (tmem_unlikely(pool < 0))
 		return NULL;
-	s = slot_of(c, (uint32_t)pool & (ZC_SLOTS - 1));
+	s = zc_slot_of(c, (uint32_t)pool & (ZC_SLOTS - 1));
 	if (tmem_unlikely(!s))
 		return NULL;
 	atomic_fetch_add(&s->stripe[os_thread_number() % ZC_STRIPES].users, 1);
@@ -89,16 +89,18 @@ static struct zc_slot *slot_make(struct tmem_client *c, uint32_t number)
 	struct zc_slot *s;
 
 	if (!chunk) {
-		chunk = zc_alloc(c->host, sizeof(*chunk));
+		chunk = zc_client_alloc(c, sizeof(*chunk));
 		if (!chunk)
 			return NULL;
 		atomic_store_explicit(&c->chunk[number / ZC_SLOT_CHUNK], chunk,
 				      memory_order_release);
 	}
-	s = zc_alloc(c->host, sizeof(*s));
+	s = zc_client_alloc(c, sizeof(*s));
 	if (!s)
 		return NULL;
 	s->host = c->host;
+	s->client = c;
+	zc_counts_init(&s->spare, c, s);
 	s->number = number;
 	atomic_init(&s->id, -1);
 	os_mutex_init(&s->lock, OS_RANK_POOL, "zcache pool");
@@ -113,12 +115,16 @@ struct zc_slot *zc_slot_take(struct tmem_client *c)
 
 	os_mutex_lock(&c->host->lock);
 	if (c->free_slot) {
-		s = slot_of(c, c->free_slot - 1);
+		s = zc_slot_of(c, c->free_slot - 1);
 		c->free_slot = s->next_free;
 	} else if (c->slots < ZC_SLOTS) {
 		s = slot_make(c, c->slots);
 		if (s)
 			c->slots++;
+	}
+	if (s) {
+		s->serial = ++c->host->serials;
+		s->account = s;
 	}
 	os_mutex_unlock(&c->host->lock);
 	return s;
@@ -127,6 +133,7 @@ struct zc_slot *zc_slot_take(struct tmem_client *c)
 void zc_slot_give_back(struct tmem_client *c, struct zc_slot *s)
 {
 	os_mutex_lock(&c->host->lock);
+	zc_counts_end_pool(s);
 	s->pool = NULL;
 	s->cloned = false;
 	/* A slot whose generations are used up stays empty: no id ever comes back. */
@@ -170,6 +177,7 @@ tmem_pool zc_pool_publish(struct zc_slot *s)
 	int32_t id = (int32_t)(s->number | s->generation << ZC_SLOT_BITS);
 
 	atomic_fetch_add(&s->host->npools, 1);
+	atomic_fetch_add(&s->client->npools, 1);
 	atomic_store(&s->id, id);
 	return id;
 }
@@ -210,6 +218,7 @@ static void pool_end(struct tmem_client *c, struct zc_slot *s)
 	atomic_store(&s->dying, false);
 	os_mutex_unlock(&s->lock);
 	atomic_fetch_sub(&s->host->npools, 1);
+	atomic_fetch_sub(&s->client->npools, 1);
 	if (s->shared) {
 		zc_shared_leave(c, s);
 		return;
@@ -241,21 +250,29 @@ int tmem_pool_destroy(tmem_client *c, tmem_pool pool)
 
 /* ---- all of them ------------------------------------------------------------------ */
 
-void zc_client_destroy_pools(struct tmem_client *c)
+void zc_client_end_pools(struct tmem_client *c)
 {
 	for (uint32_t i = 0; i < c->slots; i++) {
-		struct zc_slot *s = slot_of(c, i);
+		struct zc_slot *s = zc_slot_of(c, i);
 
 		if (atomic_load(&s->id) >= 0) {
 			atomic_store(&s->id, -1);
 			pool_end(c, s);
 		}
+	}
+}
+
+void zc_client_free_slots(struct tmem_client *c)
+{
+	for (uint32_t i = 0; i < c->slots; i++) {
+		struct zc_slot *s = zc_slot_of(c, i);
+
 		os_cond_destroy(&s->gone);
 		os_mutex_destroy(&s->lock);
-		zc_free(c->host, s, sizeof(*s));
+		zc_client_free(c, s, sizeof(*s));
 	}
 	for (uint32_t i = 0; i < ZC_SLOTS / ZC_SLOT_CHUNK; i++)
-		zc_free(c->host, c->chunk[i], sizeof(struct zc_slot_chunk));
+		zc_client_free(c, c->chunk[i], sizeof(struct zc_slot_chunk));
 }
 
 int zc_each_pool(struct tmem_host *h, int (*fn)(void *arg, struct zc_slot *s), void *arg)
@@ -265,7 +282,7 @@ int zc_each_pool(struct tmem_host *h, int (*fn)(void *arg, struct zc_slot *s), v
 	os_mutex_lock(&h->lock);
 	for (struct tmem_client *c = h->clients; c && !rc; c = c->next) {
 		for (uint32_t i = 0; i < c->slots && !rc; i++) {
-			int32_t id = atomic_load(&slot_of(c, i)->id);
+			int32_t id = atomic_load(&zc_slot_of(c, i)->id);
 			struct zc_slot *s = id < 0 ? NULL : zc_pool_enter(c, id);
 
 			if (!s)

@@ -19,6 +19,11 @@
  *   I2  shared.lead is one of them; walks over all pools look at the pool there
  *   I3  shared.passes name live clients only
  *
+ * Who pays. Several clients put pages in, take them out, replace each other's: no
+ * one of them can be charged in a way that stays true. So a shared pool has an
+ * account and counters of its own (`own`, a client that is in no list); under
+ * pressure it is weighed against the clients like one of them.
+ *
  * Locks: host->lock guards all of it.
  */
 #include "zcache/trace.h"
@@ -31,6 +36,7 @@ struct zc_pass {
 
 struct zc_shared {
 	struct zc_slot home;
+	struct tmem_client own; /* who is charged; in no list */
 	struct zc_evict ev;
 	struct zc_shared *next; /* host->shared */
 	uint8_t uuid[16];
@@ -65,6 +71,8 @@ static void join(struct zc_shared *sh, struct tmem_client *c, struct zc_slot *s)
 {
 	s->client = c;
 	s->shared = sh;
+	s->account = &sh->home;
+	s->serial = sh->home.serial;
 	s->flags = TMEM_POOL_SHARED;
 	s->exclusive = false;
 	s->ev = &sh->ev;
@@ -88,7 +96,15 @@ static int make(struct tmem_client *c, const uint8_t uuid[16], uint32_t shards,
 	memcpy(sh->uuid, uuid, sizeof(sh->uuid));
 	memcpy(&sh->home.name_seed, uuid, sizeof(sh->home.name_seed));
 	sh->maker = c;
+	sh->own.host = h;
+	atomic_init(&sh->own.weight, ZC_WEIGHT_DEFAULT);
 	sh->home.host = h;
+	sh->home.client = &sh->own;
+	sh->home.account = &sh->home;
+	zc_counts_init(&sh->home.spare, &sh->own, &sh->home);
+	os_mutex_lock(&h->lock);
+	sh->home.serial = ++h->serials;
+	os_mutex_unlock(&h->lock);
 	sh->home.flags = TMEM_POOL_SHARED;
 	sh->home.ev = &sh->ev;
 	atomic_init(&sh->home.id, -1);
@@ -97,7 +113,7 @@ static int make(struct tmem_client *c, const uint8_t uuid[16], uint32_t shards,
 		zc_free(h, sh, sizeof(*sh));
 		return rc;
 	}
-	zc_evict_init(&sh->ev, h, c, ZC_EPHEMERAL);
+	zc_evict_init(&sh->ev, h, &sh->own, ZC_EPHEMERAL);
 	*out = sh;
 	return 0;
 }
@@ -109,6 +125,9 @@ static void end(struct tmem_host *h, struct zc_shared *sh)
 
 	index_pool_destroy(sh->home.pool);
 	zc_evict_exit(&sh->ev);
+	zc_counts_end_pool(&sh->home);
+	zc_counts_end_client(&sh->own);
+	tmem_assert(I1, zc_client_used(&sh->own) == 0);
 	for (pass = sh->passes; pass; pass = next) {
 		next = pass->next;
 		zc_free(h, pass, sizeof(*pass));
@@ -233,8 +252,6 @@ void zc_shared_leave(struct tmem_client *c, struct zc_slot *s)
 		while (*at != sh)
 			at = &(*at)->next;
 		*at = sh->next;
-	} else if (sh->ev.client == c) {
-		sh->ev.client = sh->lead->client;
 	}
 	os_mutex_unlock(&h->lock);
 	s->shared = NULL;
@@ -272,4 +289,10 @@ void zc_shared_forget(struct tmem_client *c)
 bool zc_shared_leads(const struct zc_slot *s)
 {
 	return s->shared->lead == s;
+}
+
+void zc_shared_each(struct tmem_host *h, void (*fn)(void *arg, struct zc_slot *home), void *arg)
+{
+	for (struct zc_shared *sh = h->shared; sh; sh = sh->next)
+		fn(arg, &sh->home);
 }

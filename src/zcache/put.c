@@ -55,17 +55,20 @@ static void put_empty(struct put *p)
 		(void)index_invalidate_range(p->s->pool, p->oid, p->index, p->n);
 }
 
-/* Something was given up that may let a second attempt succeed. */
-static bool put_make_room(struct put *p)
+/* Something was given up that may let a second attempt succeed; rc: why the first did not. */
+static bool put_make_room(struct put *p, int rc)
 {
+	if (rc != -ENOMEM && rc != -EDQUOT)
+		return false;
 	if (!p->emptied) {
 		p->emptied = true;
 		put_empty(p);
 		return true;
 	}
-	if (zc_evict_for_put(p->h, p->t, p->s->flags & TMEM_POOL_PERSIST, p->zsize, p->rounds++))
+	if (zc_evict_for_put(p->h, p->t, rc == -EDQUOT ? p->s->client : NULL,
+			     p->s->flags & TMEM_POOL_PERSIST, p->zsize, p->rounds++))
 		return true;
-	return zc_make_room(p->h);
+	return rc == -ENOMEM && zc_make_room(p->h);
 }
 
 static bool over_limit(const struct tmem_host *h)
@@ -86,7 +89,7 @@ static int put_squeezed(struct put *p)
 	}
 	if (p->h->overflow && !ephemeral)
 		return 0;
-	while (over_limit(p->h) && put_make_room(p))
+	while (over_limit(p->h) && put_make_room(p, -ENOMEM))
 		;
 	if (over_limit(p->h))
 		return -ENOMEM;
@@ -107,13 +110,14 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 	if (!h->overflow || !zc_overflow_wanted(h) || !(p->s->flags & TMEM_POOL_PERSIST)) {
 		do
 			rc = zpage_make(h, p->t, s, refs, &handle);
-		while (tmem_unlikely(rc == -ENOMEM) && put_make_room(p));
+		while (tmem_unlikely(rc) && put_make_room(p, rc));
 	}
 	if (tmem_likely(rc == 0)) {
 		*word = zc_word(ZC_LOCAL, 0, handle);
-	} else if (rc == -ENOMEM && h->overflow && (p->s->flags & TMEM_POOL_PERSIST)) {
+	} else if ((rc == -ENOMEM || rc == -EDQUOT) && h->overflow &&
+		   (p->s->flags & TMEM_POOL_PERSIST)) {
 		/* Whatever keeps the file from taking it, to the caller there is no room. */
-		rc = zc_overflow_put(h, p->t, s, refs, &handle) ? -ENOMEM : 0;
+		rc = zc_overflow_put(h, p->t, s, refs, &handle) ? rc : 0;
 		*word = zc_word(ZC_OVERFLOW, 0, handle);
 	}
 	return rc;
@@ -282,7 +286,7 @@ static int put_link(struct put *p)
 
 	do
 		rc = index_lock_create(p->s->pool, p->oid, p->index, &c);
-	while (tmem_unlikely(rc) && put_make_room(p));
+	while (tmem_unlikely(rc) && put_make_room(p, rc));
 	if (rc)
 		return rc;
 	p->leaf = c.leaf;
@@ -318,7 +322,7 @@ static int put_queue(struct put *p)
 	do
 		rc = zc_enqueue(p->s, p->leaf, p->oid, p->index & ~(uint64_t)(INDEX_FANOUT - 1),
 				zc_slot(p->index), p->n, p->word);
-	while (tmem_unlikely(rc) && put_make_room(p));
+	while (tmem_unlikely(rc) && put_make_room(p, rc));
 	return rc;
 }
 
@@ -339,6 +343,8 @@ static enum zc_counter reason(int rc)
 		return ZC_PUTS_POOR;
 	case -ECANCELED:
 		return ZC_PUTS_INACTIVE;
+	case -EDQUOT:
+		return ZC_PUTS_QUOTA;
 	default:
 		return ZC_PUTS_NOMEM;
 	}
@@ -346,9 +352,11 @@ static enum zc_counter reason(int rc)
 
 static int put_pages(struct put *p)
 {
+	uint64_t began;
 	int rc = 0;
 
-	p->t = zc_thread_enter(p->h);
+	p->t = zc_thread_enter(p->h, p->s);
+	began = zc_sample(p->t);
 	p->built = p->rounds = 0;
 	p->emptied = false;
 	p->zsize = 0;
@@ -377,6 +385,8 @@ static int put_pages(struct put *p)
 	if (tmem_unlikely(p->inactive) && rc == 0)
 		zc_count(p->t, ZC_PUTS_INACTIVE_OK, p->n);
 	zc_count(p->t, tmem_likely(rc == 0) ? ZC_PUTS_OK : reason(rc), p->n);
+	if (tmem_unlikely(began))
+		zc_sample_end(p->t, ZC_PUT_NS, began);
 	zc_thread_leave(p->t);
 	if (tmem_unlikely(rc))
 		put_empty(p);

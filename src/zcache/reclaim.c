@@ -145,11 +145,12 @@ static uint64_t freed_bytes(struct tmem_host *h, const struct index_cursor *c,
 
 /* Take a victim's words out, unlock, and let go. */
 static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cursor *c,
-		      const struct zc_victim *v, struct zc_got *got)
+		      const struct zc_victim *v, enum zc_why why, struct zc_got *got)
 {
 	struct pampd taken[TMEM_CLUSTER_MAX];
 	struct zc_slot *s = index_pool_owner(c->pool);
 	uint64_t bytes = freed_bytes(h, c, v);
+	struct zc_counts *mine;
 	struct index_oid oid;
 	unsigned n = 0;
 	uint32_t name;
@@ -165,10 +166,13 @@ static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cur
 	/* The pool may be gone after this; the set stays, it is in use. */
 	index_unlock(c);
 	atomic_fetch_sub_explicit(&v->ev->pages, n, memory_order_relaxed);
+	mine = zc_count_slot(t, s);
 	zc_drop(h, t, taken, n);
 	v->ev->policy->gone(v->ev, (int)v->from, name);
 	zc_count(t, ZC_EVICTED_ZPAGES, !v->e.immediate);
 	zc_count(t, ZC_EVICTED_BYTES, bytes);
+	zc_count(t, ZC_EVICTED + why, n);
+	zc_count_back(t, mine);
 	got->pages += n;
 	got->bytes += bytes;
 }
@@ -182,7 +186,7 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 {
 	*got = (struct zc_got){0};
 	while (!enough(w, got)) {
-		struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, w->young_ms);
+		struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, w->client, w->young_ms);
 		unsigned tries = TRIES_MAX, batch = 16;
 		uint64_t before = got->pages;
 		struct index_cursor c;
@@ -192,13 +196,12 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 			break;
 		while (batch-- && !enough(w, got) &&
 		       zc_victim_next(ev, w->young_ms, &tries, &c, &v))
-			evict_one(h, t, &c, &v, got);
+			evict_one(h, t, &c, &v, w->why, got);
 		zc_sets_put(ev);
 		/* All was stale or had another turn: seldom, and then the next call goes on. */
 		if (got->pages == before && (tries == 0 || w->young_ms != UINT64_MAX))
 			break;
 	}
-	zc_count(t, ZC_EVICTED + w->why, got->pages);
 }
 
 void zc_evict_to_target(struct tmem_host *h, struct zc_thread *t, unsigned n)
@@ -277,7 +280,7 @@ int zc_shrink(struct tmem_host *h, uint64_t frames, enum zc_why why, uint64_t *r
 {
 	uint64_t start = frames_used(&h->frames), bytes = frames * OS_FRAME_SIZE;
 	uint64_t goal = frames < start / OS_FRAME_SIZE ? start - bytes : 0, left;
-	struct zc_thread *t = zc_thread_enter(h);
+	struct zc_thread *t = zc_thread_enter_host(h);
 	struct zc_got got;
 
 	while ((left = above(h, goal)) >= OS_FRAME_SIZE) {
@@ -317,7 +320,7 @@ uint64_t tmem_host_age(tmem_host *h, uint64_t idle_ms)
 	if (idle_ms >= now)
 		return 0;
 	w.young_ms = now - idle_ms;
-	t = zc_thread_enter(h);
+	t = zc_thread_enter_host(h);
 	zc_evict(h, t, &w, &got);
 	zc_thread_leave(t);
 	return got.pages;
@@ -325,11 +328,14 @@ uint64_t tmem_host_age(tmem_host *h, uint64_t idle_ms)
 
 /* ---- room ------------------------------------------------------------------------------ */
 
-bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, bool persistent, size_t need,
-		      unsigned round)
+bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, struct tmem_client *client,
+		      bool persistent, size_t need, unsigned round)
 {
-	struct zc_want w = {.why = persistent ? ZC_WHY_PERSISTENT : ZC_WHY_EPHEMERAL,
-			    .young_ms = UINT64_MAX};
+	struct zc_want w = {.why = client	? ZC_WHY_QUOTA
+				   : persistent ? ZC_WHY_PERSISTENT
+						: ZC_WHY_EPHEMERAL,
+			    .young_ms = UINT64_MAX,
+			    .client = client};
 	uint64_t holes, frames = 0;
 	struct zc_got got;
 

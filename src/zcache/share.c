@@ -218,7 +218,7 @@ static int copy_leaf(struct leaf_copy *k)
 	uint64_t copied;
 	int rc = 0;
 
-	k->t = zc_thread_enter(k->h);
+	k->t = zc_thread_enter(k->h, k->from);
 	if (!note_leaf(k, &rc) || !k->have)
 		goto out;
 	copied = k->full;

@@ -2,6 +2,7 @@
 /* Statistics: counters summed over threads, and the gauges of the parts. */
 #include "zcache/zcache.h"
 
+_Static_assert(ZC_EVICTED + ZC_WHYS == ZC_EVICTED_ZPAGES, "stats.def: one a reason");
 /* Pages that are compressed in memory: mean over them is looked up every so often. */
 #define MEAN_EVERY 64u
 

@@ -18,6 +18,7 @@
  * The end of a thread counts as a call on its hosts: a thread that has used a
  * host may not be ending while that host is destroyed.
  */
+#include "os/clock.h"
 #include "zcache/zcache.h"
 
 static void thread_free(struct zc_thread *t)
@@ -38,8 +39,10 @@ static void thread_end(void *value)
 	struct tmem_host *h = t->host;
 
 	os_mutex_lock(&h->threads_lock);
-	for (unsigned i = 0; i < ZC_COUNTERS; i++)
-		h->gone[i] += atomic_load_explicit(&t->count[i], memory_order_relaxed);
+	for (unsigned k = 0; k < ZC_LATENCIES; k++)
+		for (unsigned i = 0; i < ZC_LATENCY_BUCKETS; i++)
+			h->latency_gone[k][i] +=
+				atomic_load_explicit(&t->latency[k][i], memory_order_relaxed);
 	if (t->next)
 		t->next->prev = t->prev;
 	if (t->prev)
@@ -47,6 +50,7 @@ static void thread_end(void *value)
 	else
 		h->threads = t->next;
 	os_mutex_unlock(&h->threads_lock);
+	zc_counts_end_thread(t);
 	thread_free(t);
 }
 
@@ -58,6 +62,7 @@ static struct zc_thread *thread_make(struct tmem_host *h)
 		return NULL;
 	t->host = h;
 	t->stamp_state = (uint64_t)(os_thread_number() + 1) << 40;
+	t->counts = &h->own;
 	if (os_tls_set(h->tls, t)) {
 		zc_free(h, t, sizeof(*t));
 		return NULL;
@@ -71,7 +76,7 @@ static struct zc_thread *thread_make(struct tmem_host *h)
 	return t;
 }
 
-struct zc_thread *zc_thread_emergency(struct tmem_host *h)
+struct zc_thread *zc_thread_emergency(struct tmem_host *h, struct zc_slot *s)
 {
 	unsigned me = os_thread_number() + 1;
 
@@ -81,18 +86,66 @@ struct zc_thread *zc_thread_emergency(struct tmem_host *h)
 		atomic_store_explicit(&h->emergency_owner, me, memory_order_relaxed);
 	}
 	h->emergency_depth++;
+	h->emergency->counts = s ? &s->account->spare : &h->own;
+	h->emergency->serial = s ? s->serial : 0;
 	return h->emergency;
 }
 
-struct zc_thread *zc_thread_enter_slow(struct tmem_host *h)
+struct zc_thread *zc_thread_enter_slow(struct tmem_host *h, struct zc_slot *s)
 {
-	struct zc_thread *t = NULL;
+	struct zc_thread *t = os_tls_get(h->tls);
 
 	/* Who is in the emergency state already keeps to it. */
-	if (atomic_load_explicit(&h->emergency_owner, memory_order_relaxed) !=
-	    os_thread_number() + 1)
+	if (!t && atomic_load_explicit(&h->emergency_owner, memory_order_relaxed) !=
+			  os_thread_number() + 1)
 		t = thread_make(h);
-	return t ? t : zc_thread_emergency(h);
+	if (!t)
+		return zc_thread_emergency(h, s);
+	zc_counts_use(t, s);
+	return t;
+}
+
+struct zc_thread *zc_thread_enter_host(struct tmem_host *h)
+{
+	struct zc_thread *t = os_tls_get(h->tls);
+
+	if (!t)
+		t = thread_make(h);
+	if (!t)
+		return zc_thread_emergency(h, NULL);
+	t->counts = &h->own;
+	t->serial = 0;
+	return t;
+}
+
+/*
+ * What an operation further up counted for stays valid: it has entered its pool,
+ * so that the pool's blocks cannot go. Without such an operation *was may name a
+ * block that has gone; then nobody uses it, for its serial has gone too.
+ */
+struct zc_thread *zc_thread_enter_other(struct tmem_host *h, struct zc_slot *s, struct zc_was *was)
+{
+	struct zc_thread *t = os_tls_get(h->tls);
+
+	if (!t && atomic_load_explicit(&h->emergency_owner, memory_order_relaxed) ==
+			  os_thread_number() + 1)
+		t = h->emergency;
+	*was = (struct zc_was){.thread = t};
+	if (t) {
+		was->counts = t->counts;
+		was->serial = t->serial;
+	}
+	return zc_thread_enter(h, s);
+}
+
+void zc_thread_leave_other(struct zc_thread *t, const struct zc_was *was)
+{
+	/* Before the emergency state is let go: somebody else may have it at once. */
+	if (was->thread) {
+		was->thread->counts = was->counts;
+		was->thread->serial = was->serial;
+	}
+	zc_thread_leave(t);
 }
 
 void zc_thread_leave_slow(struct tmem_host *h)
@@ -123,10 +176,11 @@ fail:
 void zc_thread_need_big(struct zc_thread **t)
 {
 	struct tmem_host *h = (*t)->host;
+	struct zc_slot *s = (*t)->counts->slot;
 
 	if (*t != h->emergency && thread_big(*t)) {
 		zc_thread_leave(*t);
-		*t = zc_thread_emergency(h);
+		*t = zc_thread_emergency(h, s);
 	}
 }
 
@@ -171,23 +225,11 @@ void *zc_thread_dctx(struct zc_thread *t, const struct codec *codec)
 
 int zc_emergency_ready(struct tmem_host *h, const struct codec *codec)
 {
-	struct zc_thread *t = zc_thread_emergency(h);
+	struct zc_thread *t = zc_thread_emergency(h, NULL);
 	int rc = zc_thread_dctx(t, codec) ? 0 : -ENOMEM;
 
 	zc_thread_leave(t);
 	return rc;
-}
-
-void zc_threads_sum(struct tmem_host *h, uint64_t sum[ZC_COUNTERS])
-{
-	os_mutex_lock(&h->threads_lock);
-	for (unsigned i = 0; i < ZC_COUNTERS; i++) {
-		sum[i] = h->gone[i];
-		sum[i] += atomic_load_explicit(&h->emergency->count[i], memory_order_relaxed);
-		for (struct zc_thread *t = h->threads; t; t = t->next)
-			sum[i] += atomic_load_explicit(&t->count[i], memory_order_relaxed);
-	}
-	os_mutex_unlock(&h->threads_lock);
 }
 
 int zc_threads_init(struct tmem_host *h)
@@ -200,6 +242,7 @@ int zc_threads_init(struct tmem_host *h)
 	if (!h->emergency)
 		goto fail;
 	h->emergency->host = h;
+	h->emergency->counts = &h->own;
 	if (thread_big(h->emergency))
 		goto fail;
 	/* Last, so that a failure leaves no key behind. */
@@ -213,6 +256,22 @@ fail:
 	os_mutex_destroy(&h->emergency_lock);
 	os_mutex_destroy(&h->threads_lock);
 	return -ENOMEM;
+}
+
+uint64_t zc_clock(void)
+{
+	return os_clock_ns();
+}
+
+void zc_sample_end(struct zc_thread *t, enum zc_latency what, uint64_t began)
+{
+	uint64_t ns = os_clock_ns() - began;
+	unsigned i = ns ? 63 - (unsigned)__builtin_clzll(ns) : 0;
+
+	i = i < ZC_LATENCY_BUCKETS ? i : ZC_LATENCY_BUCKETS - 1;
+	atomic_store_explicit(&t->latency[what][i],
+			      atomic_load_explicit(&t->latency[what][i], memory_order_relaxed) + 1,
+			      memory_order_relaxed);
 }
 
 void zc_threads_exit(struct tmem_host *h)

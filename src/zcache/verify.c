@@ -10,6 +10,8 @@
  *   V4  sum over local words of zsize / refs = compressed bytes
  *   V5  the zpool's objects = zpages
  *   V6  store_bytes >= what the parts hold
+ *   V7  a client's used = zpage_bytes + index_bytes + block_bytes + credits
+ *   V8  sum of index_bytes over clients = what the index charged
  *
  * V3 and V4 find a reference too many or too few anywhere, without a table of
  * zpages: a lost one makes the sum too large, a leaked one too small.
@@ -144,6 +146,49 @@ static int verify_queues(const struct tally *y)
 	return compare("E2 pages that can be evicted", (double)y->queued, (double)pages) | bad;
 }
 
+struct charged {
+	uint64_t meta;
+	int bad;
+};
+
+static void verify_charge(struct charged *y, const struct tmem_client *c, const struct zc_sum *sum,
+			  uint64_t credits)
+{
+	y->meta += sum->n[ZC_META_NOW];
+	y->bad |= compare("V7 used by a client",
+			  (double)(sum->n[ZC_ZALLOC_NOW] + sum->n[ZC_META_NOW] +
+				   atomic_load(&c->block_bytes) + credits),
+			  (double)zc_client_used(c));
+}
+
+static void verify_shared(void *arg, struct zc_slot *home)
+{
+	struct zc_sum sum;
+
+	zc_sum_pool(home, &sum);
+	verify_charge(arg, home->client, &sum, zc_pool_credits(home));
+}
+
+/* V7 and V8. A client made or destroyed meanwhile would be somebody running. */
+static int verify_clients(struct tmem_host *h)
+{
+	struct charged y = {0};
+	struct index_stats ix;
+
+	for (struct tmem_client *c = h->clients; c; c = c->next) {
+		struct zc_sum sum;
+
+		zc_sum_client(c, &sum);
+		verify_charge(&y, c, &sum, zc_credits(c));
+	}
+	os_mutex_lock(&h->lock);
+	zc_shared_each(h, verify_shared, &y);
+	os_mutex_unlock(&h->lock);
+	index_stats(h->index, &ix);
+	return y.bad |
+	       compare("V8 metadata charged to clients", (double)y.meta, (double)ix.charged_bytes);
+}
+
 /* Only right when nothing else runs. */
 static int verify_sums(const struct tally *y)
 {
@@ -162,15 +207,16 @@ static int verify_sums(const struct tally *y)
 	bad |= compare("V3 overflow zpages", y->over_zpages, (double)n[ZC_OVER_ZPAGES_NOW]);
 	bad |= compare("V4 compressed bytes", y->zbytes, (double)s.compressed_bytes);
 	bad |= compare("V5 objects of the zpool", (double)zp.objects, (double)s.zpages);
-	bad |= compare(
-		"puts by outcome",
-		(double)(s.puts_ok + s.puts_poor + s.puts_nomem + s.puts_frozen + s.puts_inactive),
-		(double)s.puts);
+	bad |= compare("puts by outcome",
+		       (double)(s.puts_ok + s.puts_poor + s.puts_nomem + s.puts_frozen +
+				s.puts_inactive + n[ZC_PUTS_QUOTA]),
+		       (double)s.puts);
 	if (zp.frame_bytes > s.store_bytes) {
 		os_log(OS_LOG_ERROR, "verify: V6: the zpool holds more than was charged");
 		bad = -EINVAL;
 	}
 	bad |= verify_queues(y);
+	bad |= verify_clients(y->h);
 	return bad ? -EINVAL : 0;
 }
 

@@ -183,64 +183,103 @@ uint32_t zc_checksum(const void *bytes, size_t n);
 
 /* ---- counters ------------------------------------------------------------- */
 
-/* One of these a thread; "in" and "out" make the gauges, summed over threads. */
+/* Defined one by one in stats.def; "in" less "out" make the gauges, summed over threads. */
 enum zc_counter {
-	ZC_PUTS,
-	ZC_PUTS_OK,
-	ZC_PUTS_SAME,
-	ZC_PUTS_REPLACED,
-	ZC_PUTS_POOR,
-	ZC_PUTS_NOMEM,
-	ZC_PUTS_FROZEN,
-	ZC_PUTS_RAW,
-	ZC_GETS,
-	ZC_GETS_FOUND,
-	ZC_GETS_MISSED,
-	ZC_BAD_CHECKSUMS,
-	ZC_INVALIDATES,
-	ZC_INVALIDATES_FOUND,
-	ZC_OBJECT_INVALIDATES,
-	ZC_FLUSHES,
-	ZC_SHARED_PAGES,
-	ZC_SAME_NOW,	   /* words, in less out */
-	ZC_ZPAGES_NOW,	   /* zpages in the zpool */
-	ZC_ZBYTES_NOW,	   /* their compressed bytes */
-	ZC_OVER_WORDS_NOW, /* words that name the overflow file */
-	ZC_OVER_ZPAGES_NOW,
-	ZC_OVER_BYTES_NOW, /* compressed */
-	ZC_PUTS_FULL,	   /* refused by the accept threshold */
-	ZC_PUTS_PACKED,	   /* compressed well enough */
-	ZC_PUTS_MEAN_POOR,
-	ZC_PUTS_MEAN_PASSED,
-	ZC_PUTS_INACTIVE,
-	ZC_PUTS_INACTIVE_OK,
-	ZC_GETS_REMOVED, /* of those found, taken out */
-	ZC_EVICTED,	 /* pages, by reason: + enum zc_why */
-	ZC_EVICTED_LAST = ZC_EVICTED + ZC_WHYS - 1,
-	ZC_EVICTED_ZPAGES,
-	ZC_EVICTED_BYTES, /* compressed bytes that went */
-	ZC_SECOND_CHANCES,
+#define C(id, name, unit, kind, scope, meaning) ZC_##id,
+#define G(name, unit, kind, scope, value, meaning)
+#include "zcache/stats.def"
+#undef C
+#undef G
 	ZC_COUNTERS,
 };
 
+#define ZC_ZSIZE_CHUNK	 64u
+#define ZC_ZSIZE_BUCKETS (ZC_PAGE / ZC_ZSIZE_CHUNK)
+
+/*
+ * What one thread counts for one pool (counters.c). Written by its thread only,
+ * but for those marked shared, which are for whoever has no block of his own.
+ */
+struct zc_counts {
+	_Alignas(64) struct tmem_client *client; /* NULL: the host's own */
+	struct zc_slot *slot;
+	bool shared;
+	/* Bytes that the client was charged for and that are not in use yet (client.c). */
+	_Atomic uint64_t credit;
+	struct zc_thread *owner;
+	struct zc_counts *slot_next, *slot_prev;     /* under threads_lock */
+	struct zc_counts *thread_next, *thread_prev; /* under threads_lock */
+	_Alignas(64) _Atomic uint64_t count[ZC_COUNTERS];
+	/* Zpages by compressed bytes a page, in chunks: ever made, and freed. */
+	_Atomic uint64_t made[ZC_ZSIZE_BUCKETS], freed[ZC_ZSIZE_BUCKETS];
+};
+
+/* Sums of those. */
+struct zc_sum {
+	uint64_t n[ZC_COUNTERS];
+	uint64_t made[ZC_ZSIZE_BUCKETS], freed[ZC_ZSIZE_BUCKETS];
+};
+
+/* One operation in so many is timed. Bucket i counts 2^i .. 2^(i+1) - 1 ns, the last all above. */
+#define ZC_LATENCY_EVERY   64u
+#define ZC_LATENCY_BUCKETS 40u
+enum zc_latency { ZC_PUT_NS, ZC_GET_NS, ZC_LATENCIES };
+
+#define ZC_COUNTS_CACHE 16u
+
 /* What one thread keeps for one host. */
 struct zc_thread {
-	_Alignas(64) _Atomic uint64_t count[ZC_COUNTERS]; /* written by the owner only */
+	_Alignas(64) struct zc_counts *counts; /* of the pool it works on; never NULL */
+	uint64_t serial;		       /* of that pool; 0: none */
 	struct tmem_host *host;
+	uint32_t tick;		  /* operations, for sampling */
+	struct zc_counts *blocks; /* all its own, under threads_lock */
+	struct {
+		uint64_t serial;
+		struct zc_counts *counts;
+	} cache[ZC_COUNTS_CACHE];      /* serials never come back, so entries are right or unused */
 	struct zc_thread *next, *prev; /* host->threads, under threads_lock */
 	struct codec_set codecs;
 	uint64_t codec_bytes; /* charged for the contexts */
 	uint64_t stamp_state; /* zc_stamp_draw() */
 	uint32_t poor_seen;   /* zc_mean_is_poor() */
 	char *big[2];	      /* ZC_CLUSTER_BYTES each: compressed, plain; or NULL */
+	_Atomic uint64_t latency[ZC_LATENCIES][ZC_LATENCY_BUCKETS];
 	_Alignas(64) char small[ZC_PAGE + 64]; /* compressed bytes of one page */
 };
 
+static inline void zc_add(const struct zc_counts *k, _Atomic uint64_t *to, uint64_t n)
+{
+	if (tmem_unlikely(k->shared))
+		atomic_fetch_add_explicit(to, n, memory_order_relaxed);
+	else
+		atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + n,
+				      memory_order_relaxed);
+}
+
+/* Count for the pool that the thread entered with. */
 static inline void zc_count(struct zc_thread *t, enum zc_counter c, uint64_t n)
 {
-	uint64_t v = atomic_load_explicit(&t->count[c], memory_order_relaxed);
+	zc_add(t->counts, &t->counts->count[c], n);
+}
 
-	atomic_store_explicit(&t->count[c], v + n, memory_order_relaxed);
+/*
+ * From here on t counts for the slot s, although it has not entered the pool: for who
+ * comes bottom-up. Returns what to give to zc_count_back(). The slot stays (its client
+ * may not end meanwhile), its pool may end: so this is the slot's own block.
+ */
+static inline struct zc_counts *zc_count_slot(struct zc_thread *t, struct zc_slot *s);
+static inline void zc_count_back(struct zc_thread *t, struct zc_counts *was)
+{
+	t->counts = was;
+}
+
+static inline unsigned zc_zsize_bucket(size_t zsize, unsigned pages)
+{
+	size_t each = pages > 1 ? zsize / pages : zsize;
+
+	each = each ? (each - 1) / ZC_ZSIZE_CHUNK : 0;
+	return each < ZC_ZSIZE_BUCKETS ? (unsigned)each : ZC_ZSIZE_BUCKETS - 1;
 }
 
 /* ---- clients and pools ---------------------------------------------------- */
@@ -263,9 +302,11 @@ struct zc_slot {
 	struct zc_stripe stripe[ZC_STRIPES];
 	_Atomic int32_t id; /* of the pool that lives here, or -1 */
 	_Atomic bool dying; /* a destroyer waits for the stripes to become 0 */
+	uint64_t serial;    /* of the pool; never used again in this host */
 	struct tmem_host *host;
-	struct index_pool *pool;
 	struct tmem_client *client;
+	struct zc_slot *account; /* who counts: the slot itself, or the shared pool's home */
+	struct index_pool *pool;
 	struct zc_shared *shared;    /* NULL: the client's own pool */
 	struct zc_slot *shared_next; /* members of a shared pool, under host->lock */
 	uint32_t name_seed;	     /* of zc_name_hash() */
@@ -276,7 +317,17 @@ struct zc_slot {
 	uint32_t number, generation, next_free; /* under host->lock */
 	struct os_mutex lock;
 	struct os_cond gone;
+	struct zc_counts *blocks; /* of the threads that have one, under threads_lock */
+	struct zc_counts spare;	  /* for those that have none */
 };
+
+static inline struct zc_counts *zc_count_slot(struct zc_thread *t, struct zc_slot *s)
+{
+	struct zc_counts *was = t->counts;
+
+	t->counts = &s->spare;
+	return was;
+}
 
 struct zc_slot_chunk {
 	struct zc_slot *_Atomic slot[ZC_SLOT_CHUNK];
@@ -288,10 +339,16 @@ struct tmem_client {
 	struct tmem_client *next, *prev; /* host->clients, under host->lock */
 	uint32_t slots;			 /* used so far; under host->lock */
 	uint32_t free_slot;		 /* number + 1, or 0; under host->lock */
+	_Atomic uint32_t npools;
+	_Atomic uint64_t limit; /* bytes; 0: none */
+	_Atomic uint32_t weight;
 	struct zc_slot_chunk *_Atomic chunk[ZC_SLOTS / ZC_SLOT_CHUNK];
 	struct zc_evict ev[ZC_CLASSES];
 	char name[64];
 	uint32_t number; /* of the host's clients, in order of creation; traces say it */
+	_Alignas(64) _Atomic uint64_t used; /* charged, credits included */
+	_Atomic uint64_t block_bytes;	    /* of that: tables, slots, counters */
+	struct zc_sum gone; /* of pools and threads that ended; under threads_lock */
 };
 
 struct zc_overflow;
@@ -315,6 +372,7 @@ struct tmem_host {
 
 	/* Seldom. */
 	_Alignas(64) struct os_mutex lock; /* clients, slots */
+	uint64_t serials;		   /* given to pools so far; under lock */
 	struct tmem_client *clients;
 	_Atomic uint32_t nclients, npools;
 	_Atomic uint32_t clients_ever;
@@ -338,7 +396,9 @@ struct tmem_host {
 
 	struct os_mutex threads_lock;
 	struct zc_thread *threads;
-	uint64_t gone[ZC_COUNTERS]; /* of threads that ended; under threads_lock */
+	struct zc_sum gone;   /* of clients that ended; under threads_lock */
+	struct zc_counts own; /* what belongs to no client */
+	uint64_t latency_gone[ZC_LATENCIES][ZC_LATENCY_BUCKETS]; /* under threads_lock */
 
 	/* For threads that cannot have a state of their own (T8). */
 	struct os_mutex emergency_lock;
@@ -352,6 +412,8 @@ struct tmem_host {
 /* Zeroed, 64-aligned, charged to the host; NULL when memory or the limit forbids. */
 void *zc_alloc(struct tmem_host *h, size_t bytes) __attribute__((warn_unused_result));
 void zc_free(struct tmem_host *h, void *p, size_t bytes);
+/* What a block of so many bytes is charged. */
+uint64_t zc_block_cost(size_t bytes);
 struct codec_spec zc_codec(const struct tmem_host *h);
 /* Work mark_bytes out again: after the limit, the target or `full` changed. */
 void zc_marks_update(struct tmem_host *h);
@@ -374,39 +436,131 @@ bool zc_mean_is_poor(struct tmem_host *h, struct zc_thread *t);
 int zc_threads_init(struct tmem_host *h) __attribute__((warn_unused_result));
 void zc_threads_exit(struct tmem_host *h);
 /*
- * The calling thread's state, or the emergency state, held: never NULL. Give
- * it back with zc_thread_leave(). Nests. No lock above OS_RANK_HOST may be held.
+ * The calling thread's state, or the emergency state, held: never NULL; it counts for
+ * the pool s. Give it back with zc_thread_leave(). Nests for one pool; an operation that
+ * works on another pool in between uses zc_thread_enter_other(). No lock above
+ * OS_RANK_HOST may be held.
  */
-struct zc_thread *zc_thread_enter_slow(struct tmem_host *h);
+struct zc_thread *zc_thread_enter_slow(struct tmem_host *h, struct zc_slot *s);
 void zc_thread_leave_slow(struct tmem_host *h);
-static inline struct zc_thread *zc_thread_enter(struct tmem_host *h)
+static inline struct zc_thread *zc_thread_enter(struct tmem_host *h, struct zc_slot *s)
 {
 	struct zc_thread *t = os_tls_get(h->tls);
 
-	return tmem_likely(t != NULL) ? t : zc_thread_enter_slow(h);
+	return tmem_likely(t && t->serial == s->serial) ? t : zc_thread_enter_slow(h, s);
 }
+/* For work that is no pool's: it counts for the host. Not inside an operation on a pool. */
+struct zc_thread *zc_thread_enter_host(struct tmem_host *h);
 static inline void zc_thread_leave(struct zc_thread *t)
 {
 	if (tmem_unlikely(t == t->host->emergency))
 		zc_thread_leave_slow(t->host);
 }
 /*
+ * For the pool s, whatever pool an operation further up this stack works on: what it
+ * counted for is in *was, and zc_thread_leave_other() goes back to it.
+ */
+struct zc_was {
+	struct zc_thread *thread; /* NULL: had none */
+	struct zc_counts *counts;
+	uint64_t serial;
+};
+struct zc_thread *zc_thread_enter_other(struct tmem_host *h, struct zc_slot *s, struct zc_was *was);
+void zc_thread_leave_other(struct zc_thread *t, const struct zc_was *was);
+/*
  * The same state with both big buffers, or the emergency state in its place
  * (then *t was given back).
  */
 void zc_thread_need_big(struct zc_thread **t);
-/* The emergency state, held. */
-struct zc_thread *zc_thread_emergency(struct tmem_host *h);
+/* The emergency state, held; it counts for s (NULL: for the host). */
+struct zc_thread *zc_thread_emergency(struct tmem_host *h, struct zc_slot *s);
 /* Contexts; NULL when memory is short. Charged. */
 void *zc_thread_cctx(struct zc_thread *t, const struct codec_spec *spec);
 void *zc_thread_dctx(struct zc_thread *t, const struct codec *codec);
 /* Make sure the emergency state can decompress this codec. */
 int zc_emergency_ready(struct tmem_host *h, const struct codec *codec)
 	__attribute__((warn_unused_result));
+/* Time one operation in ZC_LATENCY_EVERY: 0, or when it began. */
+uint64_t zc_clock(void);
+static inline uint64_t zc_sample(struct zc_thread *t)
+{
+	return tmem_likely(++t->tick % ZC_LATENCY_EVERY) ? 0 : zc_clock();
+}
+void zc_sample_end(struct zc_thread *t, enum zc_latency what, uint64_t began);
+
+/* ---- counters.c ----------------------------------------------------------- */
+
+void zc_counts_init(struct zc_counts *k, struct tmem_client *c, struct zc_slot *s);
+/* From now on t counts for s. Never fails: without memory for a block it takes the spare one. */
+void zc_counts_use(struct zc_thread *t, struct zc_slot *s);
+/* The thread, the pool or the client ends: what was counted goes to who remains. */
+void zc_counts_end_thread(struct zc_thread *t);
+void zc_counts_end_pool(struct zc_slot *s);
+void zc_counts_end_client(struct tmem_client *c);
+/* Sums. That of a pool, entered; of a client; of the host. Take host->lock and threads_lock. */
+void zc_sum_pool(struct zc_slot *s, struct zc_sum *sum);
+void zc_sum_client(struct tmem_client *c, struct zc_sum *sum);
+void zc_sum_host(struct tmem_host *h, struct zc_sum *sum);
+void zc_sum_latency(struct tmem_host *h, uint64_t sum[ZC_LATENCIES][ZC_LATENCY_BUCKETS]);
+/* The counters of the host alone. */
 void zc_threads_sum(struct tmem_host *h, uint64_t sum[ZC_COUNTERS]);
+/* Credits that a client's blocks hold; exact when nothing runs. */
+uint64_t zc_credits(struct tmem_client *c);
+uint64_t zc_pool_credits(struct zc_slot *s);
+
+/* ---- client.c ------------------------------------------------------------- */
+
+#define ZC_WEIGHT_DEFAULT 100u
+#define ZC_CREDIT	  (32u << 10)
+
+/* The client's own account; lock-free. False, and nothing changed, when its limit forbids it. */
+bool zc_client_charge(struct tmem_client *c, uint64_t bytes) __attribute__((warn_unused_result));
+void zc_client_uncharge(struct tmem_client *c, uint64_t bytes);
+/* The same for the pool that t works on, out of the thread's credit as a rule. */
+bool zc_charge_slow(struct zc_counts *k, uint64_t bytes) __attribute__((warn_unused_result));
+void zc_uncharge_slow(struct zc_counts *k);
+__attribute__((warn_unused_result)) static inline bool zc_charge(struct zc_thread *t,
+								 uint64_t bytes)
+{
+	struct zc_counts *k = t->counts;
+	uint64_t credit = atomic_load_explicit(&k->credit, memory_order_relaxed);
+
+	/* A shared block never has credit. */
+	if (tmem_unlikely(credit < bytes))
+		return zc_charge_slow(k, bytes);
+	atomic_store_explicit(&k->credit, credit - bytes, memory_order_relaxed);
+	return true;
+}
+static inline void zc_uncharge(struct zc_thread *t, uint64_t bytes)
+{
+	struct zc_counts *k = t->counts;
+	uint64_t credit = atomic_load_explicit(&k->credit, memory_order_relaxed) + bytes;
+
+	if (tmem_unlikely(k->shared)) {
+		if (k->client)
+			zc_client_uncharge(k->client, bytes);
+		return;
+	}
+	atomic_store_explicit(&k->credit, credit, memory_order_relaxed);
+	if (tmem_unlikely(credit > ZC_CREDIT ||
+			  atomic_load_explicit(&k->client->limit, memory_order_relaxed)))
+		zc_uncharge_slow(k);
+}
+/* Blocks charged to the client as well as to the host. */
+void *zc_client_alloc(struct tmem_client *c, size_t bytes) __attribute__((warn_unused_result));
+void zc_client_free(struct tmem_client *c, void *p, size_t bytes);
+/* Bytes in use by the client, by its account: at most ZC_CREDIT a thread and pool too many. */
+uint64_t zc_client_used(const struct tmem_client *c);
+/*
+ * Who pays first under pressure: a, if it has more bytes for its weight than b.
+ * Lock-free; both must stay meanwhile.
+ */
+bool zc_client_pays_before(const struct tmem_client *a, const struct tmem_client *b);
 
 /* ---- pool.c --------------------------------------------------------------- */
 
+/* The slot of that number, or NULL. Lock-free. */
+struct zc_slot *zc_slot_of(struct tmem_client *c, uint32_t number);
 /* NULL: no such pool. Keeps the pool from ending until zc_pool_leave(). Lock-free. */
 struct zc_slot *zc_pool_enter(struct tmem_client *c, tmem_pool pool);
 void zc_pool_leave(struct zc_slot *s);
@@ -418,7 +572,9 @@ int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct 
 	__attribute__((warn_unused_result));
 tmem_pool zc_pool_publish(struct zc_slot *s);
 void zc_pool_discard(struct tmem_client *c, struct zc_slot *s);
-void zc_client_destroy_pools(struct tmem_client *c);
+/* Two steps: pools, while others may still look into the client; then their slots. */
+void zc_client_end_pools(struct tmem_client *c);
+void zc_client_free_slots(struct tmem_client *c);
 /* Call fn for every pool of the host, entered. Takes and holds host->lock. Stops at non-zero. */
 int zc_each_pool(struct tmem_host *h, int (*fn)(void *arg, struct zc_slot *s), void *arg);
 
@@ -429,6 +585,8 @@ void zc_shared_leave(struct tmem_client *c, struct zc_slot *s);
 /* The client ends: its rights in pools with a UUID go. Its own slots have gone. */
 void zc_shared_forget(struct tmem_client *c);
 /* Whether this member stands for the pool in walks over all pools; host->lock is held. */
+/* Every shared pool's home; host->lock is held. */
+void zc_shared_each(struct tmem_host *h, void (*fn)(void *arg, struct zc_slot *home), void *arg);
 bool zc_shared_leads(const struct zc_slot *s);
 
 /* ---- pam_local.c ---------------------------------------------------------- */
@@ -457,14 +615,14 @@ bool zpage_ref(struct zpage *z, unsigned n);
 bool zpage_unref(struct zpage *z, unsigned n);
 /*
  * A new zpage, not movable, referenced by nobody: `refs` words of it will be
- * linked. 0; -ENOMEM; -E2BIG: larger than the allocator's largest object. Header
- * fields but leaf and slot are set.
+ * linked. 0; -ENOMEM; -EDQUOT: the client's limit; -E2BIG: larger than the allocator's
+ * largest object. Header fields but leaf and slot are set.
  */
 int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored *s, unsigned refs,
 	       zpool_handle *out) __attribute__((warn_unused_result));
 /* Write where it is; under the shard's lock, before it is movable. */
 void zpage_place(struct tmem_host *h, zpool_handle handle, uint32_t leaf, unsigned slot);
-void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle, size_t zsize);
+void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle);
 
 /* ---- get.c ---------------------------------------------------------------- */
 
