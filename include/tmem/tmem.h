@@ -63,12 +63,12 @@ typedef struct tmem_host_options {
 	uint32_t max_zsize;   /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
 	uint32_t store_raw;   /* 1: keep such pages uncompressed instead of refusing them */
 	const char *overflow_path; /* file for zpages that do not fit; NULL: none */
-	const char *policy;	   /* which ephemeral pages go first: "lru" (NULL: this) */
-	uint32_t accept_percent;   /* see tmem_host_set_limit(); 0: 90 */
-	uint64_t target_bytes;	   /* see tmem_host_set_target(); 0: none */
-	uint32_t max_mean_zsize;   /* per page: while the mean of what is stored is above it, pages
-				      above it are refused; 4096: off; 0: 5/8 page (2560), or
-				      off with store_raw or a max_zsize of 4096 */
+	const char *policy;	 /* which ephemeral pages go first: "lru" (NULL: this), "s3fifo" */
+	uint32_t accept_percent; /* see tmem_host_set_limit(); 0: 90 */
+	uint64_t target_bytes;	 /* see tmem_host_set_target(); 0: none */
+	uint32_t max_mean_zsize; /* per page: while the mean of what is stored is above it, pages
+				    above it are refused; 4096: off; 0: 5/8 page (2560), or
+				    off with store_raw or a max_zsize of 4096 */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
 

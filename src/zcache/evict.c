@@ -44,7 +44,7 @@ const struct zc_policy zc_policy_lru = {
 	.gone = lru_gone,
 };
 
-static const struct zc_policy *const policies[] = {&zc_policy_lru};
+static const struct zc_policy *const policies[] = {&zc_policy_lru, &zc_policy_s3fifo};
 
 const struct zc_policy *zc_policy_find(const char *name)
 {
@@ -56,7 +56,7 @@ const struct zc_policy *zc_policy_find(const char *name)
 
 const char *zc_policy_names(void)
 {
-	return "lru";
+	return "lru, s3fifo";
 }
 
 /* ---- names ------------------------------------------------------------------------ */
@@ -128,6 +128,8 @@ void zc_evict_exit(struct zc_evict *ev)
 	while (zc_dequeue(ev, UINT64_MAX, &e, &from))
 		;
 	zc_evict_trim(ev);
+	if (ev->policy->end)
+		ev->policy->end(ev);
 	os_mutex_destroy(&ev->lock);
 }
 

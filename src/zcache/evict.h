@@ -109,8 +109,13 @@ struct zc_policy {
 	 * No lock.
 	 */
 	int (*judge)(unsigned from, unsigned *seen);
-	/* It was evicted from `from`, or (from = ZC_EVICT) taken out by a get. Lock-free. */
+	/* It was evicted from `from`, or (from = ZC_EVICT) taken out by a get. May take set.lock.
+	 */
 	void (*gone)(struct zc_evict *ev, int from, uint32_t name);
+	/* The queues have grown by a chunk. May allocate. NULL: no interest. */
+	void (*grow)(struct zc_evict *ev);
+	/* Nobody uses the set any more. NULL: nothing to free. */
+	void (*end)(struct zc_evict *ev);
 };
 
 /* NULL: unknown. zc_policy_names(): those known, comma separated. */
@@ -142,11 +147,11 @@ struct zc_evict {
 	unsigned sweep_fifo; /* where sweeping goes on: behind chunk sweep_at (0: at the head) */
 	arena_id sweep_at;
 	uint32_t pushes;
+	struct zc_ghosts *ghosts; /* s3fifo, or NULL */
 	/* Without it. */
-	_Atomic uint64_t pages;		  /* E2 */
-	_Atomic uint64_t entries;	  /* over all queues */
-	_Atomic uint64_t oldest_ms;	  /* when the oldest entry came, about */
-	struct zc_ghosts *_Atomic ghosts; /* s3fifo, or NULL */
+	_Atomic uint64_t pages;	    /* E2 */
+	_Atomic uint64_t entries;   /* over all queues */
+	_Atomic uint64_t oldest_ms; /* when the oldest entry came, about */
 	/* host->sets, under host->sets_lock. */
 	struct zc_evict *next, *prev;
 	unsigned users;

@@ -320,6 +320,8 @@ static int enqueue(struct zc_evict *ev, const struct zc_entry *e, uint32_t name)
 		os_mutex_lock(&ev->lock);
 		add_spare(ev, id);
 		os_mutex_unlock(&ev->lock);
+		if (ev->policy->grow)
+			ev->policy->grow(ev);
 	}
 }
 

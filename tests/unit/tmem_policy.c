@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Which pages a policy gives up: lru and s3fifo on the same patterns. */
+#include "tmem_test.h"
+
+#include "zcache/zcache.h"
+
+static struct test_page page, back;
+static tmem_oid oid;
+
+static struct test_host open_policy(const char *policy)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct test_host t;
+
+	o.policy = policy;
+	o.limit_bytes = 4u << 20;
+	t = test_open(&o);
+	assert_int_equal(tmem_pool_destroy(t.client, t.pool), 0);
+	t.pool = tmem_pool_create(t.client, 0, 0);
+	assert_true(t.pool >= 0);
+	oid = test_oid(1);
+	return t;
+}
+
+static void put(struct test_host *t, uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from; i < to; i++) {
+		test_fill(&page, i, 150);
+		assert_int_equal(tmem_put(t->client, t->pool, &oid, i, &page), 0);
+	}
+}
+
+/* Gets that keep: how many of the pages are there. */
+static unsigned got(struct test_host *t, uint64_t from, uint64_t to)
+{
+	unsigned found = 0;
+
+	for (uint64_t i = from; i < to; i++) {
+		int rc = tmem_get_keep(t->client, t->pool, &oid, i, &back);
+
+		assert_in_range(rc, 0, 1);
+		if (rc == 0)
+			test_check(&back, i, 150);
+		found += rc == 0;
+	}
+	return found;
+}
+
+/* 300 pages that were wanted, then 20000 that nobody wants. */
+static unsigned left_after_a_scan(const char *policy)
+{
+	struct test_host t = open_policy(policy);
+	unsigned left;
+
+	put(&t, 0, 300);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(got(&t, 0, 300), 300);
+	put(&t, 1000, 21000);
+	left = got(&t, 0, 300);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	test_close(&t);
+	return left;
+}
+
+static void a_scan_pushes_out_what_was_wanted_or_not(void **state)
+{
+	assert_int_equal(left_after_a_scan("lru"), 0);
+	assert_int_equal(left_after_a_scan("s3fifo"), 300);
+}
+
+/* What comes back soon after it was evicted was wanted: the next scan leaves it alone. */
+static void ghosts_remember(void **state)
+{
+	struct test_host t = open_policy("s3fifo");
+
+	uint64_t oldest = 0;
+
+	put(&t, 0, 6000);
+	while (tmem_get_keep(t.client, t.pool, &oid, oldest, &back) == 1)
+		oldest++;
+	put(&t, oldest - 500, oldest - 400);
+	put(&t, 0, 100); /* these left too long ago */
+	put(&t, 10000, 20000);
+	assert_true(got(&t, oldest - 500, oldest - 400) >= 97);
+	assert_true(got(&t, 0, 100) <= 3);
+	assert_int_equal(got(&t, oldest - 400, oldest - 300), 0);
+	test_close(&t);
+}
+
+/* Where gets remove, a page that was got and put again has proved itself. */
+static void an_exclusive_get_counts(void **state)
+{
+	struct test_host t = open_policy("s3fifo");
+
+	put(&t, 0, 500);
+	for (uint64_t i = 0; i < 100; i++)
+		assert_int_equal(tmem_get(t.client, t.pool, &oid, i, &back), 0);
+	put(&t, 0, 100);
+	put(&t, 10000, 20000);
+	assert_true(got(&t, 0, 100) >= 97); /* a set of the table may be full */
+	assert_int_equal(got(&t, 100, 200), 0);
+	test_close(&t);
+}
+
+/* The main queue is no place to stay for ever: what was wanted once makes room in the end. */
+static void what_is_no_longer_wanted_goes(void **state)
+{
+	struct test_host t = open_policy("s3fifo");
+
+	put(&t, 0, 300);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(got(&t, 0, 300), 300);
+	/* New ones that are wanted too, again and again. */
+	for (uint64_t i = 1000; i < 30000; i += 200) {
+		put(&t, i, i + 200);
+		(void)got(&t, i, i + 200);
+		(void)got(&t, i, i + 200);
+	}
+	assert_true(got(&t, 0, 300) < 30);
+	assert_int_equal(tmem_host_shrink(t.host, UINT64_MAX, NULL), 0);
+	assert_int_equal(test_stats(t.host).pages, 0);
+	test_close(&t);
+}
+
+static void an_unknown_policy(void **state)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	char err[200];
+	tmem_host *h;
+
+	o.policy = "clairvoyant";
+	assert_int_equal(tmem_host_create(&o, &h, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "lru, s3fifo"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_scan_pushes_out_what_was_wanted_or_not),
+		cmocka_unit_test(ghosts_remember),
+		cmocka_unit_test(an_exclusive_get_counts),
+		cmocka_unit_test(what_is_no_longer_wanted_goes),
+		cmocka_unit_test(an_unknown_policy),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
