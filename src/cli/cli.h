@@ -26,6 +26,8 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 /* Subcommands: argv[0] is the subcommand's name. They return the exit code. */
 int cmd_run(int argc, char **argv);
 int cmd_estimate(int argc, char **argv);
+int cmd_trace(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_bench_engine(int argc, char **argv);
 int cmd_bench_alloc(int argc, char **argv);

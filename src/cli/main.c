@@ -16,6 +16,8 @@ static const struct command {
 } commands[] = {
 	{"run", cmd_run, "run a program in less memory than it wants"},
 	{"estimate", cmd_estimate, "what a process or files would take when compressed"},
+	{"trace", cmd_trace, "record which pages a program asks for"},
+	{"replay", cmd_replay, "a trace against eviction policies"},
 	{"bench", cmd_bench, "measure the store's parts, or `tmem run`, on this machine"},
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
