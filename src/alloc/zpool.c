@@ -78,13 +78,13 @@ static struct zpool_driver *driver_load(const char *type)
 	void *handle, *data;
 	int ret;
 
-	if (os_module_open("zpool", type, "tmem_zpool_module", &handle, &data))
+	if (os_module_open("tmem-zpool", type, "tmem_zpool_module", &handle, &data))
 		return NULL;
 	m = data;
 	ret = m->abi == ZPOOL_MODULE_ABI ? driver_add(m->ops, handle) : -ENOEXEC;
 	if (ret == 0 && driver_lookup(type))
 		return driver_lookup(type);
-	os_log(OS_LOG_ERROR, "module zpool-%s: %s", type,
+	os_log(OS_LOG_ERROR, "module tmem-zpool-%s: %s", type,
 	       m->abi != ZPOOL_MODULE_ABI ? "made for another version"
 	       : ret			  ? "its driver is incomplete, or known already"
 					  : "its driver has another name");

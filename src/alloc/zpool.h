@@ -159,7 +159,7 @@ int zpool_register(const struct zpool_ops *ops) __attribute__((warn_unused_resul
 int zpool_unregister(const char *type) __attribute__((warn_unused_result));
 /*
  * Driver by name. One that is not registered is looked for in the directory of
- * modules (os_module_dir()) as zpool-NAME.so, loaded and registered: that may
+ * modules (os_module_dir()) as tmem-zpool-NAME.so, loaded and registered: that may
  * block on the file system. NULL when there is none; the reason why a module
  * that is there cannot be used is logged.
  */

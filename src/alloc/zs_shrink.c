@@ -11,9 +11,9 @@
  * (measured in zbud.h). A host that knows the age of its pages evicts by that
  * and compacts; this is for owners without queues of their own.
  *
- * Of each ring of zspages the first few are looked at: the ring of full ones
- * is in the order in which they became full, so its head is what has been left
- * alone for longest.
+ * Of each ring of zspages the last few are looked at: the ring of full ones is
+ * in the order in which they became full, so its end is what has been left alone
+ * for longest.
  *
  *   pick      class locks one after the other: the least `born`
  *   isolate   class lock: into the ring EVICTING, which nobody allocates from
@@ -46,7 +46,8 @@ static uint32_t zs_oldest(const struct zs_pool *p, const struct zs_class *c, uin
 	uint32_t best = 0;
 
 	for (unsigned g = 0; g <= ZS_FULL; g++) {
-		uint32_t id = c->head[g];
+		/* Of a ring the last is the one before the head. */
+		uint32_t last = c->head[g] ? p->pages[c->head[g]].prev : 0, id = last;
 
 		for (unsigned i = 0; id && i < ZS_AGE_LOOK; i++) {
 			const struct zs_page *z = &p->pages[id];
@@ -55,8 +56,8 @@ static uint32_t zs_oldest(const struct zs_pool *p, const struct zs_class *c, uin
 				best = id;
 				limit = z->born;
 			}
-			id = z->next;
-			if (id == c->head[g])
+			id = z->prev;
+			if (id == last)
 				break;
 		}
 	}

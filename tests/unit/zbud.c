@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* zbud: one behaviour a test. Random sequences are in tests/model/zbud_model.c. */
-#include "zbud_store.h"
+#include "zpool_store.h"
 
 #include "os/thread.h"
 

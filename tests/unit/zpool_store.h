@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * An owner for tests of zbud: objects are records in a table, the first four
+ * An owner for tests of zpool drivers: objects are records in a table, the first four
  * bytes of each object are its record's number, the rest follows from it.
  */
-#ifndef ZBUD_STORE_H
-#define ZBUD_STORE_H
+#ifndef ZPOOL_STORE_H
+#define ZPOOL_STORE_H
 
 #include "alloc/zbud.h"
 #include "os/lock.h"
@@ -20,6 +20,11 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+/* The driver under test. */
+#ifndef STORE_ZPOOL
+#define STORE_ZPOOL "zbud"
+#endif
 
 /* Sanitizers keep shadow memory: what is resident says little then. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -99,7 +104,7 @@ static inline void store_open(struct store *s, uint32_t n, uint64_t limit)
 	frames_init(&s->f, limit);
 	s->n = n;
 	s->rec = calloc(n, sizeof(*s->rec));
-	assert_int_equal(zpool_create("zbud", &s->f, &store_owner, s, &s->zp), 0);
+	assert_int_equal(zpool_create(STORE_ZPOOL, &s->f, &store_owner, s, &s->zp), 0);
 }
 
 /* The account holds what the statistics say. */
@@ -179,7 +184,7 @@ static inline uint32_t frame_of(const struct store *s, uint32_t n)
 }
 
 /*
- * An object in a frame of its own: objects that leave no room for it fill up
+ * An object of zbud in a frame of its own: objects that leave no room for it fill up
  * whatever has room now.
  */
 static inline int store_put_alone(struct store *s, uint32_t n, uint32_t size)
