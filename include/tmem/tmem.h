@@ -62,13 +62,24 @@ typedef struct tmem_host_options {
 	const char *zpool;    /* allocator, "zsmalloc" or "zbud"; NULL: "zsmalloc" */
 	uint32_t max_zsize;   /* per page: what compresses to more is refused; 0: 7/8 page (3584) */
 	uint32_t store_raw;   /* 1: keep such pages uncompressed instead of refusing them */
-	const char *overflow_path; /* file for zpages that do not fit; NULL: none */
+	/*
+	 * File for zpages that do not fit; NULL: none. When memory is short, the
+	 * oldest pages go there, still compressed, and pages read often come back.
+	 * It is made anew and removed with the host: refused, and left as it is,
+	 * is one that holds something else (-EEXIST), is not an ordinary file with
+	 * one name (-EINVAL) or a symbolic link (-ELOOP), another user's (-EPERM),
+	 * or another host's (-EBUSY). It must not be changed by others: what they
+	 * change is found, and lost.
+	 */
+	const char *overflow_path;
 	const char *policy;	 /* which ephemeral pages go first: "lru" (NULL: this), "s3fifo" */
 	uint32_t accept_percent; /* see tmem_host_set_limit(); 0: 90 */
 	uint64_t target_bytes;	 /* see tmem_host_set_target(); 0: none */
 	uint32_t max_mean_zsize; /* per page: while the mean of what is stored is above it, pages
 				    above it are refused; 4096: off; 0: 5/8 page (2560), or
 				    off with store_raw or a max_zsize of 4096 */
+	uint64_t overflow_rate;	   /* write at most so many bytes a second there; 0: any */
+	uint32_t overflow_encrypt; /* 1: seal it with a key that is in memory only; -ENOTSUP */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
 
@@ -108,6 +119,8 @@ TMEM_API int tmem_host_shrink(tmem_host *host, uint64_t frames, uint64_t *reclai
  * 64 ms; one that was got since it came counts as used now). Pages evicted.
  */
 TMEM_API uint64_t tmem_host_age(tmem_host *host, uint64_t idle_ms);
+/* Change overflow_rate. -EINVAL: the host has no overflow file. */
+TMEM_API int tmem_host_set_overflow_rate(tmem_host *host, uint64_t bytes_per_s);
 /* Change the codec of later puts. -ENOENT, -ERANGE: refused, the old one kept. */
 TMEM_API int tmem_host_set_codec(tmem_host *host, const char *codec) TMEM_CHECK;
 /* While frozen, puts fail with -EAGAIN and act as invalidates (T9). */
@@ -290,6 +303,12 @@ typedef struct tmem_stats {
 	uint64_t puts_mean_passed; /* above max_mean_zsize, but the mean was not */
 	uint64_t puts_inactive;	   /* refused: TMEM_PUT_INACTIVE while memory was short */
 	uint64_t puts_inactive_ok; /* TMEM_PUT_INACTIVE, kept */
+	uint64_t overflow_file_bytes; /* now: of the file, in use */
+	uint64_t overflow_moved_pages, overflow_direct_pages; /* from memory; as they came */
+	uint64_t overflow_returned_pages;		      /* back to memory */
+	uint64_t overflow_second_chances;		      /* groups of 8, passed over */
+	uint64_t overflow_throttled; /* times that overflow_rate held something up */
+	uint64_t overflow_write_errors, overflow_read_errors;
 } tmem_stats;
 TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);
 /* Pages in a pool, or -ENOENT. */

@@ -316,6 +316,16 @@ void arena_free(struct arena *a, arena_id id)
 	os_mutex_unlock(&a->lock);
 }
 
+arena_id arena_top(struct arena *a)
+{
+	arena_id top;
+
+	os_mutex_lock(&a->lock);
+	top = a->nr_slabs * a->g.per_slab;
+	os_mutex_unlock(&a->lock);
+	return top;
+}
+
 uint64_t arena_items(const struct arena *a)
 {
 	return atomic_load_explicit(&a->items, memory_order_relaxed);

@@ -35,6 +35,8 @@ void arena_destroy(struct arena *a);
 arena_id arena_alloc(struct arena *a) __attribute__((warn_unused_result));
 /* The item's bytes are zeroed before it can be seen again. Takes the arena's lock. */
 void arena_free(struct arena *a, arena_id id);
+/* No id above this one was ever given out. Takes the arena's lock. */
+arena_id arena_top(struct arena *a);
 uint64_t arena_items(const struct arena *a);
 uint64_t arena_bytes(const struct arena *a); /* charged now, slab tables included */
 /* Walks every slab. 0 or -EINVAL with a line logged. */

@@ -196,6 +196,11 @@ out:
 	return found;
 }
 
+arena_id index_leaf_top(struct index *ix)
+{
+	return arena_top(ix->nodes);
+}
+
 void index_cursor_set(struct index_cursor *c, unsigned slot, struct pampd p)
 {
 	struct pampd was;

@@ -138,6 +138,8 @@ int index_lock_create(struct index_pool *ip, const struct index_oid *oid, uint64
  */
 bool index_lock_leaf(struct index *ix, arena_id leaf, struct index_cursor *c)
 	__attribute__((warn_unused_result));
+/* For walks over all leaves of all pools: no leaf has an id above this one now. */
+arena_id index_leaf_top(struct index *ix);
 static inline bool index_cursor_present(const struct index_cursor *c, unsigned slot)
 {
 	return c->leaf && (c->words[slot] || (*c->immediate >> slot & 1));

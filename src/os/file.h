@@ -3,6 +3,7 @@
 #ifndef TMEM_OS_FILE_H
 #define TMEM_OS_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -23,6 +24,22 @@ char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((wa
 int os_file_unlink(const char *path);
 /* Make the file so many bytes long; 0 or -errno. */
 int os_file_truncate(int fd, uint64_t bytes) __attribute__((warn_unused_result));
+/*
+ * See to it that what was written to a range has been taken by the device, and
+ * that reading it again asks the device. 0, or the error of writing that the
+ * system had not told yet. What the device keeps in a cache of its own may
+ * still be lost when the power is.
+ */
+int os_file_settle(int fd, uint64_t offset, uint64_t bytes) __attribute__((warn_unused_result));
+/* Lock the whole file against others that ask for it so. 0; -EBUSY: somebody has it; or -errno. */
+int os_file_lock(int fd) __attribute__((warn_unused_result));
+struct os_file_about {
+	bool regular, mine; /* an ordinary file; of this user */
+	uint64_t bytes, links, device, inode;
+};
+int os_file_about(int fd, struct os_file_about *about) __attribute__((warn_unused_result));
+/* Whether this path names that file now; a link to it does not count. */
+bool os_file_named(const char *path, const struct os_file_about *about);
 /* Give the blocks of a range back to the file system; 0 or -errno. */
 int os_file_punch(int fd, uint64_t offset, uint64_t bytes);
 

@@ -25,6 +25,7 @@ enum os_rank {
 	OS_RANK_REGISTRY = 45,	/* alloc: the drivers; modules are loaded inside */
 	OS_RANK_POOL = 50,	/* zcache: one pool's life cycle */
 	OS_RANK_THREADS = 55,	/* zcache: the list of threads' counters */
+	OS_RANK_MOVER = 57,	/* zcache: one move to the overflow file at a time */
 	OS_RANK_ZS_POOL = 60,	/* zsmalloc: one compaction at a time */
 	OS_RANK_ZS_CLASS = 70,	/* zsmalloc: one size class */
 	OS_RANK_ZBUD = 72,	/* zbud: lists and frames of one pool */

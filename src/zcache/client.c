@@ -178,6 +178,7 @@ void tmem_client_destroy(tmem_client *c)
 		return;
 	h = c->host;
 	zc_client_end_pools(c);
+	zc_overflow_wait(h);
 	/* Counts what is being evicted from the client at this moment, too. */
 	zc_evict_exit(&c->ev[ZC_EPHEMERAL]);
 	zc_evict_exit(&c->ev[ZC_PERSISTENT]);

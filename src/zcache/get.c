@@ -176,6 +176,8 @@ again:
 	}
 	g->word = index_cursor_get(&c, slot);
 	if (!g->word.immediate) {
+		if (tmem_unlikely(g->h->overflow != NULL))
+			zc_overflow_touch(g->h, c.leaf, slot);
 		rc = take(g);
 		if (tmem_unlikely(rc))
 			goto out;
@@ -232,6 +234,8 @@ static int fetch(struct get *g)
 		zc_thread_need_big(&g->t);
 		rc = zc_overflow_read(g->h, handle, g->t->big[0]);
 		g->z.bytes = g->t->big[0];
+		if (rc)
+			zc_count(g->t, ZC_OVER_READ_ERRORS, 1);
 	}
 	if (tmem_unlikely(rc || zc_checksum(g->z.bytes, g->z.zsize) != g->z.checksum)) {
 		zc_bad_checksum(g->h, g->t,
@@ -339,6 +343,17 @@ static int find(struct get *g, bool *found)
 	return rc;
 }
 
+/* A page that stays, read from the file. */
+static void bring_back(struct get *g)
+{
+	const struct over_back b = {.pool = g->s->pool,
+				    .oid = g->oid,
+				    .index = g->index,
+				    .word = g->word.word};
+
+	zc_overflow_back(g->h, g->t, &b, &g->z);
+}
+
 static int get_pages(struct get *g, void *buf)
 {
 	unsigned n = 1;
@@ -354,6 +369,9 @@ static int get_pages(struct get *g, void *buf)
 			codec_fill(buf, ZC_PAGE, g->word.word);
 		else if (tmem_likely(rc == 0))
 			rc = unpack(g, buf);
+		if (rc == 0 && !g->word.immediate && !g->invalidate &&
+		    tmem_unlikely(zc_word_kind(g->word.word) == ZC_OVERFLOW))
+			bring_back(g);
 		let_go(g);
 		if (rc == 0 && g->mask) /* one that failed is one get, whatever it was to bring */
 			n = (unsigned)__builtin_popcount(g->mask);

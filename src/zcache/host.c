@@ -199,10 +199,13 @@ static int create_parts(struct tmem_host *h, const tmem_host_options *o,
 	if (rc)
 		goto no_chunks;
 	if (o->overflow_path) {
-		rc = zc_overflow_create(h, o->overflow_path, &h->overflow);
+		const char *why;
+
+		rc = zc_overflow_create(h, o, &h->overflow, &why);
 		if (rc) {
-			say(err, errlen, "cannot open the overflow file %s: %s", o->overflow_path,
-			    strerror(-rc));
+			if (rc != -ENOMEM)
+				say(err, errlen, "cannot use the overflow file %s: %s",
+				    o->overflow_path, why ? why : strerror(-rc));
 			goto no_overflow;
 		}
 	}

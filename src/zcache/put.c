@@ -107,7 +107,8 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 	int rc = -ENOMEM;
 
 	p->zsize += s->zsize;
-	if (!h->overflow || !zc_overflow_wanted(h) || !(p->s->flags & TMEM_POOL_PERSIST)) {
+	if (!h->overflow || zc_overflow_fill(h) < ZC_FILL_FULL ||
+	    !(p->s->flags & TMEM_POOL_PERSIST)) {
 		do
 			rc = zpage_make(h, p->t, s, refs, &handle);
 		while (tmem_unlikely(rc) && put_make_room(p, rc));
@@ -300,6 +301,11 @@ static int put_link(struct put *p)
 	place_zpages(p, &c, slot);
 	if (p->s->ev)
 		atomic_fetch_add_explicit(&p->s->ev->pages, p->n, memory_order_relaxed);
+	if (tmem_unlikely(p->h->overflow != NULL)) {
+		zc_overflow_touch(p->h, c.leaf, slot);
+		if (p->n > 8)
+			zc_overflow_touch(p->h, c.leaf, slot + p->n - 1);
+	}
 	index_unlock(&c);
 	if (replaced) {
 		zc_words_left(p->s, replaced);
@@ -370,6 +376,9 @@ static int put_pages(struct put *p)
 			       atomic_load_explicit(&p->h->mark_bytes, memory_order_relaxed)) ||
 		 (p->s->ev && atomic_load_explicit(&p->h->full, memory_order_relaxed)))
 		rc = put_squeezed(p);
+	if (tmem_unlikely(p->h->overflow != NULL) && rc == 0 &&
+	    tmem_unlikely(zc_overflow_fill(p->h) >= ZC_FILL_HIGH))
+		zc_overflow_make_room(p->h, p->t);
 	if (tmem_likely(rc == 0)) {
 		rc = build(p);
 		if (tmem_likely(rc == 0))

@@ -94,6 +94,15 @@ int tmem_host_stats(tmem_host *h, tmem_stats *out)
 	s.evicted_zpages = n[ZC_EVICTED_ZPAGES];
 	s.evicted_bytes = n[ZC_EVICTED_BYTES];
 
+	s.overflow_file_bytes = h->overflow ? zc_overflow_file_bytes(h) : 0;
+	s.overflow_moved_pages = n[ZC_OVER_MOVED];
+	s.overflow_direct_pages = n[ZC_OVER_DIRECT];
+	s.overflow_returned_pages = n[ZC_OVER_BACK];
+	s.overflow_second_chances = n[ZC_OVER_CHANCES];
+	s.overflow_throttled = n[ZC_OVER_THROTTLED];
+	s.overflow_write_errors = n[ZC_OVER_WRITE_ERRORS];
+	s.overflow_read_errors = n[ZC_OVER_READ_ERRORS];
+
 	s.size = size;
 	memcpy(out, &s, size);
 	return 0;

@@ -28,7 +28,7 @@ static void thread_free(struct zc_thread *t)
 	codec_set_clear(&t->codecs);
 	frames_uncharge(&h->frames, t->codec_bytes);
 	for (unsigned i = 0; i < 2; i++)
-		zc_free(h, t->big[i], ZC_CLUSTER_BYTES);
+		zc_free(h, t->big[i], ZC_BIG_BYTES);
 	zc_free(h, t, sizeof(*t));
 }
 
@@ -162,13 +162,13 @@ static int thread_big(struct zc_thread *t)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		if (!t->big[i])
-			t->big[i] = zc_alloc(t->host, ZC_CLUSTER_BYTES);
+			t->big[i] = zc_alloc(t->host, ZC_BIG_BYTES);
 		if (!t->big[i])
 			goto fail;
 	}
 	return 0;
 fail:
-	zc_free(t->host, t->big[0], ZC_CLUSTER_BYTES);
+	zc_free(t->host, t->big[0], ZC_BIG_BYTES);
 	t->big[0] = NULL;
 	return -ENOMEM;
 }

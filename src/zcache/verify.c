@@ -226,7 +226,7 @@ int tmem_host_verify(tmem_host *h, int quiet)
 	int rc = -ENOMEM;
 
 	/* Not charged to the host: verifying works at the limit too. */
-	y.buf = os_alloc(ZC_CLUSTER_BYTES);
+	y.buf = os_alloc(ZC_BIG_BYTES);
 	if (!y.buf)
 		return rc;
 	rc = zc_each_pool(h, verify_pool, &y);

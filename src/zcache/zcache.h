@@ -53,6 +53,7 @@
 #define ZC_MEAN_ZSIZE_DEFAULT	  (ZC_PAGE / 8 * 5)
 #define ZC_ACCEPT_PERCENT_DEFAULT 90
 #define ZC_CHUNKS_MAX		  (1u << 20) /* of eviction entries; reserves address space only */
+#define ZC_BIG_BYTES		  (ZC_CLUSTER_BYTES + 64) /* a cluster, and what sealing adds */
 
 /* ---- words ---------------------------------------------------------------- */
 
@@ -243,7 +244,7 @@ struct zc_thread {
 	uint64_t codec_bytes; /* charged for the contexts */
 	uint64_t stamp_state; /* zc_stamp_draw() */
 	uint32_t poor_seen;   /* zc_mean_is_poor() */
-	char *big[2];	      /* ZC_CLUSTER_BYTES each: compressed, plain; or NULL */
+	char *big[2];	      /* ZC_BIG_BYTES each: compressed, plain; or NULL */
 	_Atomic uint64_t latency[ZC_LATENCIES][ZC_LATENCY_BUCKETS];
 	_Alignas(64) char small[ZC_PAGE + 64]; /* compressed bytes of one page */
 };
@@ -628,14 +629,31 @@ void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle);
 
 void zc_bad_checksum(struct tmem_host *h, struct zc_thread *t, const char *where, uint64_t handle);
 
-/* ---- overflow.c ----------------------------------------------------------- */
+/* ---- overflow*.c ----------------------------------------------------------- */
 
-int zc_overflow_create(struct tmem_host *h, const char *path, struct zc_overflow **out)
-	__attribute__((warn_unused_result));
+/* How full memory is, against the marks below the limit; see overflow.c. No limit: low. */
+enum zc_fill { ZC_FILL_LOW, ZC_FILL_MIDDLE, ZC_FILL_HIGH, ZC_FILL_FULL };
+enum zc_fill zc_overflow_fill(const struct tmem_host *h);
+/* opts->overflow_path is set. On failure *why, if it is set, says more than the code. */
+int zc_overflow_create(struct tmem_host *h, const tmem_host_options *opts, struct zc_overflow **out,
+		       const char **why) __attribute__((warn_unused_result));
 void zc_overflow_destroy(struct tmem_host *h, struct zc_overflow *o);
-/* Whether the memory store is too full for zpages, so that room for metadata stays. */
-bool zc_overflow_wanted(const struct tmem_host *h);
-/* Write a new zpage with `refs` references. 0; -ENOMEM, -ENOSPC, -EIO: nothing was kept. */
+/*
+ * Move some of the oldest zpages to the file. For a put that has built nothing
+ * yet, with memory at ZC_FILL_HIGH or above; no lock held. Waits for the file.
+ */
+void zc_overflow_make_room(struct tmem_host *h, struct zc_thread *t);
+/*
+ * Pools have ended, and their slots are about to go: wait until the mover does
+ * not count for them any more. No lock above OS_RANK_HOST.
+ */
+void zc_overflow_wait(struct tmem_host *h);
+/* A page of this leaf was put or read. Cheap, any thread. */
+void zc_overflow_touch(struct tmem_host *h, uint32_t leaf, unsigned slot);
+/*
+ * Write a new zpage with `refs` references; waits until it is there. 0;
+ * -ENOMEM, -ENOSPC, -EIO...: nothing was kept.
+ */
 int zc_overflow_put(struct tmem_host *h, struct zc_thread *t, const struct zc_stored *s,
 		    unsigned refs, uint64_t *item) __attribute__((warn_unused_result));
 /* With a reference, or under the shard's lock with a word in the leaf: what is there (no bytes). */
@@ -643,8 +661,21 @@ void zc_overflow_info(struct tmem_host *h, uint64_t item, struct zc_stored *s);
 unsigned zc_overflow_refs(struct tmem_host *h, uint64_t item);
 void zc_overflow_ref(struct tmem_host *h, uint64_t item);
 void zc_overflow_unref(struct tmem_host *h, struct zc_thread *t, uint64_t item, unsigned n);
-/* Read the compressed bytes; the caller holds a reference. 0 or -EIO. */
+/*
+ * Read the compressed bytes; the caller holds a reference. `buf` has ZC_BIG_BYTES.
+ * 0 or -EIO; 0 does not mean that the checksum is right.
+ */
 int zc_overflow_read(struct tmem_host *h, uint64_t item, void *buf);
+/* A page was read from the file, its bytes are in *s: perhaps it comes back to memory. The
+ * caller holds a reference on the item, and no lock. */
+struct over_back {
+	struct index_pool *pool;
+	const struct index_oid *oid;
+	uint64_t index, word;
+};
+void zc_overflow_back(struct tmem_host *h, struct zc_thread *t, const struct over_back *b,
+		      const struct zc_stored *s);
+/* Of the file, in use. */
 uint64_t zc_overflow_file_bytes(struct tmem_host *h);
 int zc_overflow_verify(struct tmem_host *h);
 
