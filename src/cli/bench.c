@@ -14,6 +14,7 @@ static const struct bench {
 	{"alloc", cmd_bench_alloc, "the allocators: density, speed, frames given back"},
 	{"index", cmd_bench_index, "the index: speed, spread, metadata a page"},
 	{"peers", cmd_bench_peers, "the store beside RocksDB, memcached, nbdkit and zram"},
+	{"store", cmd_bench_store, "a store of 4 million pages, from its first page to its last"},
 	{"run", cmd_bench_run, "a program bare, under tmem run, and over zram, in one memory"},
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))

@@ -135,10 +135,11 @@ static void fill_numbers(uint8_t *page, uint64_t *seed)
 		d[i] = (double)(bench_random(seed) % 4000) / 8;
 }
 
+static void (*const fill[])(uint8_t *, uint64_t *) = {fill_records, fill_table,	  fill_objects,
+						      fill_objects, fill_numbers, fill_records};
+
 int bench_pages_make(struct pages *out)
 {
-	static void (*const fill[])(uint8_t *, uint64_t *) = {
-		fill_records, fill_table, fill_objects, fill_objects, fill_numbers, fill_records};
 	uint64_t seed = 1, count = BENCH_PAGES_BYTES / PAGE, got, i;
 	int code;
 
@@ -159,4 +160,51 @@ int bench_pages_make(struct pages *out)
 		 "made up: %u %% text of this machine, rest generated",
 		 (unsigned)(got * 100 / count));
 	return 0;
+}
+
+/* ---- pages by number ------------------------------------------------------------------ */
+
+#define TEXT_BYTES (BENCH_PAGES_BYTES / 4)
+
+struct bench_maker {
+	uint8_t *text;
+	size_t bytes;
+};
+
+struct bench_maker *bench_maker_open(void)
+{
+	struct bench_maker *m = os_zalloc(sizeof(*m));
+
+	if (m)
+		m->text = os_alloc(TEXT_BYTES);
+	if (!m || !m->text) {
+		os_free(m);
+		return NULL;
+	}
+	m->bytes = fill_text(m->text, TEXT_BYTES);
+	return m;
+}
+
+void bench_maker_close(struct bench_maker *m)
+{
+	os_free(m->text);
+	os_free(m);
+}
+
+void bench_maker_page(const struct bench_maker *m, uint64_t number, uint8_t page[4096])
+{
+	uint64_t run = number / 32, seed = number * 0x9e3779b97f4a7c15u + 1;
+
+	/* Of four runs of 32 pages one is text, from anywhere: neighbours are alike. */
+	if (run % 4 == 0 && m->bytes > 40 * PAGE) {
+		uint64_t r = run;
+		size_t from = bench_random(&r) % (m->bytes - 33 * PAGE);
+
+		memcpy(page, m->text + from + number % 32 * PAGE, PAGE);
+	} else {
+		memset(page, 0, PAGE);
+		fill[run % (sizeof(fill) / sizeof(fill[0]))](page, &seed);
+	}
+	/* No two pages are alike, whatever they were made from. */
+	memcpy(page + 64, &number, sizeof(number));
 }

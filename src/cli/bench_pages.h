@@ -9,6 +9,16 @@
 
 /* Fills *out; says in out->name what it is. 0 or -ENOMEM. */
 int bench_pages_make(struct pages *out) __attribute__((warn_unused_result));
+/*
+ * Pages without end, each its own, made from their number when they are
+ * needed: the same kinds and the same parts of each as above. NULL: no memory.
+ * One thread at a time.
+ */
+struct bench_maker;
+struct bench_maker *bench_maker_open(void);
+void bench_maker_close(struct bench_maker *m);
+void bench_maker_page(const struct bench_maker *m, uint64_t number, uint8_t page[4096]);
+
 /* A fixed sequence of numbers: the same on every machine and run. */
 static inline uint64_t bench_random(uint64_t *state)
 {

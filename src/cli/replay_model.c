@@ -178,8 +178,8 @@ static void s3_evict_small(struct world *w)
 	}
 	evicted(w, p);
 	m->ghost = ++w->ghost_number;
-	/* As many ghosts as the main queue has pages. */
-	w->ghosts = (uint32_t)w->queue[1].count;
+	/* As many ghosts as the main queue has pages when it has its nine tenths. */
+	w->ghosts = (uint32_t)((w->queue[0].count + w->queue[1].count) * 9 / 10);
 }
 
 static void s3_evict(struct world *w)
