@@ -78,7 +78,7 @@ typedef struct tmem_host_options {
 	uint32_t max_mean_zsize; /* per page: while the mean of what is stored is above it, pages
 				    above it are refused; 4096: off; 0: 5/8 page (2560), or
 				    off with store_raw or a max_zsize of 4096 */
-	uint64_t overflow_rate;	   /* write at most so many bytes a second there; 0: any */
+	uint64_t overflow_rate;	 /* write at most so many bytes a second there; 0: any */
 	uint32_t overflow_encrypt; /* 1: seal it with a key that is in memory only; -ENOTSUP */
 } tmem_host_options;
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
@@ -297,20 +297,89 @@ typedef struct tmem_stats {
 	uint64_t eph_ate_tail; /* for a put into an ephemeral pool */
 	uint64_t pers_ate_eph; /* for a put into a persistent pool */
 	uint64_t evicted_shrink, evicted_target, evicted_idle, evicted_pressure;
-	uint64_t evicted_driver;   /* by the allocator's own shrink */
-	uint64_t puts_packed;	   /* pages that compressed to max_zsize or less */
-	uint64_t puts_mean_poor;   /* of puts_poor: above max_mean_zsize, and the mean was too */
-	uint64_t puts_mean_passed; /* above max_mean_zsize, but the mean was not */
-	uint64_t puts_inactive;	   /* refused: TMEM_PUT_INACTIVE while memory was short */
-	uint64_t puts_inactive_ok; /* TMEM_PUT_INACTIVE, kept */
+	uint64_t evicted_driver;      /* by the allocator's own shrink */
+	uint64_t puts_packed;	      /* pages that compressed to max_zsize or less */
+	uint64_t puts_mean_poor;      /* of puts_poor: above max_mean_zsize, and the mean was too */
+	uint64_t puts_mean_passed;    /* above max_mean_zsize, but the mean was not */
+	uint64_t puts_inactive;	      /* refused: TMEM_PUT_INACTIVE while memory was short */
+	uint64_t puts_inactive_ok;    /* TMEM_PUT_INACTIVE, kept */
 	uint64_t overflow_file_bytes; /* now: of the file, in use */
 	uint64_t overflow_moved_pages, overflow_direct_pages; /* from memory; as they came */
 	uint64_t overflow_returned_pages;		      /* back to memory */
 	uint64_t overflow_second_chances;		      /* groups of 8, passed over */
 	uint64_t overflow_throttled; /* times that overflow_rate held something up */
 	uint64_t overflow_write_errors, overflow_read_errors;
+	uint64_t puts_quota;	/* refused: the client's own limit */
+	uint64_t evicted_quota; /* evicted for a put of a client at its limit */
+	uint64_t gets_failed;	/* present and damaged */
+	uint64_t saved_pages, restored_pages;
+	uint64_t zpage_bytes;		  /* compressed_bytes and headers: asked of the allocator */
+	uint64_t index_bytes;		  /* of meta_bytes: nodes, objects, tables of pools */
+	uint64_t client_bytes, own_bytes; /* store_bytes: of clients, and of the host itself */
+	uint64_t objects_max, nodes_max;
+	uint64_t overflow_zpages;
+	uint64_t zpages_made;	 /* ever */
+	uint64_t failed_charges; /* frames and metadata that the limit refused */
 } tmem_stats;
 TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);
+/*
+ * Whether the identities of docs/statistics.md hold between the values. They do when
+ * the statistics were taken while nothing ran. 0; -EINVAL, with one line in err (of
+ * errlen bytes; may be NULL) saying which does not.
+ */
+TMEM_API int tmem_stats_verify(const tmem_stats *stats, char *err, size_t errlen);
+
+/* One statistic of docs/statistics.md. The strings are static. */
+typedef struct tmem_stat {
+	const char *name;
+	const char *unit;    /* "pages", "bytes", ... */
+	const char *kind;    /* "now", "ever" (only grows), "max" */
+	const char *meaning; /* one line */
+	uint64_t value;
+} tmem_stat;
+/*
+ * All statistics of a host, of a client, of a pool, in a fixed order; at most `max` are
+ * written to out (may be NULL if max is 0). How many there are, or -ENOENT (no such
+ * pool). What a shared pool does counts for the pool, for no client.
+ */
+TMEM_API int tmem_host_stat_list(tmem_host *host, tmem_stat *out, unsigned max);
+TMEM_API int tmem_client_stat_list(tmem_client *client, tmem_stat *out, unsigned max);
+TMEM_API int tmem_pool_stat_list(tmem_client *client, tmem_pool pool, tmem_stat *out, unsigned max);
+
+/* The same of a client for programs. Fields are only ever added, at the end. */
+typedef struct tmem_client_stats {
+	size_t size; /* sizeof(tmem_client_stats), set by the caller */
+	char name[64];
+	uint64_t pages, same_filled_pages, zpages, compressed_bytes, overflow_pages;
+	uint64_t store_bytes, limit_bytes, weight, pools;
+	uint64_t puts, puts_ok, gets, gets_found, gets_missed, invalidates_found, evicted_pages;
+} tmem_client_stats;
+TMEM_API int tmem_client_stats_get(tmem_client *client, tmem_client_stats *stats);
+typedef struct tmem_pool_stats {
+	size_t size; /* sizeof(tmem_pool_stats), set by the caller */
+	uint64_t pages, same_filled_pages, overflow_pages, objects, index_bytes;
+	uint64_t puts, puts_ok, gets, gets_found, gets_missed, invalidates_found, evicted_pages;
+} tmem_pool_stats;
+/* 0, -ENOENT, -EINVAL (size). */
+TMEM_API int tmem_pool_stats_get(tmem_client *client, tmem_pool pool, tmem_pool_stats *stats);
+
+/* Distributions. */
+typedef enum tmem_histogram_kind {
+	TMEM_PUT_NS,	/* time of a put, one in 64 is taken: powers of two */
+	TMEM_GET_NS,	/* time of a get */
+	TMEM_ZSIZE_NOW, /* zpages in memory by compressed bytes a page, in 64-byte chunks */
+	TMEM_ZSIZE_EVER /* zpages ever made */
+} tmem_histogram_kind;
+typedef struct tmem_histogram {
+	const char *unit;
+	uint64_t total; /* sum of count[] */
+	uint32_t buckets;
+	uint64_t most[64]; /* the greatest value that bucket i counts; the last: no end */
+	uint64_t count[64];
+} tmem_histogram;
+/* 0, or -EINVAL for an unknown kind. client: NULL, or of this client alone (sizes only). */
+TMEM_API int tmem_host_histogram(tmem_host *host, tmem_client *client, tmem_histogram_kind kind,
+				 tmem_histogram *out);
 /* Pages in a pool, or -ENOENT. */
 TMEM_API int64_t tmem_pool_pages(tmem_client *client, tmem_pool pool);
 /*

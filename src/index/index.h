@@ -179,6 +179,8 @@ struct index_stats {
 };
 void index_stats(struct index *ix, struct index_stats *st);
 uint64_t index_pool_pages(struct index_pool *ip);
+/* Objects in it. Takes each shard for a moment. */
+uint64_t index_pool_objects(struct index_pool *ip);
 /* The spread: how many objects the fullest shard holds, and the mean times 1000. For tests. */
 void index_pool_spread(struct index_pool *ip, uint64_t *fullest, uint64_t *mean_milli);
 /* Checks I1..I5 for the pool, shard by shard. 0 or -EINVAL with a line logged. */

@@ -242,3 +242,18 @@ void index_pool_spread(struct index_pool *ip, uint64_t *fullest, uint64_t *mean_
 	}
 	*mean_milli = sum * 1000 / ip->shards;
 }
+
+uint64_t index_pool_objects(struct index_pool *ip)
+{
+	uint64_t sum = 0;
+	unsigned i;
+
+	for (i = 0; i < ip->shards; i++) {
+		struct index_shard *sh = &ip->shard[i];
+
+		os_mutex_lock(&sh->lock);
+		sum += sh->objects;
+		os_mutex_unlock(&sh->lock);
+	}
+	return sum;
+}

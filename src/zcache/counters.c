@@ -226,15 +226,23 @@ static uint64_t slot_credits(const struct zc_slot *s)
 	return sum;
 }
 
-uint64_t zc_credits(struct tmem_client *c)
+uint64_t zc_credits_locked(struct tmem_client *c)
 {
 	uint64_t sum = 0;
 
-	os_mutex_lock(&c->host->lock);
 	os_mutex_lock(&c->host->threads_lock);
 	for (uint32_t i = 0; i < c->slots; i++)
 		sum += slot_credits(zc_slot_of(c, i));
 	os_mutex_unlock(&c->host->threads_lock);
+	return sum;
+}
+
+uint64_t zc_credits(struct tmem_client *c)
+{
+	uint64_t sum;
+
+	os_mutex_lock(&c->host->lock);
+	sum = zc_credits_locked(c);
 	os_mutex_unlock(&c->host->lock);
 	return sum;
 }

@@ -379,8 +379,7 @@ static int get_pages(struct get *g, void *buf)
 	zc_count(g->t, ZC_GETS, n);
 	if (g->ntaken)
 		zc_count(g->t, ZC_GETS_REMOVED, n);
-	if (rc >= 0)
-		zc_count(g->t, rc ? ZC_GETS_MISSED : ZC_GETS_FOUND, n);
+	zc_count(g->t, rc < 0 ? ZC_GETS_FAILED : rc ? ZC_GETS_MISSED : ZC_GETS_FOUND, n);
 	if (tmem_unlikely(began))
 		zc_sample_end(g->t, ZC_GET_NS, began);
 	zc_thread_leave(g->t);

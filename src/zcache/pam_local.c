@@ -129,6 +129,10 @@ static void count_zpage(struct zc_thread *t, uint16_t info, size_t zsize, bool m
 	zc_count(t, ZC_ZBYTES_NOW, made ? zsize : -(uint64_t)zsize);
 	zc_count(t, ZC_ZALLOC_NOW, (made ? 1 : -1ull) * (zpage_head(info) + zsize));
 	zc_add(k, made ? &k->made[bucket] : &k->freed[bucket], 1);
+	if (made) {
+		zc_count(t, ZC_ZPAGES_EVER, 1);
+		zc_count(t, ZC_ZBYTES_EVER, zsize);
+	}
 }
 
 int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored *s, unsigned refs,

@@ -27,6 +27,33 @@ bool zc_mean_is_poor(struct tmem_host *h, struct zc_thread *t)
 	return mean > atomic_load_explicit(&h->max_mean_zsize, memory_order_relaxed);
 }
 
+uint64_t zc_evicted(const struct zc_sum *sum)
+{
+	uint64_t pages = 0;
+
+	for (unsigned why = 0; why < ZC_WHYS; why++)
+		pages += sum->n[ZC_EVICTED + why];
+	return pages;
+}
+
+/* What clients and shared pools are charged for, credits left out. */
+static void add_shared(void *arg, struct zc_slot *home)
+{
+	*(uint64_t *)arg += zc_client_used(home->client) - zc_pool_credits(home);
+}
+
+static uint64_t client_bytes(struct tmem_host *h)
+{
+	uint64_t bytes = 0;
+
+	os_mutex_lock(&h->lock);
+	for (struct tmem_client *c = h->clients; c; c = c->next)
+		bytes += zc_client_used(c) - zc_credits_locked(c);
+	zc_shared_each(h, add_shared, &bytes);
+	os_mutex_unlock(&h->lock);
+	return bytes;
+}
+
 int tmem_host_stats(tmem_host *h, tmem_stats *out)
 {
 	size_t size = out->size, least = __builtin_offsetof(tmem_stats, pages);
@@ -93,6 +120,20 @@ int tmem_host_stats(tmem_host *h, tmem_stats *out)
 		s.evicted_pages += n[ZC_EVICTED + why];
 	s.evicted_zpages = n[ZC_EVICTED_ZPAGES];
 	s.evicted_bytes = n[ZC_EVICTED_BYTES];
+	s.puts_quota = n[ZC_PUTS_QUOTA];
+	s.evicted_quota = n[ZC_EVICTED + ZC_WHY_QUOTA];
+	s.gets_failed = n[ZC_GETS_FAILED];
+	s.saved_pages = n[ZC_SAVED_PAGES];
+	s.restored_pages = n[ZC_RESTORED_PAGES];
+	s.zpage_bytes = n[ZC_ZALLOC_NOW];
+	s.index_bytes = n[ZC_META_NOW];
+	s.client_bytes = client_bytes(h);
+	s.own_bytes = s.store_bytes > s.client_bytes ? s.store_bytes - s.client_bytes : 0;
+	s.objects_max = ix.objects_max;
+	s.nodes_max = ix.nodes_max;
+	s.overflow_zpages = n[ZC_OVER_ZPAGES_NOW];
+	s.zpages_made = n[ZC_ZPAGES_EVER];
+	s.failed_charges = atomic_load_explicit(&h->frames.refused, memory_order_relaxed);
 
 	s.overflow_file_bytes = h->overflow ? zc_overflow_file_bytes(h) : 0;
 	s.overflow_moved_pages = n[ZC_OVER_MOVED];

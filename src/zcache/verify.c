@@ -195,11 +195,16 @@ static int verify_sums(const struct tally *y)
 	tmem_stats s = {.size = sizeof(s)};
 	uint64_t n[ZC_COUNTERS];
 	struct zpool_stats zp;
+	char line[160];
 	int bad = 0;
 
 	(void)tmem_host_stats(y->h, &s);
 	zc_threads_sum(y->h, n);
 	zpool_stats(y->h->zpool, &zp);
+	if (tmem_stats_verify(&s, line, sizeof(line))) {
+		os_log(OS_LOG_ERROR, "verify: %s", line);
+		bad = -EINVAL;
+	}
 	bad |= compare("V1 pages", (double)(y->same + y->local + y->overflow), (double)s.pages);
 	bad |= compare("V1 same-filled", (double)y->same, (double)s.same_filled_pages);
 	bad |= compare("V1 overflow words", (double)y->overflow, (double)s.overflow_pages);

@@ -503,10 +503,13 @@ void zc_sum_pool(struct zc_slot *s, struct zc_sum *sum);
 void zc_sum_client(struct tmem_client *c, struct zc_sum *sum);
 void zc_sum_host(struct tmem_host *h, struct zc_sum *sum);
 void zc_sum_latency(struct tmem_host *h, uint64_t sum[ZC_LATENCIES][ZC_LATENCY_BUCKETS]);
+/* Pages that were evicted, over all reasons. */
+uint64_t zc_evicted(const struct zc_sum *sum);
 /* The counters of the host alone. */
 void zc_threads_sum(struct tmem_host *h, uint64_t sum[ZC_COUNTERS]);
 /* Credits that a client's blocks hold; exact when nothing runs. */
 uint64_t zc_credits(struct tmem_client *c);
+uint64_t zc_credits_locked(struct tmem_client *c); /* host->lock is held */
 uint64_t zc_pool_credits(struct zc_slot *s);
 
 /* ---- client.c ------------------------------------------------------------- */
