@@ -9,10 +9,9 @@
  * its own (ASan sees a byte past it) between guards (so does everybody else);
  * 0 or -EBADMSG, nothing else. The stream is in a block of its size too.
  * Round trip: the rest, repeated, is what pages hold; what compresses must come
- * back byte for byte, and a stream that is cut short must not pass for whole
- * unless it decodes to the same bytes. With damage: some bytes of the stream are
- * changed, by the last bytes of the input; the decoder is deep inside a stream
- * that was good so far when it meets them.
+ * back byte for byte; cut short it must stay within bounds. With damage: some bytes of the stream
+ * are changed, by the last bytes of the input; the decoder is deep inside a stream that was good so
+ * far when it meets them.
  */
 #include "codec/codec.h"
 #include "fuzz.h"
@@ -76,8 +75,9 @@ static void round_trip(const struct codec *c, const uint8_t *p, size_t size, siz
 	if (z) {
 		fuzz_check(decode(c, packed, z, back, n) == 0);
 		fuzz_check(memcmp(plain, back, n) == 0);
-		if (z > 1 && decode(c, packed, z - 1, back, n) == 0)
-			fuzz_check(memcmp(plain, back, n) == 0);
+		/* Cut short it may still decode, to other bytes: checksums are not the codec's. */
+		if (z > 1)
+			(void)decode(c, packed, z - 1, back, n);
 		if (damaged)
 			damage(c, packed, z, p, size, back, n);
 	}
