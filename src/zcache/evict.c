@@ -195,7 +195,7 @@ void zc_evict_trim_all(struct tmem_host *h)
 	for (struct zc_evict *ev = h->sets; ev;) {
 		struct zc_evict *next;
 
-		if (!ev->spares || atomic_load_explicit(&ev->entries, memory_order_relaxed)) {
+		if (atomic_load_explicit(&ev->entries, memory_order_relaxed)) {
 			ev = ev->next;
 			continue;
 		}

@@ -15,7 +15,12 @@
  *   reader   d = done; get; b = begun:  found version in d..b, or absent and
  *            some operation later than d was begun, or d was an invalidate
  *
- * Meanwhile another thread compacts, moves the limit up and down, changes the
+ * Pools of a thread may be ephemeral. Then a page may be gone, but what is found
+ * is the last version put, and a page that was missed once is missed until the
+ * next put. In the third of the worlds the pool of all is ephemeral too: a pool
+ * with a UUID, that half of the threads reach through another client.
+ *
+ * Meanwhile another thread evicts, compacts, moves the limit up and down, changes the
  * codec, freezes and thaws. Threads end and start anew in each round; between
  * rounds nothing runs and tmem_host_verify() checks the sums.
  *
@@ -51,7 +56,9 @@ _Static_assert(sizeof(struct page) == PAGE, "a page");
 
 struct model_pool {
 	tmem_pool id;
-	uint64_t tag; /* pages carry the tag of the pool that they were put into */
+	bool ephemeral; /* pages may be gone; once missed, a page stays so until it is put (T4) */
+	bool uuid;	/* a shared one: a get keeps */
+	uint64_t tag;	/* pages carry the tag of the pool that they were put into */
 	uint64_t version[OBJECTS][PAGES];
 	uint64_t tags[OBJECTS][PAGES];
 };
@@ -65,14 +72,15 @@ struct worker {
 };
 
 static tmem_host *host;
-static tmem_client *client;
+static tmem_client *client, *client2;
 static uint64_t seed0;
 static unsigned nthreads = 4;
-static tmem_pool shared;
+static tmem_pool shared, shared2; /* one pool, as client and client2 name it */
 static _Atomic uint64_t begun[SHARED], done[SHARED];
 static _Atomic bool stop;
 static struct worker *workers[THREADS_MAX];
 static const char *zpool = "zsmalloc";
+static bool eph;   /* the shared pool is ephemeral */
 static bool tight; /* the limit bites, and there is an overflow file */
 
 static uint64_t mix(uint64_t x)
@@ -171,7 +179,7 @@ static tmem_oid oid_of(const struct worker *w, const struct model_pool *m, unsig
 
 static void put_failed(const struct worker *w, int rc)
 {
-	if (rc != -ENOMEM && rc != -E2BIG && rc != -EAGAIN)
+	if (rc != -ENOMEM && rc != -E2BIG && rc != -EAGAIN && rc != -ECANCELED)
 		fail(w, "put: %d", rc);
 }
 
@@ -184,7 +192,7 @@ static void op_put(struct worker *w, struct model_pool *m, unsigned o, uint64_t 
 	int rc;
 
 	fill(w->buf, m->tag, o, i, version, false);
-	rc = tmem_put(client, m->id, &oid, i, w->buf);
+	rc = tmem_put_flags(client, m->id, &oid, i, w->buf, rnd(w, 8) ? 0 : TMEM_PUT_INACTIVE);
 	if (rc)
 		put_failed(w, rc);
 	m->version[o][i] = rc ? 0 : version;
@@ -214,14 +222,18 @@ static void op_put_cluster(struct worker *w, struct model_pool *m, unsigned o, u
 static void op_get(struct worker *w, struct model_pool *m, unsigned o, uint64_t i, bool invalidate)
 {
 	tmem_oid oid = oid_of(w, m, o);
+	bool keep = !invalidate && rnd(w, 2);
 	int rc = invalidate ? tmem_get_and_invalidate(client, m->id, &oid, i, w->buf)
+		 : keep	    ? tmem_get_keep(client, m->id, &oid, i, w->buf)
 			    : tmem_get(client, m->id, &oid, i, w->buf);
 
+	if (rc == 1 && m->ephemeral)
+		m->version[o][i] = 0;
 	if (rc != (m->version[o][i] ? 0 : 1))
 		fail(w, "get: %d, version %llu", rc, (unsigned long long)m->version[o][i]);
 	if (rc == 0)
 		check(w, m, o, i, w->buf, "get");
-	if (invalidate)
+	if (invalidate || (m->ephemeral && !m->uuid && !keep))
 		m->version[o][i] = 0;
 }
 
@@ -233,6 +245,8 @@ static void op_get_cluster(struct worker *w, struct model_pool *m, unsigned o, u
 	uint32_t mask = 0;
 	int rc = tmem_get_cluster(client, m->id, &oid, i, invalidate, w->buf, &first, &mask);
 
+	if (rc == 1 && m->ephemeral)
+		m->version[o][i] = 0;
 	if (rc != (m->version[o][i] ? 0 : 1))
 		fail(w, "get_cluster: %d, version %llu", rc, (unsigned long long)m->version[o][i]);
 	if (rc)
@@ -250,12 +264,18 @@ static void op_get_cluster(struct worker *w, struct model_pool *m, unsigned o, u
 	}
 }
 
+/* A number of pages that a call says it found, and how many there can be. */
+static bool agrees(const struct model_pool *m, int64_t said, uint64_t known)
+{
+	return m->ephemeral ? said >= 0 && (uint64_t)said <= known : said == (int64_t)known;
+}
+
 static void op_invalidate(struct worker *w, struct model_pool *m, unsigned o, uint64_t i)
 {
 	tmem_oid oid = oid_of(w, m, o);
 	int rc = tmem_invalidate_page(client, m->id, &oid, i);
 
-	if (rc != (m->version[o][i] != 0))
+	if (!agrees(m, rc, m->version[o][i] != 0))
 		fail(w, "invalidate_page: %d", rc);
 	m->version[o][i] = 0;
 }
@@ -279,7 +299,7 @@ static void op_range(struct worker *w, struct model_pool *m, unsigned o, uint64_
 		found += m->version[o][k] != 0;
 		m->version[o][k] = 0;
 	}
-	if (rc != (int64_t)found)
+	if (!agrees(m, rc, found))
 		fail(w, "invalidated %lld of %llu", (long long)rc, (unsigned long long)found);
 }
 
@@ -297,7 +317,16 @@ static uint64_t count(const struct model_pool *m)
 
 static void pool_open(struct worker *w, struct model_pool *m)
 {
-	m->id = tmem_pool_create(client, TMEM_POOL_PERSIST, 1u << rnd(w, 4));
+	uint64_t kind = rnd(w, 4);
+	uint8_t uuid[16] = {1, (uint8_t)w->number, (uint8_t)(m - w->pool)};
+
+	m->ephemeral = kind >= 2;
+	m->uuid = kind == 3;
+	if (m->uuid)
+		m->id = tmem_pool_create_shared(client, uuid, 0, 1u << rnd(w, 4));
+	else
+		m->id = tmem_pool_create(client, m->ephemeral ? 0 : TMEM_POOL_PERSIST,
+					 1u << rnd(w, 4));
 	if (m->id < 0 && m->id != -ENOMEM)
 		fail(w, "pool_create: %d", m->id);
 	memset(m->version, 0, sizeof(m->version));
@@ -317,7 +346,9 @@ static void op_clone(struct worker *w, struct model_pool *from, struct model_poo
 {
 	pool_close(w, to);
 	to->id = tmem_pool_clone(client, from->id);
-	if (to->id < 0 && to->id != -ENOMEM)
+	to->ephemeral = from->ephemeral;
+	to->uuid = false;
+	if (to->id < 0 && to->id != (from->uuid ? -EOPNOTSUPP : -ENOMEM))
 		fail(w, "pool_clone: %d", to->id);
 	memcpy(to->version, from->version, sizeof(to->version));
 	memcpy(to->tags, from->tags, sizeof(to->tags));
@@ -335,7 +366,7 @@ static void op_pool(struct worker *w, struct model_pool *m)
 	switch (rnd(w, 8)) {
 	case 0:
 		rc = tmem_pool_flush(client, m->id);
-		if (rc != (int64_t)n)
+		if (!agrees(m, rc, n))
 			fail(w, "flush: %lld of %llu", (long long)rc, (unsigned long long)n);
 		memset(m->version, 0, sizeof(m->version));
 		break;
@@ -345,7 +376,7 @@ static void op_pool(struct worker *w, struct model_pool *m)
 		break;
 	case 2:
 		rc = tmem_pool_pages(client, m->id);
-		if (rc != (int64_t)n)
+		if (!agrees(m, rc, n))
 			fail(w, "pages: %lld of %llu", (long long)rc, (unsigned long long)n);
 		break;
 	default:
@@ -400,6 +431,8 @@ static void shared_found(struct worker *w, unsigned i, uint64_t d, const struct 
 
 static void shared_read(struct worker *w, unsigned i)
 {
+	tmem_client *c = w->number & 1 ? client2 : client;
+	tmem_pool pool = w->number & 1 ? shared2 : shared;
 	uint64_t d[TMEM_CLUSTER_MAX * 2], first = i, base = i >= 16 ? i - 15 : 0;
 	uint32_t mask = 1;
 	int rc;
@@ -407,12 +440,12 @@ static void shared_read(struct worker *w, unsigned i)
 	for (unsigned k = 0; k < 32 && base + k < SHARED; k++)
 		d[k] = atomic_load(&done[base + k]);
 	if (rnd(w, 2))
-		rc = tmem_get(client, shared, &shared_oid, i, w->buf);
+		rc = tmem_get(c, pool, &shared_oid, i, w->buf);
 	else
-		rc = tmem_get_cluster(client, shared, &shared_oid, i, 0, w->buf, &first, &mask);
+		rc = tmem_get_cluster(c, pool, &shared_oid, i, 0, w->buf, &first, &mask);
 	if (rc < 0)
 		fail(w, "shared page %u: %d", i, rc);
-	if (rc == 1 && (d[i - base] & 1) && atomic_load(&begun[i]) == d[i - base] >> 1)
+	if (rc == 1 && !eph && (d[i - base] & 1) && atomic_load(&begun[i]) == d[i - base] >> 1)
 		fail(w, "shared page %u: version %llu is lost", i,
 		     (unsigned long long)(d[i - base] >> 1));
 	for (unsigned k = 0; rc == 0 && k < TMEM_CLUSTER_MAX; k++)
@@ -494,7 +527,7 @@ static void *disturb(void *arg)
 	struct worker *w = arg;
 
 	while (!atomic_load(&stop)) {
-		switch (rnd(w, 12)) {
+		switch (rnd(w, 18)) {
 		case 0:
 			/* Not while it is tight: verify and quiet checks want it defined. */
 			(void)tmem_host_set_limit(host, (tight ? 1 : 2) * (2u + rnd(w, 4)) << 20);
@@ -514,6 +547,20 @@ static void *disturb(void *arg)
 		case 4:
 			if (rnd(w, 8) == 0 && tmem_host_verify(host, 0))
 				fail(w, "verify while others run");
+			break;
+		case 5:
+			(void)tmem_host_shrink(host, rnd(w, 200), NULL);
+			break;
+		case 6:
+			(void)tmem_host_age(host, 1 + rnd(w, 100));
+			break;
+		case 7:
+			(void)tmem_host_set_target(host, rnd(w, 2) ? (1 + rnd(w, 4)) << 20 : 0);
+			break;
+		case 8:
+			tmem_client_freeze(client, 1);
+			os_sleep_ns(100000);
+			tmem_client_freeze(client, 0);
 			break;
 		default:
 			(void)tmem_host_compact(host, 1u << 20);
@@ -545,11 +592,30 @@ static void run_round(uint64_t ops, struct worker *disturber)
 		fail(NULL, "verify at a quiet point");
 }
 
+static void open_shared(void)
+{
+	static const uint8_t uuid[16] = "the pool of all";
+
+	if (!eph) {
+		tmem_client_destroy(client2);
+		client2 = client;
+		shared = shared2 = tmem_pool_create(client, TMEM_POOL_PERSIST, 16);
+	} else {
+		shared = tmem_pool_create_shared(client, uuid, 0, 16);
+		if (shared < 0 || tmem_pool_allow(client, shared, client2, 1))
+			fail(NULL, "shared pool");
+		shared2 = tmem_pool_create_shared(client2, uuid, 0, 0);
+	}
+	if (shared < 0 || shared2 < 0)
+		fail(NULL, "shared pool");
+}
+
 static void open_world(const char *overflow)
 {
 	tmem_host_options o = TMEM_HOST_OPTIONS;
 	char err[200];
 
+	o.policy = seed0 & 2 || eph ? "s3fifo" : "lru";
 	o.limit_bytes = tight ? 4u << 20 : 0;
 	o.zpool = zpool;
 	/* A raw page does not fit into a frame that zbud divides. */
@@ -557,11 +623,10 @@ static void open_world(const char *overflow)
 	o.overflow_path = overflow;
 	if (tmem_host_create(&o, &host, err, sizeof(err)))
 		fail(NULL, "host: %s", err);
-	if (tmem_client_create(host, "model", &client))
+	if (tmem_client_create(host, "model", &client) ||
+	    tmem_client_create(host, "model, too", &client2))
 		fail(NULL, "client");
-	shared = tmem_pool_create(client, TMEM_POOL_PERSIST, 16);
-	if (shared < 0)
-		fail(NULL, "shared pool");
+	open_shared();
 	for (unsigned i = 0; i < nthreads; i++) {
 		struct worker *w = calloc(1, sizeof(*w));
 
@@ -573,6 +638,7 @@ static void open_world(const char *overflow)
 		for (unsigned p = 0; p < POOLS; p++)
 			w->pool[p].id = -1;
 		w->pool[POOLS].id = shared;
+		w->pool[POOLS].ephemeral = w->pool[POOLS].uuid = eph;
 		w->pool[POOLS].tag = (uint64_t)i << 32;
 	}
 	for (unsigned i = 0; i < SHARED; i++) {
@@ -588,13 +654,15 @@ static void close_world(void)
 	(void)tmem_host_stats(host, &s);
 	printf("  puts %llu ok %llu nomem %llu poor %llu frozen %llu; gets found %llu; shared "
 	       "%llu; "
-	       "moved %llu; in file %llu\n",
+	       "moved %llu; in file %llu; evicted %llu\n",
 	       (unsigned long long)s.puts, (unsigned long long)s.puts_ok,
 	       (unsigned long long)s.puts_nomem, (unsigned long long)s.puts_poor,
 	       (unsigned long long)s.puts_frozen, (unsigned long long)s.gets_found,
 	       (unsigned long long)s.shared_pages, (unsigned long long)s.moved_zpages,
-	       (unsigned long long)s.overflow_pages);
+	       (unsigned long long)s.overflow_pages, (unsigned long long)s.evicted_pages);
 	tmem_client_destroy(client);
+	if (client2 != client)
+		tmem_client_destroy(client2);
 	if (tmem_host_verify(host, 1))
 		fail(NULL, "verify of the empty host");
 	s.size = sizeof(s);
@@ -627,11 +695,12 @@ int main(int argc, char **argv)
 	printf("seed %llu, %llu operations, %u threads, %s\n", (unsigned long long)seed0,
 	       (unsigned long long)ops, nthreads, zpool);
 	disturber.rng = mix(seed0);
-	for (unsigned world = 0; world < 2; world++) {
-		tight = world;
-		open_world(tight ? path : NULL);
+	for (unsigned world = 0; world < 3; world++) {
+		tight = world > 0;
+		eph = world == 2;
+		open_world(world == 1 ? path : NULL);
 		for (unsigned r = 0; r < ROUNDS; r++)
-			run_round(ops / nthreads / ROUNDS / 2 + 1, &disturber);
+			run_round(ops / nthreads / ROUNDS / 3 + 1, &disturber);
 		close_world();
 	}
 	(void)unlink(path);
