@@ -12,12 +12,12 @@
 #define OVER_UNIT	 ((size_t)512)
 #define OVER_CHUNK_UNITS 4096u
 #define OVER_CHUNK_WORDS (OVER_CHUNK_UNITS / 64)
-#define OVER_BLOCK_UNITS (4096u / 512u)	  /* what a file system gives back */
-#define OVER_HEAD_UNITS	 OVER_BLOCK_UNITS /* at the start of the file: what it is */
-#define OVER_TAG	 16		  /* bytes that sealing adds */
-#define OVER_BATCH_MAX	 (256u << 10)
-#define OVER_BATCH_MIN	 (68u << 10) /* the largest zpage fits, sealed and rounded */
-#define OVER_ITEMS_MAX	 (1u << 26)
+
+#define OVER_HEAD_UNITS 8u /* at the start of the file: what it is */
+#define OVER_TAG	16 /* bytes that sealing adds */
+#define OVER_BATCH_MAX	(256u << 10)
+#define OVER_BATCH_MIN	(68u << 10) /* the largest zpage fits, sealed and rounded */
+#define OVER_ITEMS_MAX	(1u << 26)
 
 struct over_item {
 	uint64_t unit;
