@@ -78,6 +78,32 @@ static void clients(struct world *w)
 	fill(w, 0, 0, 4, 6);
 }
 
+/* The recorder has memory, or it does not record; the store works either way. */
+static void traced(struct world *w)
+{
+	uint64_t records = 0, lost = 0;
+	int rc;
+
+	if (!w_start(w, NULL))
+		return;
+	rc = tmem_host_trace_start(w->host, "/dev/null");
+	W_CHECK(rc <= 0, "trace: %d", rc);
+	fill(w, 0, 0, 0, 8);
+	w_put_cluster(w, 0, 1, 0, 4, 0);
+	w_flush(w, 0);
+	if (rc == 0) {
+		rc = tmem_host_trace_stop(w->host, &records, &lost);
+		W_CHECK(rc <= 0 && (rc || lost == 0), "stopping: %d, %llu lost", rc,
+			(unsigned long long)lost);
+		W_CHECK(records + lost > 0, "nothing was recorded");
+	} else {
+		W_CHECK(tmem_host_trace_stop(w->host, NULL, NULL) == -EINVAL, "it records");
+	}
+	/* Left running: the host's end stops it. */
+	if (tmem_host_trace_start(w->host, "/dev/null") == 0)
+		fill(w, 0, 1, 0, 3);
+}
+
 static void pools(struct world *w)
 {
 	if (!w_start(w, NULL))
@@ -818,6 +844,7 @@ static const struct scenario {
 	{"host_zstd", host_zstd},
 	{"host_overflow", host_overflow},
 	{"clients", clients},
+	{"traced", traced},
 	{"pools", pools},
 	{"pool_destroy_full", pool_destroy_full},
 	{"flush", flush},
