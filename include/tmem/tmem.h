@@ -123,6 +123,45 @@ TMEM_API uint64_t tmem_host_age(tmem_host *host, uint64_t idle_ms);
 TMEM_API int tmem_host_set_overflow_rate(tmem_host *host, uint64_t bytes_per_s);
 /* Change the codec of later puts. -ENOENT, -ERANGE: refused, the old one kept. */
 TMEM_API int tmem_host_set_codec(tmem_host *host, const char *codec) TMEM_CHECK;
+
+/* What tmem_host_recompress() is to do. */
+typedef struct tmem_recompress {
+	size_t size;		   /* sizeof(tmem_recompress): set by TMEM_RECOMPRESS */
+	const char *codec;	   /* NAME or NAME:LEVEL; NULL: "zstd:3" */
+	uint32_t idle_ms;	   /* pages not got or put for this long; 0: all */
+	uint32_t pages_per_s;	   /* zpages tried a second, over all calls; 0: no limit */
+	uint32_t cpu_percent;	   /* of one processor, over all calls; at most 100; 0: no limit */
+	uint32_t min_gain_percent; /* what a zpage must get smaller by; at most 90; 0: 10 */
+	uint64_t max_pages;	   /* zpages tried in this call, about; 0: to the end of the pass */
+} tmem_recompress;
+#define TMEM_RECOMPRESS ((tmem_recompress){.size = sizeof(tmem_recompress)})
+
+typedef struct tmem_recompress_result {
+	size_t size;	       /* sizeof(tmem_recompress_result), set by the caller */
+	uint64_t looked_at;    /* zpages */
+	uint64_t tried;	       /* of those, idle, and compressed anew */
+	uint64_t recompressed; /* of those, exchanged */
+	uint64_t saved_bytes;  /* what the exchanged ones took in the allocator, less what they take
+				*/
+	uint64_t frames_returned; /* fewer frames in use than before; puts meanwhile count against
+				     it */
+	uint64_t passes;	  /* 1: came to the end of a pass over the store */
+} tmem_recompress_result;
+
+/*
+ * A step of recompression: goes on where the last call stopped, compresses
+ * idle pages with a denser codec, compacts, and returns when the pass is over
+ * or the rates allow no more. For a thread that calls it every 100 ms or so;
+ * safe beside all other calls. A pass begins idle_ms after the last one ended,
+ * and before that a call does nothing. Pages of shared pools, pages in the
+ * overflow file and what another pool shares (clones) are left alone.
+ *
+ * opts, result may be NULL. 0; -EBUSY: another thread is in a step; -ENOMEM:
+ * ended early for lack of memory; -EINVAL, -ENOENT, -ERANGE: opts. Whatever is
+ * returned, the pages read as before.
+ */
+TMEM_API int tmem_host_recompress(tmem_host *host, const tmem_recompress *opts,
+				  tmem_recompress_result *result);
 /* While frozen, puts fail with -EAGAIN and act as invalidates (T9). */
 TMEM_API void tmem_host_freeze(tmem_host *host, int frozen);
 /* Move zpages together so that frames go back to the OS, about max_bytes. Bytes returned. */
@@ -186,6 +225,12 @@ TMEM_API int tmem_pool_allow(tmem_client *client, tmem_pool pool, tmem_client *o
 			     int allow) TMEM_CHECK;
 /* Empties and removes the pool; sleeps until calls that are inside it have left. -ENOENT. */
 TMEM_API int tmem_pool_destroy(tmem_client *client, tmem_pool pool);
+/*
+ * The codec of later puts into the pool, NAME or NAME:LEVEL; NULL: the host's
+ * again. 0; -ENOENT: no such pool; -EINVAL: unknown codec; -ERANGE: no such
+ * level; -ENOMEM. After a failure the old one is kept. A clone inherits it.
+ */
+TMEM_API int tmem_pool_set_codec(tmem_client *client, tmem_pool pool, const char *codec) TMEM_CHECK;
 /* Drop all pages, keep the pool. Pages dropped, or -ENOENT. In bounded batches. */
 TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
 /*
@@ -320,6 +365,9 @@ typedef struct tmem_stats {
 	uint64_t overflow_zpages;
 	uint64_t zpages_made;	 /* ever */
 	uint64_t failed_charges; /* frames and metadata that the limit refused */
+	/* Recompression: zpages, ever; bytes of the allocator. */
+	uint64_t recompress_tried, recompressed, recompress_saved_bytes;
+	uint64_t dictionaries, dictionary_bytes; /* now; of store_bytes */
 } tmem_stats;
 TMEM_API int tmem_host_stats(tmem_host *host, tmem_stats *stats);
 /*

@@ -139,6 +139,8 @@ struct zpool_ops {
 	void (*stats)(struct zpool *zp, struct zpool_stats *st);
 	int (*verify)(struct zpool *zp);
 	size_t max_size;
+	/* Frame bytes that an object of this size costs where frames are full; NULL: see below. */
+	size_t (*slot_bytes)(struct zpool *zp, size_t size);
 };
 
 struct zpool {
@@ -267,6 +269,14 @@ static inline uint64_t zpool_compact(struct zpool *zp, uint64_t frames)
  */
 int zpool_shrink(struct zpool *zp, uint64_t pages, uint64_t *reclaimed)
 	__attribute__((warn_unused_result));
+/*
+ * What an object of `size` bytes costs in frames, its share of what is lost at
+ * their ends included. Drivers that do not say: size in chunks of 64 bytes.
+ */
+static inline size_t zpool_slot_bytes(struct zpool *zp, size_t size)
+{
+	return zp->ops->slot_bytes ? zp->ops->slot_bytes(zp, size) : (size + 63) / 64 * 64;
+}
 /* Total over everything the driver holds. Takes class locks one after the other. */
 static inline void zpool_stats(struct zpool *zp, struct zpool_stats *st)
 {

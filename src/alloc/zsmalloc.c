@@ -234,6 +234,17 @@ static void zs_set_movable(struct zpool *zp, zpool_handle h, bool movable)
 		atomic_fetch_and_explicit(state, (uint16_t)~ZS_MOVABLE, memory_order_release);
 }
 
+static size_t zs_slot_bytes(struct zpool *zp, size_t size)
+{
+	const struct zs_pool *p = zs_pool(zp);
+	const struct zs_class *c;
+
+	if (size > ZS_MAX_SIZE)
+		size = ZS_MAX_SIZE;
+	c = &p->classes[p->class_of[(size + ZS_OBJECT_OVERHEAD + ZS_UNIT - 1) >> ZS_UNIT_SHIFT]];
+	return c->frames * OS_FRAME_SIZE / c->slots;
+}
+
 const struct zpool_ops zsmalloc_ops = {
 	.type = "zsmalloc",
 	.create = zs_create,
@@ -250,4 +261,5 @@ const struct zpool_ops zsmalloc_ops = {
 	.stats = zs_stats,
 	.verify = zs_verify,
 	.max_size = ZS_MAX_SIZE,
+	.slot_bytes = zs_slot_bytes,
 };

@@ -26,7 +26,8 @@ static const struct codec *const listed[] = {&codec_lz4, &codec_lz4hc, &codec_zs
 static const struct codec *_Atomic by_id[CODEC_MAX] = {
 	[CODEC_ID_RAW] = &codec_raw,	     [CODEC_ID_LZ4] = &codec_lz4,
 	[CODEC_ID_ZSTD] = &codec_zstd,	     [CODEC_ID_LZ4HC] = &codec_lz4hc,
-	[CODEC_ID_DEFLATE] = &codec_deflate, [CODEC_ID_OPAQUE] = &codec_opaque,
+	[CODEC_ID_DEFLATE] = &codec_deflate, [CODEC_ID_ZSTD_DICT] = &codec_zstd_dict,
+	[CODEC_ID_OPAQUE] = &codec_opaque,
 };
 
 /* Where modules' codecs are. */

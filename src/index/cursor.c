@@ -163,6 +163,11 @@ void index_peek_soon(const struct index *ix, arena_id leaf, unsigned slot)
 		__builtin_prefetch(&index_node(ix, leaf)->word[slot]);
 }
 
+RACY bool index_maybe_leaf(const struct index *ix, arena_id leaf)
+{
+	return arena_id_plausible(ix->nodes, leaf) && racy_object(index_node(ix, leaf)) != 0;
+}
+
 bool index_lock_leaf(struct index *ix, arena_id leaf, struct index_cursor *c)
 {
 	struct index_object *o;

@@ -140,6 +140,8 @@ bool index_lock_leaf(struct index *ix, arena_id leaf, struct index_cursor *c)
 	__attribute__((warn_unused_result));
 /* For walks over all leaves of all pools: no leaf has an id above this one now. */
 arena_id index_leaf_top(struct index *ix);
+/* Whether `leaf` may be one: false is certain for this instant. Lock-free. */
+bool index_maybe_leaf(const struct index *ix, arena_id leaf);
 static inline bool index_cursor_present(const struct index_cursor *c, unsigned slot)
 {
 	return c->leaf && (c->words[slot] || (*c->immediate >> slot & 1));

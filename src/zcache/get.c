@@ -20,6 +20,7 @@
  * it is read first and unlinked then, if its word is still what it was. The
  * reference held meanwhile keeps the item from being another zpage's by then.
  */
+#include "codec/dict.h"
 #include "os/log.h"
 #include "zcache/trace.h"
 #include "zcache/zcache.h"
@@ -56,7 +57,7 @@ void zc_bad_checksum(struct tmem_host *h, struct zc_thread *t, const char *where
 
 /* ---- under the shard's lock -------------------------------------------------------- */
 
-static void stored_of(struct zpage *z, struct zc_stored *s)
+void zc_stored_of(struct zpage *z, struct zc_stored *s)
 {
 	uint16_t info = zpage_info(z, __ATOMIC_RELAXED);
 
@@ -65,6 +66,7 @@ static void stored_of(struct zpage *z, struct zc_stored *s)
 	s->checksum = z->checksum;
 	s->codec = zpage_codec(info);
 	s->pages = zpage_pages(info);
+	s->dict = 0;
 }
 
 /*
@@ -89,13 +91,16 @@ static int take_local(struct get *g, uint64_t handle)
 	z = zpool_map(g->h->zpool, handle);
 	g->pinned = z;
 	if (tmem_likely(z != NULL)) {
-		stored_of(z, &g->z);
+		if (tmem_unlikely(atomic_load_explicit(&g->h->marking, memory_order_relaxed)) &&
+		    zpage_marks(z) & ZPAGE_OLD)
+			zpage_unmark_old(z);
+		zc_stored_of(z, &g->z);
 		prefetch_lines((const char *)z, FIRST_LINES, ZPAGE_CLUSTER_HEAD + g->z.zsize);
 		return 0;
 	}
 	if (!g->t->big[0])
 		return -EBUSY;
-	stored_of(zpool_peek(g->h->zpool, handle), &g->z);
+	zc_stored_of(zpool_peek(g->h->zpool, handle), &g->z);
 	memcpy(g->t->big[0], g->z.bytes, g->z.zsize);
 	g->z.bytes = g->t->big[0];
 	return 0;
@@ -181,6 +186,8 @@ again:
 		rc = take(g);
 		if (tmem_unlikely(rc))
 			goto out;
+		if (tmem_unlikely(g->z.codec == CODEC_ID_ZSTD_DICT))
+			zc_stored_hold(g->h, &g->z);
 		if (g->cluster && g->z.pages > 1)
 			take_cluster(g, &c, slot);
 	} else if (g->invalidate) {
@@ -205,10 +212,28 @@ out:
 
 /* ---- after it ------------------------------------------------------------------------ */
 
-/* The state that has this codec's context. */
-static void *context(struct get *g, const struct codec *codec)
+void *zc_stored_dctx(struct zc_thread *t, const struct zc_stored *s)
 {
-	void *ctx = zc_thread_dctx(g->t, codec);
+	/* With a dictionary or without, it is the same library's. */
+	return zc_thread_dctx(
+		t, codec_by_id(s->codec == CODEC_ID_ZSTD_DICT ? CODEC_ID_ZSTD : s->codec));
+}
+
+int zc_stored_unpack(struct tmem_host *h, void *dctx, const struct zc_stored *s, void *buf,
+		     unsigned n)
+{
+	if (tmem_unlikely(s->dict))
+		return codec_dict_decompress(dctx, zc_dict(h, s->dict),
+					     (const char *)s->bytes + ZC_DICT_PREFIX,
+					     s->zsize - ZC_DICT_PREFIX, buf, (size_t)n * ZC_PAGE);
+	return codec_by_id(s->codec)->decompress(dctx, s->bytes, s->zsize, buf,
+						 (size_t)n * ZC_PAGE);
+}
+
+/* The state that has the context for it. */
+static void *context(struct get *g)
+{
+	void *ctx = zc_stored_dctx(g->t, &g->z);
 
 	if (tmem_unlikely(!ctx)) {
 		struct tmem_host *h = g->h;
@@ -218,7 +243,7 @@ static void *context(struct get *g, const struct codec *codec)
 		 */
 		zc_thread_leave(g->t);
 		g->t = t;
-		ctx = zc_thread_dctx(t, codec);
+		ctx = zc_stored_dctx(t, &g->z);
 		tmem_must(ctx);
 	}
 	return ctx;
@@ -273,11 +298,7 @@ static bool untie_later(struct get *g)
 /* Pages 0 .. n-1 of the zpage into buf. */
 static int decompress(struct get *g, void *buf, unsigned n)
 {
-	const struct codec *codec = codec_by_id(g->z.codec);
-	void *ctx = context(g, codec);
-
-	if (tmem_likely(codec->decompress(ctx, g->z.bytes, g->z.zsize, buf, (size_t)n * ZC_PAGE) ==
-			0))
+	if (tmem_likely(zc_stored_unpack(g->h, context(g), &g->z, buf, n) == 0))
 		return 0;
 	zc_bad_checksum(g->h, g->t, "cannot be decompressed, zpage", zc_word_handle(g->word.word));
 	return -EIO;
@@ -312,6 +333,8 @@ static void let_go(struct get *g)
 {
 	uint64_t handle = zc_word_handle(g->word.word);
 
+	if (!g->word.immediate && tmem_unlikely(g->z.dict))
+		zc_stored_release(g->h, &g->z);
 	if (tmem_likely(g->pinned != NULL))
 		zpool_unmap(g->h->zpool, handle);
 	if (!g->word.immediate && tmem_unlikely(zc_word_kind(g->word.word) == ZC_OVERFLOW))
@@ -346,10 +369,8 @@ static int find(struct get *g, bool *found)
 /* A page that stays, read from the file. */
 static void bring_back(struct get *g)
 {
-	const struct over_back b = {.pool = g->s->pool,
-				    .oid = g->oid,
-				    .index = g->index,
-				    .word = g->word.word};
+	const struct over_back b = {
+		.pool = g->s->pool, .oid = g->oid, .index = g->index, .word = g->word.word};
 
 	zc_overflow_back(g->h, g->t, &b, &g->z);
 }

@@ -90,11 +90,39 @@ static uint32_t codec_pack(const struct codec_spec *spec)
 	return (uint32_t)spec->level << 8 | spec->codec->id;
 }
 
+struct codec_spec zc_codec_unpack(uint32_t word)
+{
+	return (struct codec_spec){codec_by_id(word & 0xff), (int32_t)word >> 8};
+}
+
 struct codec_spec zc_codec(const struct tmem_host *h)
 {
-	uint32_t word = atomic_load_explicit(&h->codec, memory_order_relaxed);
+	return zc_codec_unpack(atomic_load_explicit(&h->codec, memory_order_relaxed));
+}
 
-	return (struct codec_spec){codec_by_id(word & 0xff), (int32_t)word >> 8};
+int tmem_pool_set_codec(tmem_client *c, tmem_pool pool, const char *codec)
+{
+	struct codec_spec spec;
+	struct zc_slot *s;
+	uint32_t word = 0;
+	char err[160];
+	int rc = 0;
+
+	if (codec) {
+		rc = codec_parse(codec, &spec, err, sizeof(err));
+		if (rc)
+			return rc == -ENOENT ? -EINVAL : rc;
+		rc = zc_emergency_ready(c->host, spec.codec);
+		word = codec_pack(&spec) | ZC_CODEC_SET;
+	}
+	if (rc)
+		return rc;
+	s = zc_pool_enter(c, pool);
+	if (!s)
+		return -ENOENT;
+	atomic_store_explicit(&s->codec, word, memory_order_relaxed);
+	zc_pool_leave(s);
+	return 0;
 }
 
 int tmem_host_set_codec(tmem_host *h, const char *codec)
@@ -293,11 +321,13 @@ void tmem_host_destroy(tmem_host *h)
 	while (h->clients)
 		tmem_client_destroy(h->clients);
 	zc_trace_destroy(h);
+	zc_recompress_destroy(h);
 	if (h->overflow)
 		zc_overflow_destroy(h, h->overflow);
 	arena_destroy(h->chunks);
 	index_destroy(h->index);
 	zpool_destroy(h->zpool);
+	zc_dicts_destroy(h);
 	zc_threads_exit(h);
 	/* Whatever was charged has been given back, or somebody forgot to. */
 	tmem_assert(frames.I2, frames_used(&h->frames) == zc_block_cost(sizeof(*h)));

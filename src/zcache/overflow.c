@@ -94,7 +94,8 @@ static int put_item(struct tmem_host *h, struct zc_thread *t, const struct zc_st
 	int rc;
 
 	it->units = (uint16_t)over_units(o, s->zsize);
-	it->zsize = (uint32_t)s->zsize;
+	it->zsize = (uint16_t)s->zsize;
+	it->dict = s->codec == CODEC_ID_ZSTD_DICT ? zc_dict_of(s->bytes) : 0;
 	it->checksum = s->fresh ? zc_checksum(s->bytes, s->zsize) : s->checksum;
 	it->codec = (uint8_t)s->codec;
 	it->pages = (uint8_t)s->pages;
@@ -134,6 +135,8 @@ int zc_overflow_put(struct tmem_host *h, struct zc_thread *t, const struct zc_st
 		return rc;
 	}
 	atomic_store(&over_item(o, id)->refs, refs);
+	if (over_item(o, id)->dict)
+		zc_dict_ref(h, over_item(o, id)->dict);
 	*item = id;
 	zc_count(t, ZC_OVER_WORDS_NOW, refs);
 	zc_count(t, ZC_OVER_ZPAGES_NOW, 1);
@@ -149,6 +152,7 @@ void zc_overflow_info(struct tmem_host *h, uint64_t item, struct zc_stored *s)
 	*s = (struct zc_stored){.zsize = it->zsize,
 				.checksum = it->checksum,
 				.codec = it->codec,
+				.dict = it->dict,
 				.pages = it->pages};
 }
 
@@ -173,6 +177,8 @@ void zc_overflow_unref(struct tmem_host *h, struct zc_thread *t, uint64_t item, 
 	tmem_assert(I1, old >= n);
 	if (old != n)
 		return;
+	if (it->dict)
+		zc_dict_unref(h, it->dict);
 	over_units_free(h->overflow, unit, units);
 	arena_free(h->overflow->items, (arena_id)item);
 	zc_count(t, ZC_OVER_ZPAGES_NOW, -1ull);

@@ -21,7 +21,9 @@
 
 struct over_item {
 	uint64_t unit;
-	uint32_t zsize, checksum; /* of the zpage, not of what is in the file if it is sealed */
+	uint16_t zsize;
+	uint16_t dict;	   /* that it needs (dict.h), or 0 */
+	uint32_t checksum; /* of the zpage, not of what is in the file if it is sealed */
 	_Atomic uint32_t refs;
 	uint16_t units;
 	uint8_t codec, pages;

@@ -57,6 +57,7 @@ static void fill_item(struct zc_overflow *o, struct over_item *it, struct over_m
 	it->zsize = m->z->zsize;
 	it->checksum = m->z->checksum;
 	it->codec = (uint8_t)zpage_codec(info);
+	it->dict = it->codec == CODEC_ID_ZSTD_DICT ? zc_dict_of(zpage_bytes(m->z, info)) : 0;
 	it->pages = (uint8_t)zpage_pages(info);
 	it->units = m->units;
 	tmem_assert(units, m->units == over_units(o, it->zsize));
@@ -179,6 +180,8 @@ static unsigned switch_words(struct tmem_host *h, struct index_cursor *c, struct
 		return 0;
 	it->unit = m->unit;
 	atomic_store(&it->refs, (uint32_t)__builtin_popcount(mask)); /* M2 */
+	if (it->dict) /* the words keep it, until they are switched */
+		zc_dict_ref(h, it->dict);
 	for (; mask; mask &= mask - 1) {
 		unsigned i = (unsigned)__builtin_ctz(mask);
 

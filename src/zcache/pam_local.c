@@ -158,6 +158,8 @@ int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored 
 	/* The place is cold: let its lines come while the checksum is made. */
 	for (size_t i = 0; i < zpage_head(info) + s->zsize; i += 64)
 		__builtin_prefetch((char *)z + i, 1);
+	if (tmem_unlikely(s->codec == CODEC_ID_ZSTD_DICT))
+		zc_dict_ref(h, zc_dict_of(s->bytes));
 	z->checksum = s->fresh ? zc_checksum(s->bytes, s->zsize) : s->checksum;
 	z->zsize = (uint16_t)s->zsize;
 	z->leaf = 0;
@@ -186,6 +188,8 @@ void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle)
 	size_t zsize = z->zsize;
 
 	count_zpage(t, info, zsize, false);
+	if (tmem_unlikely(zpage_codec(info) == CODEC_ID_ZSTD_DICT))
+		zc_dict_unref(h, zc_dict_of(zpage_bytes(z, info)));
 	zpool_free(h->zpool, handle);
 	zc_uncharge(t, zpage_head(info) + zsize);
 }

@@ -157,6 +157,7 @@ int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct 
 	s->client = c;
 	s->shared = NULL;
 	s->flags = flags;
+	atomic_store(&s->codec, 0);
 	s->name_seed = c->number << ZC_SLOT_BITS ^ (s->number | s->generation << ZC_SLOT_BITS);
 	s->exclusive = !(flags & TMEM_POOL_PERSIST);
 	s->ev = NULL;
@@ -185,6 +186,7 @@ tmem_pool zc_pool_publish(struct zc_slot *s)
 void zc_pool_discard(struct tmem_client *c, struct zc_slot *s)
 {
 	index_pool_destroy(s->pool);
+	zc_pool_set_dict(s, 0);
 	zc_slot_give_back(c, s);
 }
 

@@ -127,22 +127,36 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 /* Compress pages [first, first + n) into scratch. -E2BIG when that does not pay. */
 static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_stored *s)
 {
-	struct codec_spec spec = zc_codec(p->h);
+	struct codec_spec spec = zc_pool_codec(p->s);
 	size_t cap = (size_t)p->h->max_zsize * n;
 	char *scratch = n == 1 ? p->t->small : p->t->big[0];
 	void *ctx;
 
 	s->pages = n;
 	s->codec = spec.codec->id;
+	s->dict = 0;
 	if (spec.codec->id == 0) { /* codec "none" */
 		s->bytes = put_page(p, first);
 		s->zsize = (size_t)n * ZC_PAGE;
 		return n == 1 ? 0 : -E2BIG;
 	}
+	s->bytes = scratch;
+	if (n == 1 && spec.codec->id == CODEC_ID_ZSTD &&
+	    atomic_load_explicit(&p->s->dict, memory_order_relaxed))
+		s->dict = zc_pool_dict(p->s);
+	if (s->dict) {
+		int rc = zc_dict_compress(p->t, s->dict, put_page(p, first), scratch, cap,
+					  &s->zsize);
+
+		if (rc == 0 && s->zsize) {
+			s->codec = CODEC_ID_ZSTD_DICT;
+			return 0;
+		}
+		zc_stored_release(p->h, s); /* without, then */
+	}
 	ctx = zc_thread_cctx(p->t, &spec);
 	if (tmem_unlikely(!ctx))
 		return -ENOMEM;
-	s->bytes = scratch;
 	s->zsize = spec.codec->compress(ctx, put_page(p, first), (size_t)n * ZC_PAGE, scratch, cap);
 	if (tmem_unlikely(!s->zsize))
 		return -E2BIG;
@@ -179,6 +193,8 @@ static int build_page(struct put *p, unsigned i, bool same_checked)
 		return rc;
 	s.fresh = true;
 	rc = put_store(p, &s, 1, &word);
+	if (tmem_unlikely(s.dict))
+		zc_stored_release(p->h, &s);
 	p->word[i] = (struct pampd){word, false};
 	return rc;
 }
@@ -255,7 +271,7 @@ static int build(struct put *p)
 	if (rc == 0)
 		p->built = p->n;
 	else if (rc == -E2BIG &&
-		 (first == last || p->h->store_raw || zc_codec(p->h).codec->id == 0 ||
+		 (first == last || p->h->store_raw || zc_pool_codec(p->s).codec->id == 0 ||
 		  (size_t)p->h->max_zsize * (last - first + 1) > p->h->zpool->ops->max_size))
 		rc = build_singles(p, same);
 	return rc;

@@ -49,6 +49,20 @@ struct leaf_copy {
 	struct zpage *pinned[INDEX_FANOUT]; /* of full ones */
 };
 
+/* A zpage that is pinned here may need a dictionary: hold that, too, or let go of it. */
+static void hold_dict(struct leaf_copy *k, unsigned slot, bool hold)
+{
+	struct zc_stored s;
+
+	zc_stored_of(k->pinned[slot], &s);
+	if (s.codec != CODEC_ID_ZSTD_DICT)
+		return;
+	if (hold)
+		zc_stored_hold(k->h, &s);
+	else
+		zc_dict_unref(k->h, zc_dict_of(s.bytes));
+}
+
 /* Note one word and take a reference; the source's shard is locked. */
 static int note_word(struct leaf_copy *k, unsigned slot, struct pampd p)
 {
@@ -64,6 +78,7 @@ static int note_word(struct leaf_copy *k, unsigned slot, struct pampd p)
 		if (!k->pinned[slot])
 			return -ENOMEM;
 		k->full |= (uint64_t)1 << slot;
+		hold_dict(k, slot, true);
 	}
 	k->word[slot] = p;
 	k->have |= (uint64_t)1 << slot;
@@ -154,6 +169,7 @@ static int copy_zpage(struct leaf_copy *k, unsigned slot)
 	for (uint64_t m = slots; m; m &= m - 1) {
 		unsigned i = (unsigned)__builtin_ctzll(m);
 
+		hold_dict(k, i, false);
 		zpool_unmap(k->h->zpool, from);
 		k->word[i].word = (k->word[i].word & ~ZC_HANDLE_MASK) | to;
 	}
@@ -177,10 +193,12 @@ static void forget(struct leaf_copy *k)
 	for (uint64_t m = k->have; m; m &= m - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(m);
 
-		if (k->full >> slot & 1)
+		if (k->full >> slot & 1) {
+			hold_dict(k, slot, false);
 			zpool_unmap(k->h->zpool, zc_word_handle(k->word[slot].word));
-		else
-			zc_drop(k->h, k->t, &k->word[slot], 1);
+			continue;
+		}
+		zc_drop(k->h, k->t, &k->word[slot], 1);
 	}
 }
 
@@ -310,6 +328,8 @@ tmem_pool tmem_pool_clone(tmem_client *c, tmem_pool pool)
 	id = zc_pool_make(c, from->flags, 0, &to);
 	if (id)
 		goto out;
+	atomic_store(&to->codec, atomic_load(&from->codec));
+	zc_pool_set_dict(to, zc_pool_dict(from));
 	os_mutex_lock(&c->host->lock);
 	from->cloned = to->cloned = true;
 	os_mutex_unlock(&c->host->lock);

@@ -134,6 +134,10 @@ int tmem_host_stats(tmem_host *h, tmem_stats *out)
 	s.overflow_zpages = n[ZC_OVER_ZPAGES_NOW];
 	s.zpages_made = n[ZC_ZPAGES_EVER];
 	s.failed_charges = atomic_load_explicit(&h->frames.refused, memory_order_relaxed);
+	s.recompress_tried = n[ZC_RECOMPRESS_TRIED];
+	s.recompressed = n[ZC_RECOMPRESSED];
+	s.recompress_saved_bytes = n[ZC_RECOMPRESS_SAVED];
+	s.dictionary_bytes = zc_dicts_bytes(h, &s.dictionaries);
 
 	s.overflow_file_bytes = h->overflow ? zc_overflow_file_bytes(h) : 0;
 	s.overflow_moved_pages = n[ZC_OVER_MOVED];

@@ -25,7 +25,8 @@ struct tally {
 	double zpages, zbytes, over_zpages;
 	char *buf; /* for zpages of the overflow file */
 	struct index_cursor *c;
-	uint64_t queued; /* words in pools with a set of queues */
+	double dict[ZC_DICTS]; /* zpages that need it */
+	uint64_t queued;       /* words in pools with a set of queues */
 };
 
 static int damage(const struct tally *y, unsigned slot, const char *what)
@@ -54,6 +55,8 @@ static int verify_local(struct tally *y, unsigned slot, uint64_t word)
 	if (z->zsize == 0 || zc_checksum(zpage_bytes(z, info), z->zsize) != z->checksum)
 		return damage(y, slot, "checksum of a zpage is wrong");
 	y->local++;
+	if (zpage_codec(info) == CODEC_ID_ZSTD_DICT)
+		y->dict[zc_dict_of(zpage_bytes(z, info)) % ZC_DICTS] += 1.0 / refs;
 	y->zpages += 1.0 / refs;
 	y->zbytes += (double)z->zsize / refs;
 	return 0;
@@ -72,6 +75,8 @@ static int verify_overflow(struct tally *y, unsigned slot, uint64_t word)
 		return damage(y, slot, "checksum in the overflow file is wrong");
 	y->overflow++;
 	y->over_zpages += 1.0 / refs;
+	if (s.dict)
+		y->dict[s.dict % ZC_DICTS] += 1.0 / refs;
 	return 0;
 }
 
@@ -222,6 +227,7 @@ static int verify_sums(const struct tally *y)
 	}
 	bad |= verify_queues(y);
 	bad |= verify_clients(y->h);
+	bad |= zc_dicts_verify(y->h, y->dict);
 	return bad ? -EINVAL : 0;
 }
 

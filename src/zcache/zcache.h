@@ -39,6 +39,7 @@
 #include "os/mem.h"
 #include "os/thread.h"
 #include "tmem/tmem.h"
+#include "zcache/dict.h"
 #include "zcache/evict.h"
 
 #include <errno.h>
@@ -136,6 +137,14 @@ struct zpage {
 #define ZPAGE_COUNT_MAX	   31u
 /* Clusters stop short of the end so that additions of 16 cannot wrap. */
 #define ZPAGE_REFS_MAX	   65000u
+/*
+ * Two bits of leaf, for recompression (recompress.c). Written under the lock of
+ * a shard that holds one of the zpage's words; of a zpage with words in two
+ * leaves a mark may get lost, which only delays.
+ */
+#define ZPAGE_OLD	   0x80000000u /* seen by a pass, and not got since */
+#define ZPAGE_TRIED	   0x40000000u /* was not worth recompressing */
+#define ZPAGE_MARKS	   (ZPAGE_OLD | ZPAGE_TRIED)
 
 #define ZPAGE_FIELD(z, type, field)                                                                \
 	((type *)(void *)((char *)(z) + __builtin_offsetof(struct zpage, field)))
@@ -146,11 +155,31 @@ static inline uint16_t zpage_info(const struct zpage *z, int order)
 }
 static inline uint32_t zpage_leaf(const struct zpage *z)
 {
-	return __atomic_load_n(ZPAGE_FIELD(z, const uint32_t, leaf), __ATOMIC_RELAXED);
+	return __atomic_load_n(ZPAGE_FIELD(z, const uint32_t, leaf), __ATOMIC_RELAXED) &
+	       ~ZPAGE_MARKS;
 }
 static inline void zpage_set_leaf(struct zpage *z, uint32_t leaf)
 {
-	__atomic_store_n(ZPAGE_FIELD(z, uint32_t, leaf), leaf, __ATOMIC_RELAXED);
+	uint32_t *p = ZPAGE_FIELD(z, uint32_t, leaf);
+	uint32_t marks = __atomic_load_n(p, __ATOMIC_RELAXED) & ZPAGE_MARKS;
+
+	__atomic_store_n(p, leaf | marks, __ATOMIC_RELAXED);
+}
+static inline uint32_t zpage_marks(const struct zpage *z)
+{
+	return __atomic_load_n(ZPAGE_FIELD(z, const uint32_t, leaf), __ATOMIC_RELAXED) &
+	       ZPAGE_MARKS;
+}
+static inline void zpage_unmark_old(struct zpage *z)
+{
+	uint32_t *p = ZPAGE_FIELD(z, uint32_t, leaf);
+
+	__atomic_store_n(p, __atomic_load_n(p, __ATOMIC_RELAXED) & ~ZPAGE_OLD, __ATOMIC_RELAXED);
+}
+static inline void zpage_set_marks(struct zpage *z, uint32_t marks)
+{
+	__atomic_store_n(ZPAGE_FIELD(z, uint32_t, leaf), (zpage_leaf(z) | zpage_marks(z) | marks),
+			 __ATOMIC_RELAXED);
 }
 static inline unsigned zpage_slot(uint16_t info)
 {
@@ -313,6 +342,8 @@ struct zc_slot {
 	uint32_t name_seed;	     /* of zc_name_hash() */
 	struct zc_evict *ev;	     /* where its words are queued; NULL: nowhere */
 	uint32_t flags;		     /* TMEM_POOL_ */
+	_Atomic uint32_t codec;	     /* zc_pool_codec(); 0: the host's */
+	_Atomic uint16_t dict;	     /* zc_pool_dict(); 0: none */
 	bool exclusive;		     /* a get removes, if its caller does not say otherwise */
 	bool cloned;		     /* has shared zpages with another pool; under host->lock */
 	uint32_t number, generation, next_free; /* under host->lock */
@@ -353,6 +384,7 @@ struct tmem_client {
 };
 
 struct zc_overflow;
+struct zc_recompress;
 struct zc_trace;
 
 struct tmem_host {
@@ -369,6 +401,7 @@ struct tmem_host {
 	bool store_raw;
 	bool queue_persistent;		/* persistent zpages are queued too (evict.h) */
 	struct zc_overflow *overflow;	/* NULL: none */
+	_Atomic bool marking;		/* gets clear ZPAGE_OLD */
 	struct zc_trace *_Atomic trace; /* NULL: never recorded; see trace.c */
 
 	/* Seldom. */
@@ -395,6 +428,10 @@ struct tmem_host {
 	_Atomic uint32_t mean_zsize; /* of a stored page, as it was a while ago */
 	_Atomic bool pressed;	     /* the machine is short of memory (pressure.c) */
 
+	/* Codecs. */
+	struct zc_dicts *_Atomic dicts; /* NULL: none was ever made */
+	struct zc_recompress *_Atomic recompress;
+
 	struct os_mutex threads_lock;
 	struct zc_thread *threads;
 	struct zc_sum gone;   /* of clients that ended; under threads_lock */
@@ -416,6 +453,15 @@ void zc_free(struct tmem_host *h, void *p, size_t bytes);
 /* What a block of so many bytes is charged. */
 uint64_t zc_block_cost(size_t bytes);
 struct codec_spec zc_codec(const struct tmem_host *h);
+/* The codec of puts into a pool: its own, or the host's. */
+#define ZC_CODEC_SET 0x80u /* marks a codec word that is not the host's */
+struct codec_spec zc_codec_unpack(uint32_t word);
+static inline struct codec_spec zc_pool_codec(const struct zc_slot *s)
+{
+	uint32_t word = atomic_load_explicit(&s->codec, memory_order_relaxed);
+
+	return tmem_likely(!word) ? zc_codec(s->host) : zc_codec_unpack(word & ~ZC_CODEC_SET);
+}
 /* Work mark_bytes out again: after the limit, the target or `full` changed. */
 void zc_marks_update(struct tmem_host *h);
 /* One compaction for a put that the limit refused; false when it is too soon for another. */
@@ -603,7 +649,8 @@ struct zc_stored {
 	const void *bytes;
 	size_t zsize;
 	uint32_t checksum;
-	bool fresh; /* the checksum is still to be made, from these bytes */
+	bool fresh;    /* the checksum is still to be made, from these bytes */
+	uint16_t dict; /* held for the bytes' reader (zc_stored_hold), or 0 */
 	unsigned codec, pages;
 };
 /* Let go of words that have left the index, at most INDEX_BATCH. No lock above the emergency's. */
@@ -631,6 +678,13 @@ void zpage_free(struct tmem_host *h, struct zc_thread *t, zpool_handle handle);
 /* ---- get.c ---------------------------------------------------------------- */
 
 void zc_bad_checksum(struct tmem_host *h, struct zc_thread *t, const char *where, uint64_t handle);
+/* What a zpage's header says; under a lock or a pin that keeps it. s->dict is 0. */
+void zc_stored_of(struct zpage *z, struct zc_stored *s);
+/* A context that decompresses what `s` is; NULL when memory is short. */
+void *zc_stored_dctx(struct zc_thread *t, const struct zc_stored *s);
+/* Pages 0 .. n-1 of checked bytes into buf. 0 or -EBADMSG. */
+int zc_stored_unpack(struct tmem_host *h, void *dctx, const struct zc_stored *s, void *buf,
+		     unsigned n) __attribute__((warn_unused_result));
 
 /* ---- overflow*.c ----------------------------------------------------------- */
 
@@ -681,6 +735,10 @@ void zc_overflow_back(struct tmem_host *h, struct zc_thread *t, const struct ove
 /* Of the file, in use. */
 uint64_t zc_overflow_file_bytes(struct tmem_host *h);
 int zc_overflow_verify(struct tmem_host *h);
+
+/* ---- recompress.c --------------------------------------------------------- */
+
+void zc_recompress_destroy(struct tmem_host *h);
 
 /* ---- share.c -------------------------------------------------------------- */
 

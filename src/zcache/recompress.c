@@ -1,0 +1,623 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Recompression: idle zpages get a denser codec, and the frames that this
+ * makes superfluous go back to the OS.
+ *
+ * What is idle. Persistent pages are in no queue, and a time stamp for each
+ * would cost memory and a write for each get. So the clock algorithm: a pass
+ * goes over all leaves and marks each zpage OLD; a get takes the mark off (a
+ * store to a line that its pin has just written, and only where the mark is
+ * set); a zpage that is still OLD when the next pass comes by was not got in
+ * between. The next pass begins idle_ms after the end of the last one, so no
+ * zpage is touched that was got, or put, less than idle_ms ago.
+ *
+ *   leaves by number:  1 2 3 ... 4711 ............ end
+ *                           at ──►                     one step: a few leaves
+ *
+ * A pass needs no list: a leaf's id leads to its shard (index_lock_leaf), and
+ * ids are dense. Its whole state is the next id.
+ *
+ * One leaf:
+ *
+ *   lock shard of leaf L
+ *     for each zpage all of whose references are words here (M):
+ *       not OLD: mark it, go on
+ *       else: note word and handle, pin it, hold its dictionary     [pick]
+ *     enter the pool, so that neither it nor its client ends
+ *   unlock
+ *     check the checksum, unpack, pack                     no lock held
+ *     dense enough: a new zpage, not movable, nobody's     [charged like any other]
+ *   lock shard of leaf L                                   [exchange]
+ *     (X) the words that were noted still name the old zpage, and are still
+ *         all references there are: set them to the new one, place it
+ *         else: leave them, the new one was made in vain
+ *   unlock; drop the old words; let go of pins
+ *
+ * Why that is sound. While the old zpage is pinned its handle is not given to
+ * another object, even if it is freed meanwhile; so a word that names it now
+ * named it all along, and is about the same contents, for those never change
+ * (I4 in pam_local.c). A put or an invalidate that came between has taken its
+ * word out, and (X) fails. A clone that came between has taken references, and
+ * (X) fails. A move by compaction has set the words to another handle, and (X)
+ * fails. A get that came between has the old zpage pinned and reads on; later
+ * ones find the new one. Words keep their place and the bits for the eviction
+ * queues: only the handle is exchanged, as in a move.
+ *
+ *   X1  after an exchange refs(new) = words in L that name it, and
+ *       refs(old) = words taken out = what is dropped
+ *
+ * What comes back with the old codec's checksum right but cannot be unpacked,
+ * or whose checksum is wrong, is left as it is for a get to report.
+ *
+ * What pays. Shrinking objects where they lie makes holes, not frames. The new
+ * zpage goes into the class of its size, and the old class is compacted once
+ * some frames' worth of slots is free. A page counts as worth it when its
+ * *slot* is at least min_gain_percent smaller, asked of the allocator
+ * (zpool_slot_bytes). Pages are alike in what they gain by how large they are
+ * now: where, among those of a size, fewer than one in eight was worth it, only
+ * one in sixteen is tried from then on. A page that was not worth it is marked
+ * TRIED and left alone until another codec is asked for.
+ *
+ * Rates. A bucket of pages and one of CPU time fill with time and hold one
+ * second's and a tenth of a second's worth; a step ends when either is empty.
+ *
+ * At the limit. A new zpage is made before the old one goes, and the first one
+ * of its class takes a frame. So while there is room, a little of it is charged
+ * for nothing (BALLAST); at the limit that is given up, with it the exchanges
+ * begin, and what compaction returns pays it back.
+ *
+ * Locks: none over a step but a flag, so that there is one step at a time.
+ * Failure: where memory for a new zpage or a context is short, the step ends
+ * early; nothing is lost or changed by it.
+ */
+#include "os/clock.h"
+#include "os/lock.h"
+#include "zcache/zcache.h"
+
+#define CODEC_DEFAULT  "zstd:3"
+#define GAIN_DEFAULT   10u
+#define PICKS_MAX      INDEX_FANOUT
+#define SIZES	       32u /* kinds of zpages by slot size, for giving up */
+#define TRIES_ENOUGH   64u
+#define TRIES_KEEP     1024u
+#define COMPACT_FRAMES 16u
+#define BALLAST	       ((uint64_t)64 * OS_FRAME_SIZE)
+#define MICRO	       1000000
+
+/* A zpage that was found idle. */
+struct pick {
+	uint64_t word; /* one of its words, at slot `at` */
+	struct zpage *z;
+	struct zc_stored s; /* dict held */
+	unsigned at, refs;
+	zpool_handle to; /* what takes its place; 0: nothing */
+	size_t won;
+	bool tried;
+};
+
+struct zc_recompress {
+	_Atomic bool busy; /* a step is running; the rest is its */
+	uint64_t at;	   /* the next leaf */
+	uint64_t ended_ns; /* of the last pass; 0: none yet */
+	bool running;	   /* in the middle of a pass */
+	bool again;	   /* this pass tries what was TRIED, too */
+	uint32_t target;   /* codec that TRIED is about */
+	uint64_t filled_ns;
+	int64_t pages;	  /* that may be tried, in millionths */
+	int64_t cpu_ns;	  /* that may be used */
+	uint64_t ballast; /* bytes charged for nothing, to be let go at the limit */
+	uint64_t freed;	  /* bytes of slots since the last compaction */
+	uint32_t tried[SIZES], worth[SIZES], skipped[SIZES];
+	struct pick pick[PICKS_MAX];
+};
+
+/* What one step works with. */
+struct step {
+	struct tmem_host *h;
+	struct zc_recompress *r;
+	struct zc_slot *s; /* of the leaf's pool, entered */
+	struct zc_thread *t;
+	struct codec_spec spec;
+	const tmem_recompress *o;
+	tmem_recompress_result *out;
+	arena_id leaf;
+	unsigned picks;
+	uint64_t max_pages, cpu_began;
+	bool short_of_memory;
+};
+
+/* ---- what is denser than what ------------------------------------------------------- */
+
+static unsigned density(unsigned codec)
+{
+	static const uint8_t rank[CODEC_MAX] = {
+		[CODEC_ID_RAW] = 0,	  [CODEC_ID_LZ4] = 1,	   [CODEC_ID_LZO] = 1,
+		[CODEC_ID_LZ4HC] = 2,	  [CODEC_ID_DEFLATE] = 3,  [CODEC_ID_ZSTD] = 4,
+		[CODEC_ID_ZSTD_DICT] = 5, [CODEC_ID_OPAQUE] = 255,
+	};
+
+	/* Of modules nothing is known: as the least dense, when stored, and the trial decides. */
+	return codec >= CODEC_ID_MODULE && codec < CODEC_ID_OPAQUE ? 1 : rank[codec];
+}
+
+/* Whether it may become smaller: a pool's dictionary counts only for pages alone. */
+static bool may_gain(const struct step *p, unsigned codec, unsigned pages)
+{
+	unsigned target = p->spec.codec->id;
+
+	if (target == CODEC_ID_ZSTD && pages == 1 &&
+	    atomic_load_explicit(&p->s->dict, memory_order_relaxed))
+		target = CODEC_ID_ZSTD_DICT;
+	return density(codec) < density(target) ||
+	       (codec == CODEC_ID_LZ4 && target >= CODEC_ID_MODULE && target < CODEC_ID_OPAQUE);
+}
+
+/* Sizes are as the allocator's classes: by 128 bytes up to 3 KiB, then coarser. */
+static unsigned size_kind(size_t slot)
+{
+	return slot < 3072   ? (unsigned)(slot / 128)
+	       : slot < 6144 ? 24 + (unsigned)(slot / 4096)
+			     : 31;
+}
+
+/* Pages of this size seldom gained: try one in sixteen. */
+static bool given_up(struct zc_recompress *r, unsigned kind)
+{
+	if (r->tried[kind] < TRIES_ENOUGH || r->worth[kind] * 8 >= r->tried[kind])
+		return false;
+	return r->skipped[kind]++ % 16 != 0;
+}
+
+static void learn(struct zc_recompress *r, unsigned kind, bool worth)
+{
+	r->tried[kind]++;
+	r->worth[kind] += worth;
+	if (r->tried[kind] >= TRIES_KEEP) { /* what was long ago counts less */
+		r->tried[kind] /= 2;
+		r->worth[kind] /= 2;
+	}
+}
+
+/* ---- picking: under the shard's lock ----------------------------------------------------- */
+
+/*
+ * Enter the pool of a locked leaf, by its slot. False: it is ending, or is
+ * nobody's own (a shared one). The leaf keeps the slot in memory, so this may
+ * be done and undone under the lock; that is why, should a destroyer be waiting
+ * for the moment between, he is woken against the lock order, by trylock: he
+ * holds the slot's lock for some instructions and takes no other inside.
+ */
+static bool enter_pool(struct zc_slot *s)
+{
+	struct zc_stripe *stripe = &s->stripe[os_thread_number() % ZC_STRIPES];
+
+	if (atomic_load(&s->id) < 0)
+		return false;
+	atomic_fetch_add(&stripe->users, 1);
+	if (tmem_likely(atomic_load(&s->id) >= 0))
+		return true;
+	atomic_fetch_sub(&stripe->users, 1);
+	if (atomic_load(&s->dying)) {
+		while (!os_mutex_trylock(&s->lock))
+			;
+		os_cond_broadcast(&s->gone);
+		os_mutex_unlock(&s->lock);
+	}
+	return false;
+}
+
+/* Look at the zpage of the word at `slot`; true: it was picked. */
+static bool look_at(struct step *p, const struct index_cursor *c, unsigned slot, bool marks_only)
+{
+	struct pick *k = &p->r->pick[p->picks];
+	uint64_t word = c->words[slot];
+	zpool_handle handle = zc_word_handle(word);
+	struct zpage *z = zpool_peek(p->h->zpool, handle);
+	uint16_t info = zpage_info(z, __ATOMIC_ACQUIRE);
+	unsigned pages = zpage_pages(info), words;
+	uint32_t mask, marks = zpage_marks(z);
+	bool old = marks & ZPAGE_OLD || !p->o->idle_ms;
+
+	/* A cluster is met at the first of its words only. */
+	words = zc_words_of(c, slot, pages, &mask);
+	if (!words || (unsigned)__builtin_ctz(mask) != zc_word_place(word))
+		return false;
+	p->out->looked_at++;
+	if (!old)
+		zpage_set_marks(z, ZPAGE_OLD);
+	if (!old || marks_only || (marks & ZPAGE_TRIED && !p->r->again) ||
+	    words != zpage_refs(z, info) || !may_gain(p, zpage_codec(info), pages) ||
+	    given_up(p->r, size_kind(zpool_slot_bytes(p->h->zpool, zpage_head(info) + z->zsize))))
+		return false;
+	*k = (struct pick){.word = word, .at = slot, .refs = words};
+	k->z = zpool_map(p->h->zpool, handle);
+	if (!k->z)
+		return false;
+	zc_stored_of(k->z, &k->s);
+	if (k->s.codec == CODEC_ID_ZSTD_DICT)
+		zc_stored_hold(p->h, &k->s);
+	p->picks++;
+	return true;
+}
+
+/* Marks the leaf's zpages, notes those that are idle, enters the pool. False: nothing to do. */
+static bool pick_leaf(struct step *p)
+{
+	struct index_cursor c;
+
+	p->picks = 0;
+	if (!index_maybe_leaf(p->h->index, p->leaf) || !index_lock_leaf(p->h->index, p->leaf, &c))
+		return false;
+	p->s = index_pool_owner(c.pool);
+	if (enter_pool(p->s)) {
+		for (unsigned slot = 0; slot < INDEX_FANOUT; slot++)
+			if (c.words[slot] && !(*c.immediate >> slot & 1) &&
+			    zc_word_kind(c.words[slot]) == ZC_LOCAL)
+				look_at(p, &c, slot, p->picks == PICKS_MAX);
+	} else {
+		p->s = NULL;
+	}
+	index_unlock(&c);
+	if (p->s && !p->picks)
+		zc_pool_leave(p->s);
+	return p->picks != 0;
+}
+
+/* ---- packing: no lock held ------------------------------------------------------------------ */
+
+/* Into big[0], at most cap bytes. 0: it does not fit. */
+static int pack(struct step *p, const char *plain, struct zc_stored *s, size_t cap)
+{
+	uint16_t dict =
+		s->pages == 1 && p->spec.codec->id == CODEC_ID_ZSTD ? zc_pool_dict(p->s) : 0;
+	void *ctx;
+	int rc = 0;
+
+	s->bytes = p->t->big[0];
+	s->zsize = 0;
+	s->dict = dict;
+	s->codec = CODEC_ID_ZSTD_DICT;
+	if (dict)
+		return zc_dict_compress(p->t, dict, plain, p->t->big[0], cap, &s->zsize);
+	s->codec = p->spec.codec->id;
+	ctx = zc_thread_cctx(p->t, &p->spec);
+	if (ctx)
+		s->zsize = p->spec.codec->compress(ctx, plain, (size_t)s->pages * ZC_PAGE,
+						   p->t->big[0], cap);
+	else
+		rc = -ENOMEM;
+	return rc;
+}
+
+/* The bytes that a zpage may have at most to be worth it. */
+static size_t worth_it(const struct step *p, size_t slot)
+{
+	unsigned percent = p->o->min_gain_percent ? p->o->min_gain_percent : GAIN_DEFAULT;
+
+	return slot * (100 - percent) / 100;
+}
+
+/* Room for one more zpage at the limit: what was freed, or the ballast. */
+static bool find_room(struct step *p)
+{
+	struct zc_recompress *r = p->r;
+
+	if (r->freed >= OS_FRAME_SIZE && zpool_compact(p->h->zpool, r->freed / OS_FRAME_SIZE)) {
+		r->freed = 0;
+		return true;
+	}
+	if (!r->ballast)
+		return false;
+	frames_uncharge(&p->h->frames, r->ballast);
+	r->ballast = 0;
+	return true;
+}
+
+static void keep_ballast(struct step *p)
+{
+	uint64_t limit = atomic_load_explicit(&p->h->frames.limit_bytes, memory_order_relaxed);
+	uint64_t want = limit / 64 < BALLAST ? limit / 64 : BALLAST;
+
+	if (!p->r->ballast && want && frames_charge(&p->h->frames, want))
+		p->r->ballast = want;
+}
+
+/* A zpage to take the picked one's place, if that is worth it. */
+static void repack(struct step *p, struct pick *k)
+{
+	struct zc_stored s = {.pages = k->s.pages, .fresh = true};
+	size_t head = s.pages > 1 ? ZPAGE_CLUSTER_HEAD : ZPAGE_SINGLE_HEAD;
+	size_t slot = zpool_slot_bytes(p->h->zpool, head + k->s.zsize), now;
+	size_t most = worth_it(p, slot);
+	void *ctx = zc_stored_dctx(p->t, &k->s);
+	int rc = ctx ? 0 : -ENOMEM;
+
+	k->tried = true;
+	p->out->tried++;
+	zc_count(p->t, ZC_RECOMPRESS_TRIED, 1);
+	/* Damage is for a get to find and report; here it is only left alone. */
+	if (rc == 0 && (zc_checksum(k->s.bytes, k->s.zsize) != k->s.checksum ||
+			zc_stored_unpack(p->h, ctx, &k->s, p->t->big[1], k->s.pages)))
+		return;
+	if (rc == 0 && most > head)
+		rc = pack(p, p->t->big[1], &s, most - head);
+	now = zpool_slot_bytes(p->h->zpool, head + s.zsize);
+	if (rc == 0 && s.zsize && now <= most) {
+		rc = zpage_make(p->h, p->t, &s, k->refs, &k->to);
+		if (rc == -ENOMEM && find_room(p))
+			rc = zpage_make(p->h, p->t, &s, k->refs, &k->to);
+		k->won = rc ? 0 : slot - now;
+	}
+	zc_stored_release(p->h, &s);
+	if (rc) {
+		k->to = 0;
+		k->tried = false; /* not its fault */
+		p->short_of_memory = true;
+	} else {
+		learn(p->r, size_kind(slot), k->to != 0);
+	}
+}
+
+/* ---- exchanging: under the shard's lock again -------------------------------------------------
+ */
+
+/* The words that name the picked zpage, if (X); else 0. */
+static uint32_t still_ours(const struct step *p, const struct index_cursor *c, const struct pick *k)
+{
+	uint32_t mask = 0;
+	uint16_t info;
+
+	if (c->pool != p->s->pool || !c->words[k->at] || *c->immediate >> k->at & 1 ||
+	    !zc_word_same(c->words[k->at], k->word))
+		return 0;
+	info = zpage_info(k->z, __ATOMIC_ACQUIRE);
+	if (zc_words_of(c, k->at, k->s.pages, &mask) != k->refs ||
+	    zpage_refs(k->z, info) != k->refs)
+		return 0;
+	return mask;
+}
+
+/* True: the words name the new zpage, and old[] has what they were. */
+static bool exchange(struct step *p, struct index_cursor *c, struct pick *k, struct pampd *old)
+{
+	unsigned first = k->at - zc_word_place(k->word), n = 0;
+	uint32_t mask = still_ours(p, c, k);
+
+	if (mask && !k->to && k->tried)
+		zpage_set_marks(k->z, ZPAGE_TRIED);
+	if (!mask || !k->to)
+		return false;
+	for (; mask; mask &= mask - 1) {
+		unsigned slot = first + (unsigned)__builtin_ctz(mask);
+		struct pampd is = {(c->words[slot] & ~ZC_HANDLE_MASK) | k->to, false};
+
+		old[n++] = index_cursor_get(c, slot);
+		index_cursor_set(c, slot, is);
+	}
+	tmem_assert(X1, n == k->refs);
+	zpage_place(p->h, k->to, c->leaf, first);
+	/* It is as old as it was: otherwise it would be new to the next codec's pass. */
+	zpage_set_marks(zpool_peek(p->h->zpool, k->to), ZPAGE_OLD);
+	return true;
+}
+
+/* All of the leaf's in one lock hold; what they replace goes afterwards. */
+static void exchange_leaf(struct step *p)
+{
+	uint64_t done = 0;
+	struct pampd old[PICKS_MAX];
+	struct index_cursor c;
+	unsigned n = 0;
+
+	if (index_lock_leaf(p->h->index, p->leaf, &c)) {
+		for (unsigned i = 0; i < p->picks; i++) {
+			if (!exchange(p, &c, &p->r->pick[i], &old[n]))
+				continue;
+			done |= (uint64_t)1 << i;
+			n += p->r->pick[i].refs;
+		}
+		index_unlock(&c);
+	}
+	if (n)
+		zc_drop(p->h, p->t, old, n);
+	for (unsigned i = 0; i < p->picks; i++) {
+		struct pick *k = &p->r->pick[i];
+
+		if (k->to && !(done >> i & 1))
+			zpage_free(p->h, p->t, k->to);
+		zc_stored_release(p->h, &k->s);
+		zpool_unmap(p->h->zpool, zc_word_handle(k->word));
+		if (!(done >> i & 1))
+			continue;
+		p->out->recompressed++;
+		p->out->saved_bytes += k->won;
+		p->r->freed += k->won;
+		zc_count(p->t, ZC_RECOMPRESSED, 1);
+		zc_count(p->t, ZC_RECOMPRESS_SAVED, k->won);
+	}
+}
+
+/* ---- steps
+ * --------------------------------------------------------------------------------------- */
+
+static void refill(struct step *p, uint64_t now)
+{
+	struct zc_recompress *r = p->r;
+	uint64_t ns = r->filled_ns ? now - r->filled_ns : 100000000;
+	const tmem_recompress *o = p->o;
+
+	ns = ns < 1000000000 ? ns : 1000000000;
+	r->pages += (int64_t)(ns / 1000 * o->pages_per_s);
+	if (r->pages > (int64_t)o->pages_per_s * MICRO)
+		r->pages = (int64_t)o->pages_per_s * MICRO;
+	r->cpu_ns += (int64_t)(ns / 100 * o->cpu_percent);
+	if (r->cpu_ns > (int64_t)o->cpu_percent * 1000000)
+		r->cpu_ns = (int64_t)o->cpu_percent * 1000000;
+	r->filled_ns = now;
+}
+
+/* Whether the rates and the caller allow for more. */
+static bool may_go_on(struct step *p)
+{
+	uint64_t now = os_clock_thread_cpu_ns();
+
+	p->r->cpu_ns -= (int64_t)(now - p->cpu_began);
+	p->cpu_began = now;
+	if (p->short_of_memory || (p->max_pages && p->out->tried >= p->max_pages))
+		return false;
+	if (p->o->pages_per_s && p->r->pages <= 0)
+		return false;
+	return !p->o->cpu_percent || p->r->cpu_ns > 0;
+}
+
+static void recompress_leaf(struct step *p)
+{
+	if (!pick_leaf(p))
+		return;
+	p->t = zc_thread_enter(p->h, p->s);
+	zc_thread_need_big(&p->t);
+	for (unsigned i = 0; i < p->picks && !p->short_of_memory; i++) {
+		if (p->t == p->h->emergency)
+			p->short_of_memory = true;
+		else
+			repack(p, &p->r->pick[i]);
+		p->r->pages -= MICRO;
+	}
+	exchange_leaf(p);
+	zc_thread_leave(p->t);
+	zc_pool_leave(p->s);
+	if (p->r->freed / OS_FRAME_SIZE >= COMPACT_FRAMES) {
+		(void)zpool_compact(p->h->zpool, p->r->freed / OS_FRAME_SIZE);
+		p->r->freed = 0;
+	}
+}
+
+/* Begin a pass when it is time; false: it is not. */
+static bool pass_begin(struct step *p, uint64_t now)
+{
+	struct zc_recompress *r = p->r;
+	uint32_t target = (uint32_t)p->spec.level << 8 | p->spec.codec->id;
+
+	if (r->running)
+		return true;
+	if (r->ended_ns && now - r->ended_ns < (uint64_t)p->o->idle_ms * 1000000)
+		return false;
+	r->again = target != r->target;
+	r->target = target;
+	if (r->again) {
+		memset(r->tried, 0, sizeof(r->tried));
+		memset(r->worth, 0, sizeof(r->worth));
+	}
+	r->at = 1;
+	r->running = true;
+	return true;
+}
+
+static void run(struct step *p)
+{
+	struct zc_recompress *r = p->r;
+	uint64_t end = (uint64_t)index_leaf_top(p->h->index) + 1, before, after;
+	struct zpool_stats st;
+	unsigned unchecked = 15; /* the rates may allow nothing at all */
+
+	zpool_stats(p->h->zpool, &st);
+	before = st.frame_bytes;
+	while (r->at < end && (++unchecked % 16 || may_go_on(p))) {
+		p->leaf = (arena_id)r->at++;
+		recompress_leaf(p);
+		if (p->picks)
+			unchecked = 15;
+	}
+	if (r->at >= end) {
+		r->running = false;
+		r->ended_ns = os_clock_ns();
+		p->out->passes = 1;
+	}
+	if (r->freed >= OS_FRAME_SIZE && r->at >= end) {
+		(void)zpool_compact(p->h->zpool, r->freed / OS_FRAME_SIZE);
+		r->freed = 0;
+	}
+	zpool_stats(p->h->zpool, &st);
+	after = st.frame_bytes;
+	p->out->frames_returned = after < before ? (before - after) / OS_FRAME_SIZE : 0;
+}
+
+static struct zc_recompress *state(struct tmem_host *h)
+{
+	struct zc_recompress *r = atomic_load(&h->recompress), *none = NULL;
+
+	if (r)
+		return r;
+	r = zc_alloc(h, sizeof(*r));
+	if (r && !atomic_compare_exchange_strong(&h->recompress, &none, r)) {
+		zc_free(h, r, sizeof(*r));
+		r = none;
+	}
+	return r;
+}
+
+/*
+ * Buffers and contexts of this thread, also where there is nothing to do yet:
+ * while there is room for them, not when it is needed. False: no memory; the
+ * emergency state is for those who must go on, not for this.
+ */
+static bool warm_up(struct step *p)
+{
+	struct zc_thread *t = zc_thread_enter_host(p->h);
+
+	zc_thread_need_big(&t);
+	p->short_of_memory = t == p->h->emergency || !zc_thread_cctx(t, &p->spec);
+	zc_thread_leave(t);
+	return !p->short_of_memory;
+}
+
+int tmem_host_recompress(tmem_host *h, const tmem_recompress *options,
+			 tmem_recompress_result *result)
+{
+	tmem_recompress o = TMEM_RECOMPRESS;
+	tmem_recompress_result out = {.size = sizeof(out)};
+	struct step p = {.h = h, .o = &o, .out = &out};
+	char err[160];
+	int rc = 0;
+
+	if (options && (options->size > sizeof(o) || options->size < sizeof(o.size)))
+		return -EINVAL;
+	if (options)
+		memcpy(&o, options, options->size);
+	if (result && result->size > sizeof(out))
+		return -EINVAL;
+	if (o.cpu_percent > 100 || o.min_gain_percent > 90)
+		return -EINVAL;
+	rc = codec_parse(o.codec ? o.codec : CODEC_DEFAULT, &p.spec, err, sizeof(err));
+	if (rc == 0)
+		rc = zc_emergency_ready(h, p.spec.codec);
+	p.r = rc ? NULL : state(h);
+	if (rc || !p.r)
+		return rc ? rc : -ENOMEM;
+	if (atomic_exchange(&p.r->busy, true))
+		return -EBUSY;
+	atomic_store_explicit(&h->marking, true, memory_order_relaxed);
+	p.max_pages = o.max_pages;
+	p.cpu_began = os_clock_thread_cpu_ns();
+	refill(&p, os_clock_ns());
+	keep_ballast(&p);
+	if (warm_up(&p) && pass_begin(&p, os_clock_ns()))
+		run(&p);
+	keep_ballast(&p);
+	rc = p.short_of_memory ? -ENOMEM : 0;
+	atomic_store(&p.r->busy, false);
+	if (result) {
+		out.size = result->size;
+		memcpy(result, &out, result->size);
+	}
+	return rc;
+}
+
+void zc_recompress_destroy(struct tmem_host *h)
+{
+	struct zc_recompress *r = atomic_load(&h->recompress);
+
+	if (r && r->ballast)
+		frames_uncharge(&h->frames, r->ballast);
+	zc_free(h, r, sizeof(*r));
+}
