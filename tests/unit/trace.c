@@ -143,6 +143,28 @@ static void a_cut_file_gives_its_whole_blocks(void **state)
 	assert_int_equal(read_file(&r, true), -EBADMSG);
 }
 
+/* Every block is sound, but one of them is not there. */
+static void a_missing_block_is_noticed(void **state)
+{
+	static struct trace_reader r;
+	size_t size = write_file(true), first;
+	static uint8_t all[4 << 20];
+	FILE *f = fopen(path, "r");
+	uint32_t bytes;
+
+	assert_int_equal(fread(all, 1, sizeof(all), f), size);
+	fclose(f);
+	memcpy(&bytes, all + TRACE_HEAD_BYTES + 8,
+	       sizeof(bytes));
+	first = TRACE_BLOCK_HEAD + bytes;
+	f = fopen(path, "w");
+	fwrite(all, 1, TRACE_HEAD_BYTES, f);
+	fwrite(all + TRACE_HEAD_BYTES + first, 1, size - TRACE_HEAD_BYTES - first, f);
+	fclose(f);
+	assert_int_equal(read_file(&r, false), -EBADMSG);
+	assert_non_null(strstr(r.err, "missing"));
+}
+
 static void any_flipped_bit_is_refused_with_its_place(void **state)
 {
 	static struct trace_reader r;
@@ -353,6 +375,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_goes_in_comes_out, make_path, remove_path),
 		cmocka_unit_test_setup_teardown(a_cut_file_gives_its_whole_blocks, make_path,
 						remove_path),
+		cmocka_unit_test_setup_teardown(a_missing_block_is_noticed, make_path, remove_path),
 		cmocka_unit_test_setup_teardown(any_flipped_bit_is_refused_with_its_place,
 						make_path, remove_path),
 		cmocka_unit_test_setup_teardown(sound_checksums_prove_nothing, make_path,
