@@ -239,6 +239,24 @@ static void the_model_agrees_with_a_plain_one(void **state)
 	}
 }
 
+/* What is put or dropped in between ends the use of what was stored before. */
+static void next_uses_end_with_puts_and_drops(void **state)
+{
+	static const uint32_t kind[] = {REPLAY_PUT,  REPLAY_GET, REPLAY_DROP, REPLAY_ASK,
+					REPLAY_TAKE, REPLAY_PUT, REPLAY_PUT,  REPLAY_GET};
+	static const uint32_t next[] = {1, UINT32_MAX, 3, 4, UINT32_MAX, UINT32_MAX, 7, UINT32_MAX};
+	struct replay_trace t;
+	uint32_t *got;
+
+	made_trace(&t, 8, 8, 1);
+	for (unsigned i = 0; i < 8; i++)
+		t.event[i] = (struct replay_event){.page = 3, .kind = kind[i]};
+	got = replay_next_use(&t);
+	assert_memory_equal(got, next, sizeof(next));
+	free(got);
+	replay_free(&t);
+}
+
 /* A scan must not take the popular pages along: what s3fifo is for. */
 static void s3fifo_withstands_a_scan(void **state)
 {
@@ -347,6 +365,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(huge_operations_are_refused, make_path,
 						remove_path),
 		cmocka_unit_test(the_model_agrees_with_a_plain_one),
+		cmocka_unit_test(next_uses_end_with_puts_and_drops),
 		cmocka_unit_test(s3fifo_withstands_a_scan),
 		cmocka_unit_test(the_store_holds_what_the_model_says),
 		cmocka_unit_test(all_kinds_of_events_reach_the_store),
