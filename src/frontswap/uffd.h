@@ -65,8 +65,10 @@ struct procmap_query {
 #endif
 
 /* What the pager cannot work without. */
+/* EVENT_FORK needs CAP_SYS_PTRACE; without it forks are met with care (proto/agent.h). */
+#define UFFD_FEATURES_FULL (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURES_NEEDED)
 #define UFFD_FEATURES_NEEDED                                                                       \
-	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |          \
-	 UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
+	(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |         \
+	 UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
 
 #endif

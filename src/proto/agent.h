@@ -23,6 +23,20 @@
  * it: a command can never hit a mapping that is newer than the host's
  * knowledge. Phase 2 (copying out) may overlap with anything.
  *
+ * Forks without CAP_SYS_PTRACE. The kernel tells of a fork, and gives the
+ * child's userfaultfd, only to who has that capability; a child it does not
+ * tell of reads zeros where pages are out. So, for a process that said
+ * AGENT_CAREFUL:
+ *
+ *   - nothing leaves a mapping that is not *guarded*: marked MADV_DONTFORK by
+ *     the agent. A child made behind our backs lacks it, and dies of SIGSEGV at
+ *     the first touch, instead of reading zeros;
+ *   - a fork by libc announces itself (fork_asked), always: the host takes every
+ *     page back in, has the guards taken off, and answers; and nothing leaves
+ *     until the parent has said that the fork is over (fork_over);
+ *   - the child begins anew, as if it had just been executed, and names its
+ *     parent.
+ *
  * The host believes nothing it reads here: counts and masks are bounded.
  */
 #ifndef TMEM_PROTO_AGENT_H
@@ -32,7 +46,7 @@
 #include <stdint.h>
 
 #define AGENT_MAGIC   0x746d656d61676e74ull /* "tmemagnt" */
-#define AGENT_VERSION 1u
+#define AGENT_VERSION 2u
 #define AGENT_ENV     "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
 
 #define AGENT_PAGE	 4096u
@@ -43,15 +57,16 @@
 #define AGENT_THREADS	 2048u
 
 enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };
+enum agent_flags { AGENT_CAREFUL = 1 /* no fork events: see above */ };
 
 struct agent_hello {
 	uint64_t magic;
 	uint32_t version;
 	uint32_t kind;
 	uint64_t token; /* of the run, from the environment */
-	uint64_t space; /* AGENT_FORK: what the identity page said */
+	uint64_t space; /* AGENT_FORK: what the identity page said; careful: the parent's, or 0 */
 	int32_t error;	/* negative errno: no userfaultfd could be had */
-	uint32_t pad;
+	uint32_t flags; /* enum agent_flags */
 	uint64_t staging_a;	     /* where pages are moved first; on the main uffd */
 	uint64_t identity;	     /* a page that is never touched but after a fork */
 	uint64_t own_start, own_end; /* all of the agent's memory; never managed */
@@ -68,6 +83,7 @@ struct agent_ready {
 	uint64_t magic;
 	int32_t error;
 	uint32_t pad;
+	uint64_t space; /* from the host: what it calls the agent's process */
 };
 
 enum agent_op {
@@ -75,17 +91,19 @@ enum agent_op {
 	AGENT_OP_EVICT,
 	/* Make pages that a fork shared the program's own again; cmds say which. */
 	AGENT_OP_UNSHARE,
+	/* Put the guard on mappings, or take it off (see above); cmds say which. */
+	AGENT_OP_GUARD,
+	AGENT_OP_UNGUARD,
 };
 
 struct agent_cmd {
 	uint64_t addr;
-	uint32_t pages; /* evict: 1..AGENT_SLOT_PAGES; unshare: any number */
+	uint64_t pages; /* evict: 1..AGENT_SLOT_PAGES; else any number */
 	uint32_t slot;	/* < AGENT_SLOTS */
 	/* answers */
 	uint32_t moved;	 /* bit i: page i is out of the program now */
 	uint32_t absent; /* bit i: there was no page */
 	int32_t error;	 /* errno of the last page that could not be moved */
-	uint32_t pad;
 };
 
 enum agent_tid {
@@ -94,11 +112,14 @@ enum agent_tid {
 	AGENT_TID_FREE = -2, /* its thread is gone; the range is empty */
 };
 
-/* A range of addresses that some thread stands on: its stack and its TLS. */
+/*
+ * A range of addresses that is left alone: some thread stands on it (its stack
+ * and its TLS), or the program has said what a child is to find there.
+ */
 struct agent_thread {
 	_Atomic uint64_t start, end;
-	_Atomic int32_t tid; /* or one of enum agent_tid */
-	int32_t pad;
+	_Atomic int32_t tid;	  /* or one of enum agent_tid */
+	_Atomic int32_t dontfork; /* the program's own MADV_DONTFORK: no guard of ours */
 };
 
 struct agent_shm {
@@ -114,6 +135,7 @@ struct agent_shm {
 	 * (both futexes); not while the host says that it does not matter.
 	 */
 	_Atomic uint32_t fork_matters, fork_asked, fork_ready;
+	_Atomic uint32_t fork_over; /* careful: forks that were asked for and are over */
 	struct agent_cmd cmds[AGENT_BATCH];
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];

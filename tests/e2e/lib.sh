@@ -43,6 +43,15 @@ check() {
 }
 note() { printf '# %s\n' "$*"; }
 
+# From here on tmem run has no CAP_SYS_PTRACE, and so hears of no fork.
+careful() {
+	printf '#!/bin/sh\nexec setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace %q "$@"\n' \
+		"$TMEM" >"$T/careful"
+	chmod +x "$T/careful"
+	TMEM=$T/careful
+	"$TMEM" run --limit 64M -- true 2>"$T/careful.err" && grep -q 'without CAP_SYS_PTRACE' "$T/careful.err"
+}
+
 # The whole test is skipped when a program is missing or `tmem run` cannot be had.
 need_program() {
 	local p

@@ -213,4 +213,20 @@ if want stopped; then
 	PIDS=()
 	right stopped
 fi
+# ---- without CAP_SYS_PTRACE: no fork is told -------------------------------------------------------
+if want careful; then
+	if careful; then
+		for mode in fork-short fork-mixed fork-without spawn exec storm move-race; do
+			go careful-$mode $mode
+			right careful-$mode
+		done
+		# A fork behind libc's back: the child dies at the first page, of SIGSEGV; it reads no zeros.
+		go careful-raw fork-raw
+		check careful-raw "$(why careful-raw)" \
+			grep -Eqx 'e2e-corrupt: raw fork: the child ended with status 8?b' "$T/careful-raw.err"
+		check careful-raw.pages "$(why careful-raw)" test -z "$(grep -a WRONG "$T/careful-raw.err")"
+	else
+		skip careful "userfaultfd is not permitted without CAP_SYS_PTRACE"
+	fi
+fi
 finish

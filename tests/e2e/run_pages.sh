@@ -11,14 +11,18 @@ note "seed $seed"
 PAGES=$BUILD/tests/e2e/e2e-pages
 [ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages
 
-for mode in touch discard remap fork threads syscall burst; do
-	limited "$mode" $((mib * 1048576 / 2)) "$PAGES" "$mode" "$mib" "$seconds" "$seed"
+for mode in touch discard remap fork threads syscall burst careful-touch careful-fork; do
+	if [ "$mode" = careful-touch ] && ! careful; then
+		skip careful "userfaultfd is not permitted without CAP_SYS_PTRACE"
+		break
+	fi
+	limited "$mode" $((mib * 1048576 / 2)) "$PAGES" "${mode#careful-}" "$mib" "$seconds" "$seed"
 	tail -n 2 "$T/$mode.tmem.err" | sed 's/^/# /'
 	check "$mode" "exit code $CODE: $(tail -n 1 "$T/$mode.tmem.err")" \
 		test "$CODE.$(cat "$T/$mode.tmem.out")" = "0.all pages right"
 	case $mode in
 	# After a fork the parent's and the child's pages are both there; the figures are only printed.
-	fork) ;;
+	fork | careful-fork) ;;
 	# Who writes new memory, or asks for old from four threads at once, faster than the pager can
 	# compress runs ahead until it has caught up. How far depends on both speeds: the peak says
 	# little, so the time is held against it.

@@ -67,7 +67,7 @@
 struct agent {
 	_Atomic uint32_t state; /* futex: 0 starting, 1 running, 2 failed */
 	int32_t error;
-	uint32_t kind;
+	uint32_t kind, flags;
 	int32_t pid;
 	int sock, uffd, uffd_b, eventfd;
 	uint64_t token, space;
@@ -193,9 +193,14 @@ static long connect_host(struct agent *a)
 		r = open_userfaultfd();
 		if (r >= 0) {
 			a->uffd = (int)r;
-			r = uffd_enable(a->uffd, UFFD_FEATURES_NEEDED);
+			r = uffd_enable(a->uffd, UFFD_FEATURES_FULL);
+			if (r == -EPERM) {
+				r = uffd_enable(a->uffd, UFFD_FEATURES_NEEDED);
+				a->flags = AGENT_CAREFUL;
+			}
 		}
 		hello.error = r < 0 ? (int32_t)r : 0;
+		hello.flags = a->flags;
 	}
 	r = send_message(a, &hello, sizeof(hello), a->uffd);
 	if (r < 0)
@@ -352,6 +357,24 @@ static void unshare_pages(struct agent_shm *shm)
 		     MADV_POPULATE_WRITE);
 }
 
+/* A careful host's word for mappings: whole ones, or none would join its neighbour again. */
+static void guard(struct agent_shm *shm, bool on)
+{
+	uint32_t n = shm->ncmds <= AGENT_BATCH ? shm->ncmds : 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		shm->cmds[i].error = (int32_t)-sys3(SYS_madvise, shm->cmds[i].addr,
+						    shm->cmds[i].pages * AGENT_PAGE,
+						    on ? MADV_DONTFORK : MADV_DOFORK);
+	for (struct agent_thread *t = shm->threads; !on && t < shm->threads + AGENT_THREADS; t++) {
+		if (atomic_load(&t->tid) == AGENT_TID_END)
+			break;
+		if (atomic_load(&t->dontfork))
+			sys3(SYS_madvise, atomic_load(&t->start),
+			     atomic_load(&t->end) - atomic_load(&t->start), MADV_DONTFORK);
+	}
+}
+
 static bool host_alive(struct agent *a)
 {
 	struct pollfd p = {.fd = a->sock, .events = POLLIN};
@@ -362,7 +385,7 @@ static bool host_alive(struct agent *a)
 static void serve(struct agent *a)
 {
 	struct agent_shm *shm = a->shm;
-	uint32_t seen = 0, asked = 0;
+	uint32_t seen = 0, asked = 0, now;
 	uint64_t one = 1;
 
 	for (;;) {
@@ -371,8 +394,9 @@ static void serve(struct agent *a)
 
 		if (seq == seen) {
 			sys4(SYS_futex, &shm->command, FUTEX_WAIT, seen, &timeout);
-			if (atomic_load(&shm->fork_asked) != asked) {
-				asked = atomic_load(&shm->fork_asked);
+			now = atomic_load(&shm->fork_asked) + atomic_load(&shm->fork_over);
+			if (now != asked) {
+				asked = now;
 				sys3(SYS_write, a->eventfd, &one, sizeof(one));
 			}
 			if (atomic_load(&shm->command) == seen && !host_alive(a))
@@ -384,8 +408,11 @@ static void serve(struct agent *a)
 			evict(a, seq);
 		else if (shm->op == AGENT_OP_UNSHARE)
 			unshare_pages(shm);
-		atomic_store(&shm->moved, seq);
+		else if (shm->op == AGENT_OP_GUARD || shm->op == AGENT_OP_UNGUARD)
+			guard(shm, shm->op == AGENT_OP_GUARD);
 		atomic_store(&shm->done, seq);
+		if (atomic_exchange(&shm->moved, seq) != seq)
+			futex_wake(&shm->moved);
 		sys3(SYS_write, a->eventfd, &one, sizeof(one));
 	}
 }
@@ -407,6 +434,7 @@ static void agent_thread_main(void *arg)
 		if (r == 0 &&
 		    recv_message(a, &ready, sizeof(ready), NULL, 0, &none) != sizeof(ready))
 			r = -EPIPE;
+		a->space = ready.space;
 	}
 	a->error = (int32_t)r;
 	atomic_store(&a->state, r == 0 ? 1 : 2);
@@ -491,7 +519,7 @@ static struct agent_shm *threads_shm(void)
 }
 
 /* Have [start, end) left alone for as long as the thread tid lives. */
-static void publish(uint64_t start, uint64_t end, int32_t tid)
+static void publish(uint64_t start, uint64_t end, int32_t tid, bool dontfork)
 {
 	struct agent_shm *shm = threads_shm();
 	struct agent_thread *t;
@@ -505,8 +533,10 @@ static void publish(uint64_t start, uint64_t end, int32_t tid)
 		if (old == AGENT_TID_END)
 			break;
 		if (old > 0 && atomic_load(&t->start) == start && atomic_load(&t->end) == end &&
-		    atomic_compare_exchange_strong(&t->tid, &old, tid))
+		    atomic_compare_exchange_strong(&t->tid, &old, tid)) {
+			atomic_store(&t->dontfork, dontfork);
 			return;
+		}
 	}
 	for (t = shm->threads; t < shm->threads + AGENT_THREADS; t++) {
 		old = atomic_load(&t->tid);
@@ -514,6 +544,7 @@ static void publish(uint64_t start, uint64_t end, int32_t tid)
 		    atomic_compare_exchange_strong(&t->tid, &old, AGENT_TID_BUSY)) {
 			atomic_store(&t->start, start);
 			atomic_store(&t->end, end);
+			atomic_store(&t->dontfork, dontfork);
 			atomic_store(&t->tid, tid);
 			return;
 		}
@@ -523,7 +554,7 @@ static void publish(uint64_t start, uint64_t end, int32_t tid)
 /* The calling thread stands on [start, end) and has its TLS there. */
 static void publish_thread(uint64_t start, uint64_t end)
 {
-	publish(start, end, (int32_t)sys3(SYS_gettid, 0, 0, 0));
+	publish(start, end, (int32_t)sys3(SYS_gettid, 0, 0, 0), false);
 }
 
 static void publish_main_thread(void)
@@ -534,26 +565,44 @@ static void publish_main_thread(void)
 	publish_thread((tcb - 65536) & ~(uintptr_t)4095, (tcb + 8192 + 4095) & ~(uintptr_t)4095);
 }
 
-/* In the program's thread: have the host make room (see proto/agent.h). Not for ever. */
+/*
+ * In the program's thread: have the host make room (see proto/agent.h), not for
+ * ever; or, without fork events, bring everything back, for as long as it takes.
+ */
 static void before_fork(void)
 {
 	struct agent_shm *shm = threads_shm();
-	struct timespec timeout = {2, 0};
+	bool careful = shm && agent->flags & AGENT_CAREFUL;
+	struct timespec timeout = {careful ? 0 : 2, careful ? 5000000 : 0};
 	uint32_t mine, seen;
 
-	if (!shm || !atomic_load(&shm->fork_matters))
+	if (!shm || (!careful && !atomic_load(&shm->fork_matters)))
 		return;
 	mine = atomic_fetch_add(&shm->fork_asked, 1) + 1;
-	futex_wake(&shm->command); /* the agent's thread passes it on */
-	while ((int32_t)((seen = atomic_load(&shm->fork_ready)) - mine) < 0)
-		if (sys4(SYS_futex, &shm->fork_ready, FUTEX_WAIT, seen, &timeout) == -ETIMEDOUT)
+	do {
+		futex_wake(&shm->command); /* the agent's thread passes it on */
+		seen = atomic_load(&shm->fork_ready);
+		if ((int32_t)(seen - mine) >= 0)
 			return;
+	} while (sys4(SYS_futex, &shm->fork_ready, FUTEX_WAIT, seen, &timeout) != -ETIMEDOUT ||
+		 careful);
+}
+
+static void after_fork_in_parent(void)
+{
+	struct agent_shm *shm = threads_shm();
+
+	if (!shm || !(agent->flags & AGENT_CAREFUL))
+		return;
+	atomic_fetch_add(&shm->fork_over, 1);
+	futex_wake(&shm->command); /* the agent's thread passes it on */
 }
 
 static void after_fork_in_child(void)
 {
 	struct agent *parent = agent;
 	struct agent *a = NULL;
+	uint32_t kind = AGENT_FORK;
 	uint64_t space;
 
 	agent_threads_shm = NULL;
@@ -562,10 +611,13 @@ static void after_fork_in_child(void)
 	/* The parent never touches this page, so our first look at it is a
 	 * fault on our own userfaultfd: the host answers with our name. */
 	space = *(volatile uint64_t *)(void *)parent->identity;
+	if (parent->flags & AGENT_CAREFUL) { /* all is here, and nothing is registered */
+		space = parent->space;
+		kind = AGENT_EXEC;
+	}
 	if (!space) /* nobody holds our userfaultfd: what is out would read as zeros, too */
 		sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
-	if (agent_start(AGENT_FORK, parent->token, space, &parent->addr, parent->addrlen, &a) ==
-	    0) {
+	if (agent_start(kind, parent->token, space, &parent->addr, parent->addrlen, &a) == 0) {
 		agent = a;
 		agent_threads_shm = a->shm;
 		publish_main_thread();
@@ -620,7 +672,8 @@ pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *
 
 /*
  * A child must find wiped pages where it was told so, not what we would bring
- * back: such ranges stay where they are. Pages that are out come in first.
+ * back: such ranges stay where they are. Pages that are out come in first. What
+ * it is not to have at all must be told from what has our guard.
  */
 __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
 {
@@ -628,14 +681,25 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 	long r;
 
 	if (advice == MADV_WIPEONFORK && threads_shm()) {
-		publish((uintptr_t)addr, (uintptr_t)end, (int32_t)sys3(SYS_getpid, 0, 0, 0));
+		publish((uintptr_t)addr, (uintptr_t)end, (int32_t)sys3(SYS_getpid, 0, 0, 0), false);
 		r = sys3(SYS_madvise, addr, len, MADV_POPULATE_READ);
 		if (r < 0 && r != -EFAULT && r != -ENOMEM && r != -EINVAL) {
 			errno = (int)-r;
 			return -1;
 		}
 	}
-	r = sys3(SYS_madvise, addr, len, advice);
+	if ((advice == MADV_DONTFORK || advice == MADV_DOFORK) && threads_shm() &&
+	    agent->flags & AGENT_CAREFUL) {
+		/* Between the marks of a fork: no guard of ours is on then, or comes off. */
+		before_fork();
+		r = sys3(SYS_madvise, addr, len, advice);
+		if (r == 0)
+			publish((uintptr_t)addr, (uintptr_t)end, (int32_t)sys3(SYS_getpid, 0, 0, 0),
+				advice == MADV_DONTFORK);
+		after_fork_in_parent();
+	} else {
+		r = sys3(SYS_madvise, addr, len, advice);
+	}
 	if (r < 0)
 		errno = (int)-r;
 	return r < 0 ? -1 : 0;
@@ -678,5 +742,5 @@ __attribute__((constructor)) static void agent_init(void)
 		complain_and_exit(r);
 	agent_threads_shm = agent->shm;
 	publish_main_thread();
-	pthread_atfork(before_fork, NULL, after_fork_in_child);
+	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }

@@ -162,7 +162,7 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 
 		seg = addr ? space_find(sp, addr) : NULL;
 		if (!seg || seg->area != area || seg->settled > sp->epoch ||
-		    !victim(sp, *p, addr)) {
+		    (sp->careful && !seg->guarded) || !victim(sp, *p, addr)) {
 			i++;
 			continue;
 		}
@@ -218,6 +218,17 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct t
 	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
+void evict_send(struct space *sp, uint32_t op, uint32_t ncmds)
+{
+	struct agent_shm *shm = sp->shm;
+
+	shm->op = op;
+	shm->ncmds = ncmds;
+	sp->command++;
+	atomic_store(&shm->command, sp->command);
+	futex(&shm->command, FUTEX_WAKE, 1, NULL);
+}
+
 /* Whether no process is left that this one may share pages with. */
 static bool alone(struct space *sp)
 {
@@ -266,11 +277,7 @@ static void unshare_more(struct space *sp)
 		evict_resync(sp);
 		return;
 	}
-	shm->op = AGENT_OP_UNSHARE;
-	shm->ncmds = n;
-	sp->command++;
-	atomic_store(&shm->command, sp->command);
-	futex(&shm->command, FUTEX_WAKE, 1, NULL);
+	evict_send(sp, AGENT_OP_UNSHARE, n);
 }
 
 /*
@@ -324,7 +331,7 @@ static bool agent_gone(struct space *sp)
 }
 
 /* Phase 1: nothing is read from the userfaultfd here. False: the process ended. */
-static bool wait_moved(struct space *sp)
+bool evict_wait(struct space *sp)
 {
 	struct agent_shm *shm = sp->shm;
 	struct timespec tick = {0, 5000000};
@@ -399,6 +406,8 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 
 	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command)
 		return 0;
+	if (sp->careful && !fork_allows(sp))
+		return 0;
 	if (sp->unsharing)
 		unshare_more(sp);
 	if (atomic_load(&shm->done) != sp->command || !events_quiet(sp))
@@ -407,12 +416,8 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 	name_victims(sp, want, &ncmds);
 	if (!ncmds)
 		return 0;
-	shm->op = AGENT_OP_EVICT;
-	shm->ncmds = ncmds;
-	sp->command++;
-	atomic_store(&shm->command, sp->command);
-	futex(&shm->command, FUTEX_WAKE, 1, NULL);
-	if (!wait_moved(sp))
+	evict_send(sp, AGENT_OP_EVICT, ncmds);
+	if (!evict_wait(sp))
 		return 0;
 	moved = settle_moved(sp, ncmds);
 	atomic_fetch_add_explicit(&sp->run->n.rounds, 1, memory_order_relaxed);
@@ -594,6 +599,8 @@ void evict_before_fork(struct space *sp)
 	uint64_t total = pager_total(sp), room = atomic_load(&sp->resident) / 2;
 	uint64_t limit = sp->run->opts.limit_bytes;
 
+	if (sp->careful)
+		return;
 	/* Small forks (a shell's) are not worth it. */
 	atomic_store(&shm->fork_matters, sp->managed && total > limit / 2 && room > limit / 8);
 	if (asked == atomic_load(&shm->fork_ready))

@@ -115,18 +115,25 @@ static int child_uffd(struct run *r, uint64_t id)
 	return fd;
 }
 
-static struct space *new_space(struct run *r, int uffd)
+static struct space *new_space(struct run *r, int uffd, const struct agent_hello *hello)
 {
 	tmem_pool pool = tmem_pool_create(r->client, TMEM_POOL_PERSIST, 64);
-	struct space *sp = pool >= 0 ? space_create(r, uffd, pool) : NULL;
+	struct space *sp = pool >= 0 ? space_create(r, uffd, pool) : NULL, *parent;
 
 	if (!sp) {
 		if (pool >= 0)
 			tmem_pool_destroy(r->client, pool);
 		return NULL;
 	}
+	sp->careful = hello->flags & AGENT_CAREFUL;
 	os_mutex_lock(&r->lock);
 	sp->id = sp->family = ++r->next_space;
+	parent = sp->careful && hello->space ? find_space(r, hello->space) : NULL;
+	if (parent) {
+		sp->family = parent->family;
+		sp->forked = true;
+		atomic_fetch_add(&r->n.forks, 1);
+	}
 	sp->next = r->spaces;
 	r->spaces = sp;
 	atomic_fetch_add(&r->nspaces, 1);
@@ -209,7 +216,7 @@ static void visit_exec(struct run *r, struct line *l, const struct agent_hello *
 	/* Nothing is registered before the pager runs, so no fault waits for it. */
 	if (greet(l, -1, AGENT_EXEC) < 0)
 		return;
-	sp = new_space(r, fcntl(uffd, F_DUPFD_CLOEXEC, 0));
+	sp = new_space(r, fcntl(uffd, F_DUPFD_CLOEXEC, 0), hello);
 	if (!sp) {
 		os_log(OS_LOG_ERROR, "no memory for process %d: it runs unmanaged",
 		       (int)peer_pid(l->sock));

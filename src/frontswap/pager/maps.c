@@ -148,6 +148,26 @@ static bool still_a_mapping(int maps, uint64_t start, uint64_t end)
 	return q.vma_start == start && q.vma_end == end;
 }
 
+bool maps_whole(pid_t pid, uint64_t start, uint64_t end)
+{
+	struct procmap_query first = {.size = sizeof(first), .query_addr = start};
+	struct procmap_query last = {.size = sizeof(last), .query_addr = end - 1};
+	char path[40];
+	bool whole;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (ioctl(fd, PROCMAP_QUERY, &first) < 0 || ioctl(fd, PROCMAP_QUERY, &last) < 0)
+		whole = errno != ENOENT; /* a kernel that cannot be asked */
+	else
+		whole = first.vma_start == start && last.vma_end == end;
+	close(fd);
+	return whole;
+}
+
 /* Register a whole mapping; segments for the parts of it that are new. */
 static void manage(struct space *sp, int maps, uint64_t start, uint64_t end)
 {

@@ -163,11 +163,7 @@ static void added(struct space *sp, uint64_t n)
 	atomic_fetch_add(&sp->run->total_bytes, n * AGENT_PAGE);
 }
 
-/*
- * Bring in what lives with the page in the store. False: EAGAIN for the page
- * itself.
- */
-static bool serve_stored(struct space *sp, struct segment *seg, uint64_t page)
+bool pager_serve_stored(struct space *sp, struct segment *seg, uint64_t page)
 {
 	struct run *r = sp->run;
 	uint64_t pages = (seg->end - seg->start) / AGENT_PAGE;
@@ -379,7 +375,7 @@ static void read_ahead(struct space *sp, struct segment *seg, uint64_t page)
 		    (*p & PAGE_STATE) != PAGE_OUT ||
 		    run_total(sp->run) + sp->group_pages * AGENT_PAGE > run_goal_high(sp->run))
 			break;
-		serve_stored(sp, seg, page);
+		pager_serve_stored(sp, seg, page);
 	}
 	sp->last_in_area = seg->area;
 	sp->last_in_page = page;
@@ -412,7 +408,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		 * the segment is where it was, the page is still out. */
 		if (sp->gone)
 			return true;
-		if (!serve_stored(sp, seg, page))
+		if (!pager_serve_stored(sp, seg, page))
 			return false;
 		atomic_fetch_add_explicit(&n->faults_stored, 1, memory_order_relaxed);
 		read_ahead(sp, seg, page);
@@ -621,6 +617,8 @@ static struct timespec idle(const struct space *sp)
 	uint64_t total = run_total(sp->run), limit = run_goal_managed(sp->run);
 	uint64_t ns = total < limit ? (limit - total) / 4 : 0;
 
+	if (sp->fork_state == FORK_RESTORE || sp->fork_state == FORK_UNGUARD)
+		return (struct timespec){0, 0};
 	if (ns < 500000 || sp->npending || sp->slots_busy || sp->unsharing)
 		ns = 500000;
 	if (ns > 100000000)
@@ -685,7 +683,7 @@ static void leave_nothing_to_read(struct space *sp)
 static bool adopt_agent(struct space *sp)
 {
 	const struct offer *o = &sp->offer;
-	struct agent_ready go = {.magic = AGENT_MAGIC};
+	struct agent_ready go = {.magic = AGENT_MAGIC, .space = sp->id};
 
 	if (atomic_load(&sp->agent_ready))
 		return true;
@@ -764,6 +762,8 @@ void *pager_thread(void *arg)
 			break; /* the process ended, or became another program */
 		evict_complete(sp);
 		serve_pending(sp);
+		if (agent && sp->careful)
+			fork_step(sp);
 		if (agent && sp->managed) {
 			evict_before_fork(sp);
 			evict_ahead(sp);

@@ -10,6 +10,7 @@
  *   pager.c      one thread a space: faults and events in, pages out
  *   events.c     the order in which things happened
  *   evict.c      which pages leave, and how
+ *   fork.c       forks of a process that the kernel does not tell about
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
  *   report.c     numbers
@@ -117,8 +118,10 @@ struct area {
 struct segment {
 	uint64_t start, end; /* bytes */
 	uint32_t area;
-	uint64_t page;	  /* of the area, at start */
-	uint64_t settled; /* event epoch from which pages of it may be evicted, see pager.c */
+	uint64_t page;	   /* of the area, at start */
+	uint64_t settled;  /* event epoch from which pages of it may be evicted, see pager.c */
+	bool guarded;	   /* careful: pages of it may leave, see fork.c */
+	uint64_t since_ns; /* careful: moved or grown then */
 };
 
 struct queue { /* a ring of <area, group>; grows */
@@ -159,6 +162,8 @@ struct offer {
 	uint64_t identity, own_start, own_end;
 };
 
+enum fork_state { FORK_NONE, FORK_RESTORE, FORK_UNGUARD, FORK_OPEN };
+
 struct space {
 	struct run *run;
 	struct space *next;
@@ -175,6 +180,10 @@ struct space {
 	_Atomic bool offered;	  /* A: the pager may adopt the offer */
 	_Atomic bool agent_ready; /* A: it has */
 	bool gone, forked;
+	bool careful; /* no fork events, see fork.c */
+	enum fork_state fork_state;
+	uint64_t fork_addr;	       /* how far it has come */
+	uint64_t fork_brought;	       /* clusters that this walk has brought in */
 	_Atomic bool stop;	       /* A */
 	_Atomic uint64_t resident;     /* A: anonymous bytes now, shared ones by share */
 	_Atomic uint64_t raw_resident; /* A: before sharing is taken off */
@@ -318,6 +327,11 @@ void *pager_thread(void *space);
 void pager_finish(struct space *sp);
 void pager_read_events(struct space *sp); /* one read of the userfaultfd, all dispatched */
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);
+/*
+ * Bring in what lives with a page (of the segment's area) in the store. False:
+ * EAGAIN for the page itself.
+ */
+bool pager_serve_stored(struct space *sp, struct segment *seg, uint64_t page);
 void pager_fail(struct space *sp, const char *why);
 bool pager_account(struct space *sp, uint64_t *size, uint64_t *data);
 uint64_t pager_total(struct space *sp);
@@ -330,6 +344,12 @@ void events_unmap(struct space *sp, uint64_t start, uint64_t end);
 /* A quiet point: no event is under way in the program, and the books are true. */
 bool events_quiet(struct space *sp);
 bool events_quiet_soon(struct space *sp); /* the same, with a little patience */
+
+/* fork.c */
+/* The fork that a careful process has announced, a step of it; false: none. */
+bool fork_step(struct space *sp);
+/* Whether pages may leave now; has new mappings guarded. */
+bool fork_allows(struct space *sp);
 
 /* evict.c */
 /* Start a round when there is something to evict and room for it. Pages that left. */
@@ -349,6 +369,9 @@ void evict_to(struct space *sp, uint64_t goal);
 /* Half of what is resident leaves when a fork is announced; the answer. */
 void evict_before_fork(struct space *sp);
 void evict_resync(struct space *sp);
+/* A command whose cmds are in shm, and the wait for its first phase; false: the process ended. */
+void evict_send(struct space *sp, uint32_t op, uint32_t ncmds);
+bool evict_wait(struct space *sp);
 /*
  * Marks on the total: from `managed` on mappings are registered; above `low`
  * rounds are started ahead of need; nothing comes in above `high` before
@@ -370,6 +393,8 @@ void maps_scan(struct space *sp);
 bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
 		uint64_t *data);
 uint64_t maps_pss_anon(pid_t pid);
+/* Whether some mapping begins at start and some ends at end, now. */
+bool maps_whole(pid_t pid, uint64_t start, uint64_t end);
 /* Whether a fork's child finds the mapping at addr wiped (MADV_WIPEONFORK). */
 bool maps_wiped_on_fork(pid_t pid, uint64_t addr);
 void maps_prune_threads(struct space *sp);

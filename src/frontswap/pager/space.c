@@ -6,6 +6,7 @@
 #include "frontswap/pager/run.h"
 
 #include "os/check.h"
+#include "os/clock.h"
 #include "os/mem.h"
 
 #include <errno.h>
@@ -222,6 +223,8 @@ int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
 	s.area = sp->nareas;
 	s.page = start / AGENT_PAGE % CHUNK_PAGES;
 	s.settled = sp->epoch + 1;
+	if (sp->careful && space_find(sp, start - 1)) /* it grows */
+		s.since_ns = os_clock_ns();
 	if (seg_insert(sp, &s) < 0)
 		return -ENOMEM;
 	sp->nareas++;
@@ -349,6 +352,7 @@ int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
 		s.start = s.start - from + to;
 		s.end = s.end - from + to;
 		s.settled = sp->epoch + 1;
+		s.since_ns = sp->careful ? os_clock_ns() : 0;
 		if (seg_insert(sp, &s) < 0)
 			return -ENOMEM;
 		i = seg_index(sp, from);
