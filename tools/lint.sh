@@ -110,7 +110,7 @@ PY
 	xargs -r -P "$JOBS" -n 1 "$t" -p "$dir" --quiet --extra-arg=-Wno-unknown-warning-option \
 		--extra-arg=-Wno-unused-command-line-argument <"$WORK/tidy" >"$WORK/tidy.log" 2>"$WORK/tidy.err"
 	grep -E ': (warning|error): ' "$WORK/tidy.log" |
-		sed -E "s|^[^: ]*${ROOT#/}/||; s|^([^: ]*/)?\.\./(src\|include)/|\2/|" | sort -u >"$WORK/tidy.all"
+		sed -E "s|^([^: ]*/)?${ROOT##*/}/||; s|^([^: ]*/)?\.\./(src\|include)/|\2/|" | sort -u >"$WORK/tidy.all"
 	unknown_findings "$WORK/tidy.all" >"$WORK/tidy.found"
 	cat "$WORK/tidy.found"
 	[ ! -s "$WORK/tidy.found" ]
