@@ -16,4 +16,11 @@ struct json_t;
  */
 struct json_t *bench_alloc(const uint32_t *sizes, uint64_t n, unsigned threads);
 
+/*
+ * Zsmalloc and zbud on the same objects, those that fit both: density, put,
+ * get, what an eviction costs and whom it hits. The caller owns the object; NULL
+ * when there is no memory, or no size is fit.
+ */
+struct json_t *bench_alloc_drivers(const uint32_t *sizes, uint64_t n);
+
 #endif

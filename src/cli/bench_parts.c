@@ -131,12 +131,13 @@ int cmd_bench_alloc(int argc, char **argv)
 	const struct cli_syntax syntax = {
 		command, "",
 		"Stores objects of the sizes that real pages compress to in the allocator: speed,\n"
-		"density, and what comes back when half of them go.",
+		"density, and what comes back when half of them go; then zsmalloc and zbud side by\n"
+		"side: density, put, get, and what it costs to get a frame back.",
 		options, false};
 	struct pages_want want;
 	struct codec_spec spec;
 	struct pages pages;
-	json_t *given, *found;
+	json_t *given, *found, *drivers;
 	uint32_t *sizes;
 	char err[512];
 	int operands, code;
@@ -161,6 +162,11 @@ int cmd_bench_alloc(int argc, char **argv)
 	cli_json_u64(given, "cluster_pages", cluster);
 	pages_free(&pages);
 	found = sizes && n ? bench_alloc(sizes, n, threads) : NULL;
+	drivers = found ? bench_alloc_drivers(sizes, n) : NULL;
+	if (drivers) {
+		json_object_update_missing(found, drivers);
+		json_decref(drivers);
+	}
 	os_free(sizes);
 	if (found)
 		return finish(command, given, found, json);

@@ -93,11 +93,17 @@ static unsigned char stream(uint32_t n, uint32_t version, uint32_t i)
 	return (unsigned char)((n * 2654435761u + version * 40503u + i * 193u) >> 13);
 }
 
+/* Whose it is never changes: move() and evict() read it without the entry's lock. */
+static void refill(unsigned char *p, uint32_t n, uint32_t version, uint32_t size)
+{
+	for (uint32_t i = 4; i < size; i++)
+		p[i] = stream(n, version, i);
+}
+
 static void fill(unsigned char *p, uint32_t n, uint32_t version, uint32_t size)
 {
 	memcpy(p, &n, sizeof(n));
-	for (uint32_t i = 4; i < size; i++)
-		p[i] = stream(n, version, i);
+	refill(p, n, version, size);
 }
 
 static void expect(const unsigned char *p, uint32_t n, uint32_t version, uint32_t size)
@@ -365,7 +371,7 @@ static void do_write(struct worker *w, uint32_t n)
 	os_mutex_lock(&e->lock);
 	if (e->h == h) {
 		e->version = version;
-		fill(zpool_peek(zp, h), n, version, e->size);
+		refill(zpool_peek(zp, h), n, version, e->size);
 	}
 	os_mutex_unlock(&e->lock);
 	zpool_unmap(zp, h);
