@@ -179,6 +179,13 @@ struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
 	return best;
 }
 
+void zc_sets_get(struct zc_evict *ev)
+{
+	os_mutex_lock(&ev->host->sets_lock);
+	ev->users++;
+	os_mutex_unlock(&ev->host->sets_lock);
+}
+
 void zc_sets_put(struct zc_evict *ev)
 {
 	struct tmem_host *h = ev->host;

@@ -211,6 +211,8 @@ void zc_words_left(struct zc_slot *s, unsigned n);
 struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
 			      const struct tmem_client *client, uint64_t young_ms);
 void zc_sets_put(struct zc_evict *ev);
+/* Keep a set from ending that has a pool which cannot end now. Takes a leaf lock. */
+void zc_sets_get(struct zc_evict *ev);
 
 /* ---- reclaim.c ---------------------------------------------------------------- */
 
@@ -229,6 +231,12 @@ struct zc_victim {
  */
 bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, struct index_cursor *c,
 		    struct zc_victim *v);
+
+/*
+ * For the allocator's shrink (zpool.h, evict): give up the zpage at z if all its
+ * words are ephemeral and in one leaf, and nobody asked for it lately.
+ */
+bool zc_evict_zpage(void *ctx, uint64_t handle, void *z, size_t size);
 
 /* Why pages were evicted; one counter each, ZC_EVICTED + why. */
 enum zc_why {

@@ -219,6 +219,7 @@ static int create_parts(struct tmem_host *h, const tmem_host_options *o,
 	rc = zpool_create(o->zpool, &h->frames, &zc_owner, h, &h->zpool);
 	if (rc)
 		goto no_pool;
+	h->by_frames = strcmp(zpool_type(h->zpool), "zbud") == 0;
 	rc = index_create(&h->frames, &h->index);
 	if (rc)
 		goto no_index;

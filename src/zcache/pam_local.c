@@ -148,7 +148,8 @@ int zpage_make(struct tmem_host *h, struct zc_thread *t, const struct zc_stored 
 		info |= (uint16_t)((refs - 1) << ZPAGE_COUNT_SHIFT);
 	if (tmem_unlikely(!zc_charge(t, zpage_head(info) + s->zsize)))
 		return -EDQUOT;
-	rc = zpool_malloc(h->zpool, zpage_head(info) + s->zsize, out);
+	rc = zpool_malloc_flags(h->zpool, zpage_head(info) + s->zsize,
+				s->ephemeral ? ZPOOL_EPHEMERAL : 0, out);
 	if (tmem_unlikely(rc)) { /* larger than the allocator can hold: too poor for it */
 		zc_uncharge(t, zpage_head(info) + s->zsize);
 		return rc == -EINVAL ? -E2BIG : rc;
@@ -331,4 +332,4 @@ static bool zc_move(void *ctx, zpool_handle from, void *src, zpool_handle to, vo
 	return moved;
 }
 
-const struct zpool_owner zc_owner = {.move = zc_move};
+const struct zpool_owner zc_owner = {.move = zc_move, .evict = zc_evict_zpage};

@@ -192,6 +192,7 @@ static int build_page(struct put *p, unsigned i, bool same_checked)
 	if (tmem_unlikely(rc))
 		return rc;
 	s.fresh = true;
+	s.ephemeral = !(p->s->flags & TMEM_POOL_PERSIST);
 	rc = put_store(p, &s, 1, &word);
 	if (tmem_unlikely(s.dict))
 		zc_stored_release(p->h, &s);
@@ -228,6 +229,7 @@ static int build_cluster(struct put *p, unsigned first, unsigned last, uint32_t 
 	if (rc)
 		return rc;
 	s.fresh = true;
+	s.ephemeral = !(p->s->flags & TMEM_POOL_PERSIST);
 	rc = put_store(p, &s, refs, &word);
 	if (rc)
 		return rc;

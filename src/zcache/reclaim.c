@@ -177,6 +177,71 @@ static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cur
 	got->bytes += bytes;
 }
 
+/*
+ * From the allocator: it has z pinned (so the handle means this very zpage
+ * until we return) and holds no lock. Words that name the handle in the leaf
+ * that z knows are z's; when they are all the references there are, nobody else
+ * can be about to use them (M in pam_local.c).
+ */
+bool zc_evict_zpage(void *ctx, uint64_t handle, void *ptr, size_t size)
+{
+	struct tmem_host *h = ctx;
+	struct zpage *z = ptr;
+	uint16_t info = zpage_info(z, __ATOMIC_ACQUIRE);
+	unsigned slot = zpage_slot(info), pages = zpage_pages(info), n = 0, seen = 0;
+	struct pampd taken[TMEM_CLUSTER_MAX];
+	/* Only frames_back() makes the allocator call, and its callers have a state. */
+	struct zc_thread *t = os_tls_get(h->tls);
+	uint64_t zsize = z->zsize;
+	struct zc_counts *mine;
+	struct zc_evict *ev;
+	struct index_cursor c;
+	struct zc_slot *s;
+	uint32_t mask = 0;
+
+	if (!index_lock_leaf(h->index, zpage_leaf(z), &c))
+		return false;
+	s = index_pool_owner(c.pool);
+	ev = s->ev;
+	for (unsigned i = 0; i < pages && slot + i < INDEX_FANOUT; i++) {
+		uint64_t word = c.words[slot + i];
+
+		if (!zc_word_same(word, zc_word(ZC_LOCAL, i, handle)) ||
+		    *c.immediate >> (slot + i) & 1)
+			continue;
+		mask |= 1u << i;
+		seen += zc_word_seen(word);
+	}
+	if (s->flags & TMEM_POOL_PERSIST || !mask ||
+	    zpage_refs(z, zpage_info(z, __ATOMIC_ACQUIRE)) != (unsigned)__builtin_popcount(mask))
+		mask = 0;
+	for (uint32_t m = mask; m; m &= m - 1) {
+		unsigned at = slot + (unsigned)__builtin_ctz(m);
+
+		if (seen) {
+			c.words[at] &= ~(ZC_SEEN_ONE * ZC_SEEN_MAX);
+			continue;
+		}
+		taken[n++] = index_cursor_get(&c, at);
+		index_cursor_clear(&c, at);
+	}
+	if (n)
+		zc_sets_get(ev); /* keeps the client, and the slot with it */
+	index_unlock(&c);
+	if (!n)
+		return false;
+	t = t ? t : h->emergency;
+	zc_words_left(s, n);
+	mine = zc_count_slot(t, s);
+	zc_drop(h, t, taken, n);
+	zc_count(t, ZC_EVICTED + ZC_WHY_DRIVER, n);
+	zc_count(t, ZC_EVICTED_ZPAGES, 1);
+	zc_count(t, ZC_EVICTED_BYTES, zsize);
+	zc_count_back(t, mine);
+	zc_sets_put(ev);
+	return true;
+}
+
 static bool enough(const struct zc_want *w, const struct zc_got *got)
 {
 	return got->pages >= w->pages || got->bytes >= w->bytes;
@@ -251,6 +316,16 @@ bool zc_short_of_memory(struct tmem_host *h)
 	       (mark != UINT64_MAX && frames_used(&h->frames) > accept_bytes(h, mark));
 }
 
+/* Frames from holes, or, where the allocator knows how, from its oldest frames. */
+static uint64_t frames_back(struct tmem_host *h, uint64_t frames)
+{
+	uint64_t got;
+
+	if (h->by_frames && zpool_shrink(h->zpool, frames, &got) == 0)
+		return got;
+	return zpool_compact(h->zpool, frames);
+}
+
 /* ---- shrinking --------------------------------------------------------------------------- */
 
 int tmem_host_shrink(tmem_host *h, uint64_t frames, uint64_t *reclaimed)
@@ -288,10 +363,13 @@ int zc_shrink(struct tmem_host *h, uint64_t frames, enum zc_why why, uint64_t *r
 		uint64_t before = frames_used(&h->frames);
 
 		w.bytes = left;
+		/* Frame by frame first, where that is to be had: each victim counts. */
+		if (h->by_frames && frames_back(h, left / OS_FRAME_SIZE))
+			continue;
 		zc_evict(h, t, &w, &got);
 		left = above(h, goal);
 		if (left >= OS_FRAME_SIZE)
-			(void)zpool_compact(h->zpool, left / OS_FRAME_SIZE);
+			(void)frames_back(h, left / OS_FRAME_SIZE);
 		if (!got.pages && frames_used(&h->frames) >= before)
 			break;
 	}
@@ -347,7 +425,7 @@ bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, struct tmem_clie
 	holes = atomic_fetch_add(&h->evicted_bytes, got.bytes) + got.bytes;
 	if (round && holes >= ROOM_COMPACT) {
 		atomic_store(&h->evicted_bytes, 0);
-		frames = zpool_compact(h->zpool, ROOM_FRAMES);
+		frames = frames_back(h, ROOM_FRAMES);
 	}
 	return got.pages || frames;
 }

@@ -399,6 +399,7 @@ struct tmem_host {
 	_Atomic uint64_t mark_bytes; /* above it a put has to look closer: limit and target */
 	uint32_t max_zsize;
 	bool store_raw;
+	bool by_frames;			/* the allocator's own shrink frees what it evicts (zbud) */
 	bool queue_persistent;		/* persistent zpages are queued too (evict.h) */
 	struct zc_overflow *overflow;	/* NULL: none */
 	_Atomic bool marking;		/* gets clear ZPAGE_OLD */
@@ -649,8 +650,9 @@ struct zc_stored {
 	const void *bytes;
 	size_t zsize;
 	uint32_t checksum;
-	bool fresh;    /* the checksum is still to be made, from these bytes */
-	uint16_t dict; /* held for the bytes' reader (zc_stored_hold), or 0 */
+	bool fresh;	/* the checksum is still to be made, from these bytes */
+	uint16_t dict;	/* held for the bytes' reader (zc_stored_hold), or 0 */
+	bool ephemeral; /* of an ephemeral pool; a hint for the allocator */
 	unsigned codec, pages;
 };
 /* Let go of words that have left the index, at most INDEX_BATCH. No lock above the emergency's. */

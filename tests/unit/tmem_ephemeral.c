@@ -284,6 +284,41 @@ static void same_filled_pages_go_too(void **state)
 	test_close(&t);
 }
 
+/* With zbud a shrink takes the oldest frames: the allocator calls back, nobody compacts. */
+static void the_allocator_chooses(void **state)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct test_host t;
+	tmem_oid oid = test_oid(2);
+	tmem_pool keep;
+	uint64_t got;
+
+	o.zpool = "zbud";
+	t = open_ephemeral(&o);
+	keep = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 0);
+	for (uint64_t i = 0; i < 500; i++) {
+		test_fill(&page, i, 150);
+		assert_int_equal(tmem_put(t.client, keep, &oid, i, &page), 0);
+		assert_int_equal(put(&t, i), 0);
+		assert_int_equal(put(&t, 1000 + i), 0);
+	}
+	assert_true(has(&t, 0));
+	assert_int_equal(tmem_host_shrink(t.host, 100, &got), 0);
+	assert_in_range(got, 95, 120);
+	assert_true(test_stats(t.host).evicted_driver >= 150);
+	assert_true(has(&t, 0)); /* it was wanted */
+	assert_false(has(&t, 2));
+	assert_true(has(&t, 499));
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	assert_int_equal(tmem_host_shrink(t.host, UINT64_MAX, NULL), 0);
+	assert_int_equal(tmem_pool_pages(t.client, t.pool), 0);
+	for (uint64_t i = 0; i < 500; i++) {
+		assert_int_equal(tmem_get(t.client, keep, &oid, i, &back), 0);
+		test_check(&back, i, 150);
+	}
+	test_close(&t);
+}
+
 /* A cluster has one entry and goes as a whole; what was replaced in it does not matter. */
 static void clusters_go_whole(void **state)
 {
@@ -451,6 +486,7 @@ int main(void)
 		cmocka_unit_test(idle_pages_go),
 		cmocka_unit_test(queues_stay_small),
 		cmocka_unit_test(same_filled_pages_go_too),
+		cmocka_unit_test(the_allocator_chooses),
 		cmocka_unit_test(clusters_go_whole),
 		cmocka_unit_test(a_copy_has_entries_of_its_own),
 		cmocka_unit_test(a_poor_mean_refuses_poor_pages),
