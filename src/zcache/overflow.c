@@ -213,7 +213,7 @@ static void free_parts(struct tmem_host *h, struct zc_overflow *o)
 	over_seal_destroy(h, o->seal);
 	over_victims_destroy(h, o);
 	zc_free(h, o->move, o->moves_max * sizeof(*o->move));
-	zc_free(h, o->batch, o->batch_bytes);
+	zc_free(h, o->batch, o->batch_bytes + OVER_CHECK);
 	if (o->items)
 		arena_destroy(o->items);
 	zc_free(h, o->path, o->path_bytes);
@@ -240,7 +240,7 @@ int zc_overflow_create(struct tmem_host *h, const tmem_host_options *opts, struc
 	o->moves_max = (unsigned)(o->batch_bytes / OVER_UNIT);
 	atomic_store(&o->rate, opts->overflow_rate);
 	o->path = zc_alloc(h, o->path_bytes);
-	o->batch = zc_alloc(h, o->batch_bytes);
+	o->batch = zc_alloc(h, o->batch_bytes + OVER_CHECK);
 	o->move = zc_alloc(h, o->moves_max * sizeof(*o->move));
 	if (!o->path || !o->batch || !o->move)
 		goto fail;

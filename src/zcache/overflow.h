@@ -17,6 +17,7 @@
 #define OVER_TAG	16 /* bytes that sealing adds */
 #define OVER_BATCH_MAX	(256u << 10)
 #define OVER_BATCH_MIN	(68u << 10) /* the largest zpage fits, sealed and rounded */
+#define OVER_CHECK	(16u << 10) /* read back at once */
 #define OVER_ITEMS_MAX	(1u << 26)
 
 struct over_item {
@@ -79,7 +80,7 @@ struct zc_overflow {
 
 	/* the mover (overflow_move.c) */
 	struct os_mutex moving;
-	char *batch;
+	char *batch; /* batch_bytes, and OVER_CHECK for reading back */
 	size_t batch_bytes;
 	struct over_move *move;
 	unsigned moves_max;
@@ -110,7 +111,7 @@ const char *over_file_refusal(int rc);
 /*
  * Write, wait until the device has it, read it back and compare. 0: it is
  * there. -EIO (it is not what was written), -ENOSPC, ...: counted, logged once,
- * and nothing is written for a second.
+ * and nothing is written for a second. `moving` is held.
  */
 int over_write(struct zc_overflow *o, struct zc_thread *t, const void *buf, size_t bytes,
 	       uint64_t unit) __attribute__((warn_unused_result));

@@ -131,13 +131,14 @@ void over_file_close(struct zc_overflow *o)
 
 /* ---- writing ------------------------------------------------------------------------ */
 
+/* With `moving` held: the buffer is the mover's. */
 static int read_back(struct zc_overflow *o, const char *buf, size_t bytes, uint64_t offset)
 {
-	char piece[4096];
+	char *piece = o->batch + o->batch_bytes;
 	ssize_t got;
 
 	for (size_t at = 0; at < bytes; at += (size_t)got) {
-		size_t n = bytes - at < sizeof(piece) ? bytes - at : sizeof(piece);
+		size_t n = bytes - at < OVER_CHECK ? bytes - at : OVER_CHECK;
 
 		got = os_file_pread(o->fd, piece, n, offset + at);
 		if (got < 0)
