@@ -133,6 +133,9 @@ typedef struct tmem_recompress {
 	uint32_t cpu_percent;	   /* of one processor, over all calls; at most 100; 0: no limit */
 	uint32_t min_gain_percent; /* what a zpage must get smaller by; at most 90; 0: 10 */
 	uint64_t max_pages;	   /* zpages tried in this call, about; 0: to the end of the pass */
+	/* 1, and codec is zstd: pools of 2048 pages and more get a dictionary if it pays, one a
+	 * call */
+	uint32_t train;
 } tmem_recompress;
 #define TMEM_RECOMPRESS ((tmem_recompress){.size = sizeof(tmem_recompress)})
 
@@ -146,6 +149,7 @@ typedef struct tmem_recompress_result {
 	uint64_t frames_returned; /* fewer frames in use than before; puts meanwhile count against
 				     it */
 	uint64_t passes;	  /* 1: came to the end of a pass over the store */
+	uint64_t trained;	  /* 1: a pool got a dictionary */
 } tmem_recompress_result;
 
 /*
@@ -231,6 +235,31 @@ TMEM_API int tmem_pool_destroy(tmem_client *client, tmem_pool pool);
  * level; -ENOMEM. After a failure the old one is kept. A clone inherits it.
  */
 TMEM_API int tmem_pool_set_codec(tmem_client *client, tmem_pool pool, const char *codec) TMEM_CHECK;
+
+/* What became of a training. */
+typedef struct tmem_train_result {
+	size_t size; /* sizeof(tmem_train_result), set by the caller */
+	uint64_t sampled_pages, judged_pages;
+	uint64_t kept;			      /* 1: it is the pool's now */
+	uint64_t frames_before, frames_after; /* the pool's, as estimated from the judged pages */
+} tmem_train_result;
+/*
+ * Train a dictionary of about dict_bytes (4096..65536; 0: 32 KiB) from a sample
+ * of the pool's pages, at the pool's level if its codec is zstd, else at 3. It
+ * is kept if the pool would take at least 1 % fewer frames, judged by pages that
+ * it was not trained on. From then on puts of single pages use it while the
+ * pool's codec is zstd, and recompression to zstd does; stored pages keep the
+ * dictionary that they were made with alive. A clone inherits it.
+ *
+ * 0, also when it was not kept; -ENODATA: fewer than 96 pages stored alone, or
+ * nothing in common; -ENOMEM (takes some 8 MiB while it runs); -ENOSPC: 256
+ * dictionaries live; -EOPNOTSUPP: a shared pool; -ENOENT; -EINVAL. After a
+ * failure the pool has what it had. Takes 0.1 s and more.
+ */
+TMEM_API int tmem_pool_train(tmem_client *client, tmem_pool pool, uint32_t dict_bytes,
+			     tmem_train_result *result);
+/* Later puts do without a dictionary. 0 or -ENOENT. */
+TMEM_API int tmem_pool_drop_dictionary(tmem_client *client, tmem_pool pool);
 /* Drop all pages, keep the pool. Pages dropped, or -ENOENT. In bounded batches. */
 TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
 /*

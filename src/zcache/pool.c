@@ -158,6 +158,7 @@ int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct 
 	s->shared = NULL;
 	s->flags = flags;
 	atomic_store(&s->codec, 0);
+	atomic_store(&s->trained_at, 0);
 	s->name_seed = c->number << ZC_SLOT_BITS ^ (s->number | s->generation << ZC_SLOT_BITS);
 	s->exclusive = !(flags & TMEM_POOL_PERSIST);
 	s->ev = NULL;

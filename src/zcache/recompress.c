@@ -82,6 +82,8 @@
 #define TRIES_KEEP     1024u
 #define COMPACT_FRAMES 16u
 #define BALLAST	       ((uint64_t)64 * OS_FRAME_SIZE)
+#define TRAIN_PAGES    2048u /* a pool that is worth a dictionary */
+#define TRAIN_BYTES    32768u
 #define MICRO	       1000000
 
 /* A zpage that was found idle. */
@@ -96,12 +98,13 @@ struct pick {
 };
 
 struct zc_recompress {
-	_Atomic bool busy; /* a step is running; the rest is its */
-	uint64_t at;	   /* the next leaf */
-	uint64_t ended_ns; /* of the last pass; 0: none yet */
-	bool running;	   /* in the middle of a pass */
-	bool again;	   /* this pass tries what was TRIED, too */
-	uint32_t target;   /* codec that TRIED is about */
+	_Atomic bool busy;  /* a step is running; the rest is its */
+	uint64_t at;	    /* the next leaf */
+	uint64_t ended_ns;  /* of the last pass; 0: none yet */
+	_Atomic bool retry; /* the next pass tries all again */
+	bool running;	    /* in the middle of a pass */
+	bool again;	    /* this pass tries what was TRIED, too */
+	uint32_t target;    /* codec that TRIED is about */
 	uint64_t filled_ns;
 	int64_t pages;	  /* that may be tried, in millionths */
 	int64_t cpu_ns;	  /* that may be used */
@@ -187,7 +190,7 @@ static void learn(struct zc_recompress *r, unsigned kind, bool worth)
  * for the moment between, he is woken against the lock order, by trylock: he
  * holds the slot's lock for some instructions and takes no other inside.
  */
-static bool enter_pool(struct zc_slot *s)
+bool zc_pool_enter_slot(struct zc_slot *s)
 {
 	struct zc_stripe *stripe = &s->stripe[os_thread_number() % ZC_STRIPES];
 
@@ -249,7 +252,7 @@ static bool pick_leaf(struct step *p)
 	if (!index_maybe_leaf(p->h->index, p->leaf) || !index_lock_leaf(p->h->index, p->leaf, &c))
 		return false;
 	p->s = index_pool_owner(c.pool);
-	if (enter_pool(p->s)) {
+	if (zc_pool_enter_slot(p->s)) {
 		for (unsigned slot = 0; slot < INDEX_FANOUT; slot++)
 			if (c.words[slot] && !(*c.immediate >> slot & 1) &&
 			    zc_word_kind(c.words[slot]) == ZC_LOCAL)
@@ -502,7 +505,7 @@ static bool pass_begin(struct step *p, uint64_t now)
 		return true;
 	if (r->ended_ns && now - r->ended_ns < (uint64_t)p->o->idle_ms * 1000000)
 		return false;
-	r->again = target != r->target;
+	r->again = atomic_exchange(&r->retry, false) || target != r->target;
 	r->target = target;
 	if (r->again) {
 		memset(r->tried, 0, sizeof(r->tried));
@@ -571,6 +574,33 @@ static bool warm_up(struct step *p)
 	return !p->short_of_memory;
 }
 
+/* A pool that has no dictionary, and many more pages than when one was tried last. */
+static int wants_training(void *arg, struct zc_slot *s)
+{
+	struct zc_slot **found = arg;
+	uint64_t pages = index_pool_pages(s->pool);
+
+	if (pages < TRAIN_PAGES || pages < 2 * atomic_load(&s->trained_at) ||
+	    atomic_load(&s->dict) || s->shared || !zc_pool_enter_slot(s))
+		return 0;
+	*found = s;
+	return 1;
+}
+
+/* At most one pool a step: it takes long. What comes of it is no concern of the step. */
+static void train_one(struct step *p)
+{
+	tmem_train_result out = {.size = sizeof(out)};
+	struct zc_slot *s = NULL;
+
+	if (p->spec.codec->id != CODEC_ID_ZSTD || !zc_each_pool(p->h, wants_training, &s) || !s)
+		return;
+	atomic_store(&s->trained_at, index_pool_pages(s->pool));
+	if (zc_train(s, TRAIN_BYTES, p->spec.level, &out) == 0)
+		p->out->trained = out.kept;
+	zc_pool_leave(s);
+}
+
 int tmem_host_recompress(tmem_host *h, const tmem_recompress *options,
 			 tmem_recompress_result *result)
 {
@@ -600,6 +630,8 @@ int tmem_host_recompress(tmem_host *h, const tmem_recompress *options,
 	p.max_pages = o.max_pages;
 	p.cpu_began = os_clock_thread_cpu_ns();
 	refill(&p, os_clock_ns());
+	if (o.train)
+		train_one(&p);
 	keep_ballast(&p);
 	if (warm_up(&p) && pass_begin(&p, os_clock_ns()))
 		run(&p);
@@ -611,6 +643,14 @@ int tmem_host_recompress(tmem_host *h, const tmem_recompress *options,
 		memcpy(result, &out, result->size);
 	}
 	return rc;
+}
+
+void zc_recompress_again(struct tmem_host *h)
+{
+	struct zc_recompress *r = atomic_load(&h->recompress);
+
+	if (r)
+		atomic_store(&r->retry, true);
 }
 
 void zc_recompress_destroy(struct tmem_host *h)

@@ -344,6 +344,7 @@ struct zc_slot {
 	uint32_t flags;		     /* TMEM_POOL_ */
 	_Atomic uint32_t codec;	     /* zc_pool_codec(); 0: the host's */
 	_Atomic uint16_t dict;	     /* zc_pool_dict(); 0: none */
+	_Atomic uint64_t trained_at; /* pages that it had when maintenance trained last */
 	bool exclusive;		     /* a get removes, if its caller does not say otherwise */
 	bool cloned;		     /* has shared zpages with another pool; under host->lock */
 	uint32_t number, generation, next_free; /* under host->lock */
@@ -741,6 +742,16 @@ int zc_overflow_verify(struct tmem_host *h);
 /* ---- recompress.c --------------------------------------------------------- */
 
 void zc_recompress_destroy(struct tmem_host *h);
+/* The next pass tries again what was not worth it: there is a new dictionary. */
+void zc_recompress_again(struct tmem_host *h);
+/* Enter the pool of a locked leaf, or under host->lock; false: it is ending, or shared. */
+bool zc_pool_enter_slot(struct zc_slot *s);
+
+/* ---- train.c --------------------------------------------------------------- */
+
+/* Train a dictionary for the pool, entered, and keep it if it wins; see tmem_pool_train(). */
+int zc_train(struct zc_slot *s, size_t bytes, int level, tmem_train_result *out)
+	__attribute__((warn_unused_result));
 
 /* ---- share.c -------------------------------------------------------------- */
 
