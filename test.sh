@@ -127,7 +127,7 @@ suits() {
 	*) return 1 ;;
 	esac
 	case $build/$test in
-	tsan/fault/* | tsan/docs/*) return 1 ;;
+	tsan/fault/* | tsan/docs/* | tsan/fuzz/*) return 1 ;;
 	esac
 	return 0
 }

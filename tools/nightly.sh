@@ -30,11 +30,14 @@ for dir in build-checks build-tsan; do
 	for ((seed = 1; seed <= SEEDS; seed++)); do
 		part "$dir.engine_model.$seed" 600 "$dir/tests/model/model-engine_model" 300000 4 "$seed"
 		part "$dir.index_model.$seed" 120 "$dir/tests/model/model-index_model" "$seed" 20 4
+		part "$dir.engine_model_zbud.$seed" 600 "$dir/tests/model/model-engine_model" 300000 4 "$seed" zbud
+		part "$dir.zbud_model.$seed" 120 "$dir/tests/model/model-zbud_model" "$seed" 20 4
 		part "$dir.zsmalloc_model.$seed" 120 "$dir/tests/model/model-zsmalloc_model" "$seed" 20 4
 	done
 done
 for t in tests/e2e/run_*.sh; do
 	part "long.$(basename "$t" .sh)" 1800 env TMEM_LONG=1 bash "$t"
 done
+part fuzz 2000 tools/fuzz.sh -t 300
 part plant 2400 tools/plant.sh
 [ $FAILED = 0 ]

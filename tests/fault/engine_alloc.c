@@ -424,6 +424,27 @@ static void compact(struct world *w)
 	(void)tmem_host_compact(w->host, UINT64_MAX);
 }
 
+/* The other allocator: frames one by one, merged, and full before their buddies come. */
+static void zbud(struct world *w)
+{
+	tmem_host_options o = options("lz4");
+
+	o.zpool = "zbud";
+	if (!w_start(w, &o))
+		return;
+	fill(w, 0, 0, 0, 100);
+	w_put_cluster(w, 0, 1, 64, 16, 0x11);
+	for (unsigned i = 0; i < 100; i++)
+		if (i % 3)
+			w_invalidate(w, 0, 0, i);
+	(void)tmem_host_compact(w->host, UINT64_MAX);
+	w_get_all(w, 0);
+	fill(w, 0, 2, 0, 40);
+	w_clone(w, 0, 1);
+	fill(w, 1, 0, 0, 30);
+	w_put_cluster(w, 1, 1, 0, 16, 0);
+}
+
 static void compact_clone(struct world *w)
 {
 	if (!w_start(w, NULL))
@@ -868,6 +889,7 @@ static const struct scenario {
 	{"clone_many", clone_many},
 	{"codecs", codecs},
 	{"compact", compact},
+	{"zbud", zbud},
 	{"compact_clone", compact_clone},
 	{"limit", limit},
 	{"limit_changes", limit_changes},

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The engine on zbud: what is different from the engine on zsmalloc. */
+#include "tmem_test.h"
+
+static tmem_host_options options(void)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+
+	o.zpool = "zbud";
+	return o;
+}
+
+static void pages_come_back(void **state)
+{
+	tmem_host_options o = options();
+	struct test_host t = test_open(&o);
+	struct test_page page;
+	tmem_oid oid = test_oid(1);
+	tmem_stats s;
+
+	(void)state;
+	for (unsigned i = 0; i < 600; i++) {
+		test_fill(&page, i, i % 400);
+		assert_int_equal(tmem_put(t.client, t.pool, &oid, i, &page), 0);
+	}
+	s = test_stats(t.host);
+	assert_int_equal(s.zpages, 600);
+	/* Two a frame at most. */
+	assert_true(s.frame_bytes >= 300 * TMEM_PAGE_SIZE);
+	for (unsigned i = 0; i < 600; i += 2)
+		assert_int_equal(tmem_invalidate_page(t.client, t.pool, &oid, i), 1);
+	assert_true(tmem_host_compact(t.host, UINT64_MAX) > 0);
+	assert_true(test_stats(t.host).moved_zpages > 0);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	for (unsigned i = 1; i < 600; i += 2) {
+		assert_int_equal(tmem_get(t.client, t.pool, &oid, i, &page), 0);
+		test_check(&page, i, i % 400);
+	}
+	test_close(&t);
+}
+
+/* A cluster larger than a frame is kept page by page; one that fits stays a cluster. */
+static void clusters(void **state)
+{
+	static struct test_page page[16], back;
+	tmem_host_options o = options();
+	struct test_host t = test_open(&o);
+	tmem_oid oid = test_oid(2);
+
+	(void)state;
+	for (unsigned i = 0; i < 16; i++)
+		test_fill(&page[i], 100 + i, 20);
+	assert_int_equal(tmem_put_cluster(t.client, t.pool, &oid, 0, 16, page), 0);
+	assert_int_equal(test_stats(t.host).zpages, 1);
+	for (unsigned i = 0; i < 16; i++)
+		test_fill(&page[i], 200 + i, 200);
+	assert_int_equal(tmem_put_cluster(t.client, t.pool, &oid, 64, 16, page), 0);
+	assert_int_equal(test_stats(t.host).zpages, 17);
+	for (unsigned i = 0; i < 16; i++) {
+		assert_int_equal(tmem_get(t.client, t.pool, &oid, i, &back), 0);
+		test_check(&back, 100 + i, 20);
+		assert_int_equal(tmem_get(t.client, t.pool, &oid, 64 + i, &back), 0);
+		test_check(&back, 200 + i, 200);
+	}
+	test_close(&t);
+}
+
+/* What no frame can hold is refused as too poor, and counted; the handle is empty then. */
+static void too_large(void **state)
+{
+	tmem_host_options o = options();
+	struct test_page page;
+	tmem_oid oid = test_oid(3);
+	struct test_host t;
+	tmem_host *host;
+	char err[200];
+
+	(void)state;
+	o.store_raw = 1;
+	assert_int_equal(tmem_host_create(&o, &host, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "zbud"));
+	o.store_raw = 0;
+	o.max_zsize = TMEM_PAGE_SIZE;
+	o.codec = "none";
+	t = test_open(&o);
+	test_fill(&page, 1, 512);
+	assert_int_equal(tmem_put(t.client, t.pool, &oid, 1, &page), -E2BIG);
+	assert_int_equal(tmem_get(t.client, t.pool, &oid, 1, &page), 1);
+	assert_int_equal(test_stats(t.host).puts_poor, 1);
+	test_close(&t);
+}
+
+/* Old bug: a put failed for lack of a frame while partly filled frames had room. */
+static void bug_room_in_partial_frames(void **state)
+{
+	tmem_host_options o = options();
+	struct test_host t = test_open(&o);
+	struct test_page page;
+	tmem_oid oid = test_oid(4);
+	unsigned stored = 0, more = 0;
+
+	(void)state;
+	/* Alone in their frames, then the account is closed. */
+	for (unsigned i = 0; i < 128; i++) {
+		test_fill(&page, i, 300);
+		assert_int_equal(tmem_put(t.client, t.pool, &oid, i, &page), 0);
+		stored++;
+	}
+	for (unsigned i = 0; i < 128; i++) { /* metadata for what follows */
+		memset(&page, (int)i, sizeof(page));
+		assert_int_equal(tmem_put(t.client, t.pool, &oid, 128 + i, &page), 0);
+	}
+	tmem_host_compact(t.host, UINT64_MAX);
+	assert_int_equal(tmem_host_set_limit(t.host, test_stats(t.host).store_bytes), 0);
+	for (unsigned i = 0; i < 128; i++) {
+		test_fill(&page, 1000 + i, 100);
+		more += tmem_put(t.client, t.pool, &oid, 128 + i, &page) == 0;
+	}
+	assert_int_equal(more, stored);
+	assert_true(test_stats(t.host).store_bytes <= test_stats(t.host).limit_bytes);
+	for (unsigned i = 0; i < 128; i++) {
+		assert_int_equal(tmem_get(t.client, t.pool, &oid, 128 + i, &page), 0);
+		test_check(&page, 1000 + i, 100);
+	}
+	test_close(&t);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pages_come_back),
+		cmocka_unit_test(clusters),
+		cmocka_unit_test(too_large),
+		cmocka_unit_test(bug_room_in_partial_frames),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
