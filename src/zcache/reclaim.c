@@ -110,7 +110,8 @@ bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, str
 		if (v->mask) {
 			seen = words_seen(c, v);
 			to = ev->policy->judge(v->from, &seen);
-			if (to == ZC_EVICT)
+			/* All of so many were wanted: the last one goes, so that a put gets on. */
+			if (to == ZC_EVICT || (*tries == 0 && young_ms == UINT64_MAX))
 				return true;
 			set_words_seen(c, v, seen);
 			/* No room to remember it: then it goes. */
@@ -263,8 +264,11 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 		       zc_victim_next(ev, w->young_ms, &tries, &c, &v))
 			evict_one(h, t, &c, &v, w->why, got);
 		zc_sets_put(ev);
-		/* All was stale or had another turn: seldom, and then the next call goes on. */
-		if (got->pages == before && (tries == 0 || w->young_ms != UINT64_MAX))
+		/*
+		 * Nothing is that old. For a put the next pass goes on: stale entries are
+		 * used up, and of TRIES_MAX that were wanted one goes.
+		 */
+		if (got->pages == before && w->young_ms != UINT64_MAX)
 			break;
 	}
 }

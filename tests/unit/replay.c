@@ -310,6 +310,29 @@ static void the_store_holds_what_the_model_says(void **state)
 	replay_free(&t);
 }
 
+/* However often all of its pages were asked for, new ones find room. */
+static void a_store_of_wanted_pages_takes_new_ones(void **state)
+{
+	static const char *const policy[] = {"lru", "s3fifo"};
+	const uint32_t old = 12000, more = 4000;
+	struct replay_trace t;
+	static struct replay_result r;
+	char err[200];
+
+	made_trace(&t, 5 * old + more, old + more, 1);
+	for (uint64_t i = 0; i < t.nevents; i++)
+		t.event[i].page = (uint32_t)(i < 5 * old ? i % old : i - 4 * old);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(replay_engine_run(policy[i], NULL, &t, NULL, 0, 14u << 20, &r,
+						   NULL, err, sizeof(err)),
+				 0);
+		assert_int_equal(r.refused, 0);
+		assert_true(r.evicted_pages > more / 4);
+		assert_int_equal(r.hits, 4 * old);
+	}
+	replay_free(&t);
+}
+
 static void all_kinds_of_events_reach_the_store(void **state)
 {
 	struct replay_trace t;
@@ -368,6 +391,7 @@ int main(void)
 		cmocka_unit_test(next_uses_end_with_puts_and_drops),
 		cmocka_unit_test(s3fifo_withstands_a_scan),
 		cmocka_unit_test(the_store_holds_what_the_model_says),
+		cmocka_unit_test(a_store_of_wanted_pages_takes_new_ones),
 		cmocka_unit_test(all_kinds_of_events_reach_the_store),
 		cmocka_unit_test_setup_teardown(made_up_traces_are_what_they_say, make_path,
 						remove_path),
