@@ -198,14 +198,14 @@ TMEM_API int tmem_client_set_weight(tmem_client *client, uint32_t weight);
 /* The original ABI's flags. */
 #define TMEM_POOL_PERSIST	 1u /* pages stay until invalidated (T6) */
 #define TMEM_POOL_SHARED	 2u /* set by tmem_pool_create_shared() only */
-#define TMEM_POOL_PRECOMPRESSED	 4u
+#define TMEM_POOL_PRECOMPRESSED	 4u /* holds bytes that the caller compressed: tmem_put_bytes() */
 #define TMEM_POOL_PAGE_SIZE_MASK 0xf0u /* shift above 4096; only 0 is supported */
 
 /*
  * A new empty pool. shards: how many locks, 2^n; 0: 256. Without
  * TMEM_POOL_PERSIST it is *ephemeral*: its pages may be gone at any time, and
  * a get removes the page that it finds. Pool id; -ENOMEM; -EINVAL: shards or
- * unknown flags; -EOPNOTSUPP: another page size, precompressed.
+ * unknown flags; -EOPNOTSUPP: another page size.
  */
 TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags,
 				    uint32_t shards) TMEM_CHECK;
@@ -306,6 +306,19 @@ TMEM_API int tmem_get_keep(tmem_client *client, tmem_pool pool, const tmem_oid *
  */
 TMEM_API int tmem_get_and_invalidate(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
 				     uint64_t index, void *page) TMEM_CHECK;
+/*
+ * Pools with TMEM_POOL_PRECOMPRESSED hold bytes, 1 to 4096 of them for each
+ * handle, that the caller compressed: they are kept as they are, with a
+ * checksum, and given back as they are. Calls that put or get pages return
+ * -EINVAL there, and these two do in other pools; all else is as for pages.
+ *
+ * put: as tmem_put(); -EINVAL: size. get: as tmem_get(); `bytes` has room for
+ * 4096, *size (never NULL) becomes how many they are.
+ */
+TMEM_API int tmem_put_bytes(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+			    uint64_t index, const void *bytes, size_t size) TMEM_CHECK;
+TMEM_API int tmem_get_bytes(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+			    uint64_t index, void *bytes, size_t *size) TMEM_CHECK;
 /* 1: a page was dropped; 0: there was none; -ENOENT. */
 TMEM_API int tmem_invalidate_page(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
 				  uint64_t index);

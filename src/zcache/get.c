@@ -34,6 +34,7 @@ struct get {
 	bool invalidate;
 	bool remembered; /* the pool's pages are queued: note that this one was wanted */
 	bool cluster;	 /* the caller takes all of the zpage's pages */
+	bool as_it_is;	 /* not pages but what was put by tmem_put_bytes() */
 	bool later;	 /* to be unlinked when its bytes have been read */
 	/* Found under the lock. */
 	struct pampd word;
@@ -309,7 +310,10 @@ static int unpack(struct get *g, char *buf)
 	unsigned place = zc_word_place(g->word.word);
 	int rc;
 
-	if (tmem_likely(g->z.pages == 1 || g->cluster)) {
+	if (tmem_unlikely(g->as_it_is)) {
+		memcpy(buf, g->z.bytes, g->z.zsize);
+		rc = 0;
+	} else if (tmem_likely(g->z.pages == 1 || g->cluster)) {
 		rc = decompress(g, buf, g->z.pages);
 		for (uint32_t m = rc ? 0 : g->same; m; m &= m - 1) {
 			unsigned i = (unsigned)__builtin_ctz(m);
@@ -411,7 +415,7 @@ static int get_pages(struct get *g, void *buf)
 enum fate { FATE_OF_POOL, FATE_KEEP, FATE_REMOVE };
 
 static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page,
-		   enum fate fate)
+		   size_t *size, enum fate fate)
 {
 	struct get g;
 	int rc;
@@ -419,6 +423,11 @@ static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t
 	g.s = zc_pool_enter(c, pool);
 	if (tmem_unlikely(!g.s))
 		return -ENOENT;
+	g.as_it_is = size != NULL;
+	if (tmem_unlikely(!(g.s->flags & TMEM_POOL_PRECOMPRESSED) == g.as_it_is)) {
+		zc_pool_leave(g.s);
+		return -EINVAL;
+	}
 	g.h = c->host;
 	g.oid = zc_oid(oid);
 	g.index = index;
@@ -426,6 +435,8 @@ static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t
 	g.remembered = g.s->ev != NULL;
 	g.cluster = false;
 	rc = get_pages(&g, page);
+	if (size && rc == 0)
+		*size = g.z.zsize;
 	zc_trace(c, pool, g.invalidate ? TRACE_GET_AND_DROP : TRACE_GET, oid, index, 1, rc == 0, 0);
 	zc_pool_leave(g.s);
 	return rc;
@@ -433,18 +444,24 @@ static int get_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t
 
 int tmem_get(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page)
 {
-	return get_one(c, pool, oid, index, page, FATE_OF_POOL);
+	return get_one(c, pool, oid, index, page, NULL, FATE_OF_POOL);
+}
+
+int tmem_get_bytes(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *bytes,
+		   size_t *size)
+{
+	return get_one(c, pool, oid, index, bytes, size, FATE_OF_POOL);
 }
 
 int tmem_get_keep(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, void *page)
 {
-	return get_one(c, pool, oid, index, page, FATE_KEEP);
+	return get_one(c, pool, oid, index, page, NULL, FATE_KEEP);
 }
 
 int tmem_get_and_invalidate(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
 			    void *page)
 {
-	return get_one(c, pool, oid, index, page, FATE_REMOVE);
+	return get_one(c, pool, oid, index, page, NULL, FATE_REMOVE);
 }
 
 /* The page asked for; neighbours that came along and left the store are drops, not gets. */
@@ -475,6 +492,11 @@ int tmem_get_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64
 	g.s = zc_pool_enter(c, pool);
 	if (tmem_unlikely(!g.s))
 		return -ENOENT;
+	g.as_it_is = false;
+	if (tmem_unlikely(g.s->flags & TMEM_POOL_PRECOMPRESSED)) {
+		zc_pool_leave(g.s);
+		return -EINVAL;
+	}
 	g.h = c->host;
 	g.oid = zc_oid(oid);
 	g.index = index;

@@ -196,10 +196,11 @@ tmem_pool tmem_pool_create(tmem_client *c, uint32_t flags, uint32_t shards)
 	struct zc_slot *s;
 	int rc;
 
-	if (flags & TMEM_POOL_PAGE_SIZE_MASK || flags & TMEM_POOL_PRECOMPRESSED)
+	if (flags & TMEM_POOL_PAGE_SIZE_MASK)
 		return -EOPNOTSUPP;
 	/* A shared pool has a UUID: tmem_pool_create_shared(). */
-	if (flags & ~TMEM_POOL_PERSIST || shards & (shards - 1) || shards > 4096)
+	if (flags & ~(TMEM_POOL_PERSIST | TMEM_POOL_PRECOMPRESSED) || shards & (shards - 1) ||
+	    shards > 4096)
 		return -EINVAL;
 	rc = zc_pool_make(c, flags, shards, &s);
 	if (rc)

@@ -31,6 +31,7 @@ struct put {
 	uint64_t index;
 	unsigned n;
 	const char *pages;
+	size_t size;	 /* of what was compressed before; 0: these are pages */
 	size_t zsize;	 /* compressed bytes of what was built */
 	unsigned built;	 /* words so far */
 	unsigned rounds; /* of eviction for it */
@@ -124,6 +125,29 @@ static int put_store(struct put *p, const struct zc_stored *s, unsigned refs, ui
 	return rc;
 }
 
+/* With the pool's dictionary, if that fits; it is held then, as s->dict. */
+static bool put_with_dict(struct put *p, unsigned i, size_t cap, struct zc_stored *s)
+{
+	s->dict = zc_pool_dict(p->s);
+	if (!s->dict)
+		return false;
+	if (zc_dict_compress(p->t, s->dict, put_page(p, i), p->t->small, cap, &s->zsize) ||
+	    !s->zsize)
+		zc_stored_release(p->h, s);
+	else
+		s->codec = CODEC_ID_ZSTD_DICT;
+	return s->dict != 0;
+}
+
+/* Bytes that were compressed before, or that no codec is for. -E2BIG: not together. */
+static int put_as_it_is(struct put *p, unsigned first, unsigned n, struct zc_stored *s)
+{
+	s->codec = p->size ? CODEC_ID_OPAQUE : CODEC_ID_RAW;
+	s->bytes = put_page(p, first);
+	s->zsize = p->size ? p->size : (size_t)n * ZC_PAGE;
+	return n == 1 ? 0 : -E2BIG;
+}
+
 /* Compress pages [first, first + n) into scratch. -E2BIG when that does not pay. */
 static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_stored *s)
 {
@@ -135,37 +159,28 @@ static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_sto
 	s->pages = n;
 	s->codec = spec.codec->id;
 	s->dict = 0;
-	if (spec.codec->id == 0) { /* codec "none" */
-		s->bytes = put_page(p, first);
-		s->zsize = (size_t)n * ZC_PAGE;
-		return n == 1 ? 0 : -E2BIG;
-	}
+	if (tmem_unlikely(spec.codec->id == CODEC_ID_RAW || p->size))
+		return put_as_it_is(p, first, n, s);
 	s->bytes = scratch;
-	if (n == 1 && spec.codec->id == CODEC_ID_ZSTD &&
-	    atomic_load_explicit(&p->s->dict, memory_order_relaxed))
-		s->dict = zc_pool_dict(p->s);
-	if (s->dict) {
-		int rc = zc_dict_compress(p->t, s->dict, put_page(p, first), scratch, cap,
-					  &s->zsize);
-
-		if (rc == 0 && s->zsize) {
-			s->codec = CODEC_ID_ZSTD_DICT;
-			return 0;
-		}
-		zc_stored_release(p->h, s); /* without, then */
+	if (n > 1 || spec.codec->id != CODEC_ID_ZSTD ||
+	    !atomic_load_explicit(&p->s->dict, memory_order_relaxed) ||
+	    !put_with_dict(p, first, cap, s)) {
+		ctx = zc_thread_cctx(p->t, &spec);
+		if (tmem_unlikely(!ctx))
+			return -ENOMEM;
+		s->zsize = spec.codec->compress(ctx, put_page(p, first), (size_t)n * ZC_PAGE,
+						scratch, cap);
+		if (tmem_unlikely(!s->zsize))
+			return -E2BIG;
 	}
-	ctx = zc_thread_cctx(p->t, &spec);
-	if (tmem_unlikely(!ctx))
-		return -ENOMEM;
-	s->zsize = spec.codec->compress(ctx, put_page(p, first), (size_t)n * ZC_PAGE, scratch, cap);
-	if (tmem_unlikely(!s->zsize))
-		return -E2BIG;
 	zc_count(p->t, ZC_PUTS_PACKED, n);
 	if (tmem_unlikely(s->zsize > (size_t)n * atomic_load_explicit(&p->h->max_mean_zsize,
 								      memory_order_relaxed))) {
 		bool poor = zc_mean_is_poor(p->h, p->t);
 
 		zc_count(p->t, poor ? ZC_PUTS_MEAN_POOR : ZC_PUTS_MEAN_PASSED, n);
+		if (poor && s->dict)
+			zc_stored_release(p->h, s);
 		return poor ? -E2BIG : 0;
 	}
 	return 0;
@@ -246,7 +261,7 @@ static int build(struct put *p)
 	int rc;
 
 	if (p->n == 1) {
-		rc = build_page(p, 0, false);
+		rc = build_page(p, 0, p->size != 0);
 		p->built = rc == 0;
 		return rc;
 	}
@@ -421,7 +436,7 @@ static int put_pages(struct put *p)
 }
 
 static inline int put_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
-			  const void *page, bool inactive)
+			  const void *page, size_t size, bool inactive)
 {
 	struct put p;
 	int rc;
@@ -429,6 +444,11 @@ static inline int put_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, u
 	p.s = zc_pool_enter(c, pool);
 	if (tmem_unlikely(!p.s))
 		return -ENOENT;
+	if (tmem_unlikely(!(p.s->flags & TMEM_POOL_PRECOMPRESSED) != !size)) {
+		zc_pool_leave(p.s);
+		return -EINVAL;
+	}
+	p.size = size;
 	p.h = c->host;
 	p.oid = zc_oid(oid);
 	p.index = index;
@@ -443,7 +463,7 @@ static inline int put_one(tmem_client *c, tmem_pool pool, const tmem_oid *oid, u
 
 int tmem_put(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index, const void *page)
 {
-	return put_one(c, pool, oid, index, page, false);
+	return put_one(c, pool, oid, index, page, 0, false);
 }
 
 int tmem_put_flags(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
@@ -451,7 +471,15 @@ int tmem_put_flags(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t
 {
 	if (flags & ~TMEM_PUT_INACTIVE)
 		return -EINVAL;
-	return put_one(c, pool, oid, index, page, flags & TMEM_PUT_INACTIVE);
+	return put_one(c, pool, oid, index, page, 0, flags & TMEM_PUT_INACTIVE);
+}
+
+int tmem_put_bytes(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		   const void *bytes, size_t size)
+{
+	if (size < 1 || size > ZC_PAGE)
+		return -EINVAL;
+	return put_one(c, pool, oid, index, bytes, size, false);
 }
 
 int tmem_put_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index,
@@ -465,11 +493,16 @@ int tmem_put_cluster(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64
 	p.s = zc_pool_enter(c, pool);
 	if (!p.s)
 		return -ENOENT;
+	if (p.s->flags & TMEM_POOL_PRECOMPRESSED) {
+		zc_pool_leave(p.s);
+		return -EINVAL;
+	}
 	p.h = c->host;
 	p.oid = zc_oid(oid);
 	p.index = index;
 	p.n = n;
 	p.inactive = false;
+	p.size = 0;
 	p.pages = pages;
 	rc = put_pages(&p);
 	zc_trace(c, pool, TRACE_PUT, oid, index, n, rc == 0, p.zsize);

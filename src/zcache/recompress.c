@@ -328,7 +328,9 @@ static void keep_ballast(struct step *p)
 /* A zpage to take the picked one's place, if that is worth it. */
 static void repack(struct step *p, struct pick *k)
 {
-	struct zc_stored s = {.pages = k->s.pages, .fresh = true};
+	struct zc_stored s = {.pages = k->s.pages,
+			      .fresh = true,
+			      .ephemeral = !(p->s->flags & TMEM_POOL_PERSIST)};
 	size_t head = s.pages > 1 ? ZPAGE_CLUSTER_HEAD : ZPAGE_SINGLE_HEAD;
 	size_t slot = zpool_slot_bytes(p->h->zpool, head + k->s.zsize), now;
 	size_t most = worth_it(p, slot);
