@@ -24,14 +24,16 @@
  *               A word that looks the same is the same: our pin keeps the handle
  *               from being given out again.
  *   clone       has taken references in a leaf of its own: words < refs, refused.
+ *               To switch our words alone would be right too, since the clone's
+ *               references keep the zpage; but it would write without freeing.
  *   a word taken out and not yet dropped    the same: words < refs.
  *   compaction  does not move what is pinned.
  *   end of the pool    index_lock_leaf() finds nobody, or another pool's leaf,
  *               in which no word names our handle.
  *   get that takes the page out (get_and_invalidate)    as invalidate.
  *
- *   M1  in 4: words that name z in the leaf = refs(z), so nobody else can find,
- *       clone or free z: all of its words are switched in one hold of the lock
+ *   M1  in 4: words that name z in the leaf = refs(z): with the last of them
+ *       switched z is free
  *   M2  item.refs = words switched, set before the first is
  *
  * What goes back to memory for room are frames, and a zpage's place alone frees

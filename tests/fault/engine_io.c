@@ -10,6 +10,9 @@
  *   flipped bits  in the file, behind the store's back: a get gives the right
  *                 bytes or -EIO, never others
  *   cut           the file gets shorter: the same
+ *   write errors  while the store is filled, writing, waiting for it or reading
+ *                 it back fails, or writes are torn: every page that was
+ *                 acknowledged is there
  */
 #include "shim.h"
 #include "world.h"
@@ -26,30 +29,53 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FLIPS 20000
+#define FLIPS 100000
+
+#ifdef TMEM_HAVE_CRYPTO
+#define SEALED true
+#else
+#define SEALED false
+#endif
 
 static char path[] = "/tmp/tmem-fault-XXXXXX";
 static uint64_t baseline;
 
-static void start(struct world *w)
+static void fill(struct world *w)
 {
-	tmem_host_options o = TMEM_HOST_OPTIONS;
-	tmem_stats st = {.size = sizeof(st)};
-
-	o.limit_bytes = baseline + 300 * 1024;
-	o.overflow_path = path;
-	w_init(w);
-	w->may_refuse = true;
-	W_CHECK(w_start(w, &o), "no host");
 	for (unsigned i = 0; i < W_PAGES; i++)
 		w_put(w, 0, 0, i, W_TEXT);
 	for (unsigned i = 0; i < 128; i += 16)
 		w_put_cluster(w, 0, 1, i, 16, 0);
 	for (unsigned i = 0; i < W_PAGES; i++)
 		w_put(w, 0, 2, i, i % 7 ? W_TEXT : W_SAME);
+}
+
+static void open_world(struct world *w, bool sealed)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+
+	o.limit_bytes = baseline + 300 * 1024;
+	o.overflow_path = path;
+	o.overflow_encrypt = sealed;
+	w_init(w);
+	w->may_refuse = true;
+	W_CHECK(w_start(w, &o), "no host");
+}
+
+static void start_as(struct world *w, bool sealed)
+{
+	tmem_stats st = {.size = sizeof(st)};
+
+	open_world(w, sealed);
+	fill(w);
 	W_CHECK(tmem_host_stats(w->host, &st) == 0, "stats");
 	W_CHECK(st.overflow_pages > 50, "the test put nothing into the file");
-	W_CHECK(st.store_bytes <= o.limit_bytes, "above the limit");
+	W_CHECK(st.store_bytes <= st.limit_bytes, "above the limit");
+}
+
+static void start(struct world *w)
+{
+	start_as(w, false);
 }
 
 /* How many gets of all pages failed; the model says absent for pages that may be gone. */
@@ -165,15 +191,15 @@ static uint64_t next_random(uint64_t *s)
 	return *s >> 17;
 }
 
-static void flipped_bits(void)
+static void flipped_bits(bool sealed)
 {
 	uint64_t seed = 4711, size, hit = 0;
 	struct world w;
 	struct stat st;
 	int fd;
 
-	w_scenario = "flipped bits";
-	start(&w);
+	w_scenario = sealed ? "flipped bits, sealed" : "flipped bits";
+	start_as(&w, sealed);
 	fd = os_file_open(path, O_RDWR, 0);
 	W_CHECK(fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0, "%s", path);
 	size = (uint64_t)st.st_size;
@@ -202,7 +228,7 @@ static void flipped_bits(void)
 	w_verify(&w);
 	os_file_close(fd);
 	w_end(&w);
-	printf("flipped bits: %u flips, %" PRIu64 " gets refused\n", FLIPS, hit);
+	printf("%s: %u flips, %" PRIu64 " gets refused\n", w_scenario, FLIPS, hit);
 }
 
 static void cut(void)
@@ -222,6 +248,75 @@ static void cut(void)
 		w_put(&w, 0, 0, i, W_TEXT);
 	w_verify(&w);
 	w_end(&w);
+}
+
+/*
+ * Writing fails while the store is filled, in each way, at each place, once and
+ * for ever. What was acknowledged is there all the same; when it is over, the
+ * file is used again or not at all, and nothing is left of the attempts.
+ */
+static unsigned write_error(const struct shim_io *io)
+{
+	tmem_stats st = {.size = sizeof(st)};
+	unsigned failed;
+	struct world w;
+
+	open_world(&w, SEALED);
+	shim_io(io);
+	fill(&w);
+	failed = (unsigned)shim_io_failed();
+	shim_io(NULL);
+	W_CHECK(tmem_host_stats(w.host, &st) == 0, "stats");
+	/* A hole that is not made is no error; everything else is counted, or was tried again. */
+	W_CHECK(!failed || io->site == SHIM_PUNCH || st.overflow_write_errors > 0,
+		"%u failures, none counted", failed);
+	for (unsigned object = 0; object < W_OBJECTS; object++)
+		for (unsigned page = 0; page < W_PAGES; page++)
+			W_CHECK(w_try(&w, 0, object, page, false) >= 0,
+				"an acknowledged page is lost: object %u page %u", object, page);
+	w_verify(&w);
+	/* Holes are made when what was there goes. */
+	if (io->site == SHIM_PUNCH)
+		shim_io(io);
+	w_flush(&w, 0);
+	if (io->site == SHIM_PUNCH)
+		failed = (unsigned)shim_io_failed();
+	shim_io(NULL);
+	fill(&w);
+	w_verify(&w);
+	w_end(&w);
+	return failed;
+}
+
+static void write_errors(void)
+{
+	static const int errors[] = {ENOSPC, EIO, EDQUOT, EFBIG};
+	static const uint64_t at[] = {1, 2, 5};
+	unsigned failed[SHIM_SITES] = {0}, torn = 0;
+
+	w_scenario = "write errors";
+	for (unsigned site = 0; site < SHIM_SITES; site++)
+		for (unsigned i = 0; i < 4 * 3 * 2; i++) {
+			struct shim_io io = {.site = (enum shim_site)site,
+					     .error = errors[i % 4],
+					     .fail_site_at = at[i / 4 % 3],
+					     .from_then_on = i >= 12};
+
+			failed[site] += write_error(&io);
+		}
+	for (unsigned i = 0; i < 6; i++) {
+		struct shim_io io = {
+			.site = SHIM_SITES, .torn_at = at[i % 3], .from_then_on = i >= 3};
+
+		torn += write_error(&io);
+	}
+	W_CHECK(failed[SHIM_PUNCH] >= 8 && failed[SHIM_PREAD] >= 24 && failed[SHIM_PWRITE] >= 24 &&
+			failed[SHIM_SETTLE] >= 24 && torn >= 6,
+		"failed: %u preads, %u pwrites, %u waits; %u torn", failed[SHIM_PREAD],
+		failed[SHIM_PWRITE], failed[SHIM_SETTLE], torn);
+	printf("write errors: %u preads, %u pwrites, %u waits, %u holes, %u torn\n",
+	       failed[SHIM_PREAD], failed[SHIM_PWRITE], failed[SHIM_SETTLE], failed[SHIM_PUNCH],
+	       torn);
 }
 
 static void drop_line(void *ctx, enum os_log_level level, const char *text)
@@ -247,7 +342,10 @@ int main(void)
 	interrupted();
 	read_errors();
 	read_errors_taking();
-	flipped_bits();
+	flipped_bits(false);
+	if (SEALED)
+		flipped_bits(true);
+	write_errors();
 	cut();
 	shim_alive(&after);
 	W_CHECK(memcmp(&before, &after, sizeof(before)) == 0, "something was left");

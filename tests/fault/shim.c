@@ -400,7 +400,7 @@ WRAP(int, close, int fd)
 }
 
 static struct shim_io io;
-static uint64_t io_calls, reads, reads_failed;
+static uint64_t io_calls, reads, reads_failed, site_calls, pwrites, site_failed;
 
 void shim_io(const struct shim_io *new)
 {
@@ -408,13 +408,47 @@ void shim_io(const struct shim_io *new)
 
 	pthread_mutex_lock(&lock);
 	io = new ? *new : usual;
-	io_calls = reads = reads_failed = 0;
+	io_calls = reads = reads_failed = site_calls = pwrites = site_failed = 0;
 	pthread_mutex_unlock(&lock);
 }
 
 uint64_t shim_reads_failed(void)
 {
 	return read_locked(&reads_failed);
+}
+
+uint64_t shim_io_failed(void)
+{
+	return read_locked(&site_failed);
+}
+
+/* Whether this call of a site is the one to fail; errno is set. */
+static bool fail_site(enum shim_site here)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&lock);
+	if (io.fail_site_at && io.site == here && ++site_calls >= io.fail_site_at &&
+	    (io.from_then_on || site_calls == io.fail_site_at)) {
+		error = io.error;
+		site_failed++;
+	}
+	pthread_mutex_unlock(&lock);
+	if (error)
+		errno = error;
+	return error;
+}
+
+/* Whether this write is to be torn. */
+static bool tear(void)
+{
+	bool torn;
+
+	pthread_mutex_lock(&lock);
+	torn = io.torn_at && ++pwrites >= io.torn_at && (io.from_then_on || pwrites == io.torn_at);
+	site_failed += torn;
+	pthread_mutex_unlock(&lock);
+	return torn;
 }
 
 /* An errno to fail with, or 0, and perhaps fewer bytes. */
@@ -452,36 +486,48 @@ WRAP(ssize_t, write, int fd, const void *buf, size_t n)
 
 WRAP(ssize_t, pread, int fd, void *buf, size_t n, off_t offset)
 {
-	return disturb_io(true, &n) ? -1 : __real_pread(fd, buf, n, offset);
+	if (fail_site(SHIM_PREAD) || disturb_io(true, &n))
+		return -1;
+	return __real_pread(fd, buf, n, offset);
 }
 
 WRAP(ssize_t, pread64, int fd, void *buf, size_t n, off_t offset)
 {
-	return disturb_io(true, &n) ? -1 : __real_pread64(fd, buf, n, offset);
+	if (fail_site(SHIM_PREAD) || disturb_io(true, &n))
+		return -1;
+	return __real_pread64(fd, buf, n, offset);
 }
 
 WRAP(ssize_t, pwrite, int fd, const void *buf, size_t n, off_t offset)
 {
-	if (fail_file(ENOSPC) || disturb_io(false, &n))
+	if (fail_file(ENOSPC) || fail_site(SHIM_PWRITE) || disturb_io(false, &n))
 		return -1;
+	if (tear())
+		return __real_pwrite(fd, buf, n / 2, offset) < 0 ? -1 : (ssize_t)n;
 	return __real_pwrite(fd, buf, n, offset);
 }
 
 WRAP(ssize_t, pwrite64, int fd, const void *buf, size_t n, off_t offset)
 {
-	if (fail_file(ENOSPC) || disturb_io(false, &n))
+	if (fail_file(ENOSPC) || fail_site(SHIM_PWRITE) || disturb_io(false, &n))
 		return -1;
+	if (tear())
+		return __real_pwrite64(fd, buf, n / 2, offset) < 0 ? -1 : (ssize_t)n;
 	return __real_pwrite64(fd, buf, n, offset);
 }
 
 WRAP(int, fallocate, int fd, int mode, off_t offset, off_t bytes)
 {
-	return fail_file(ENOSPC) ? -1 : __real_fallocate(fd, mode, offset, bytes);
+	if (fail_file(ENOSPC) || fail_site(SHIM_PUNCH))
+		return -1;
+	return __real_fallocate(fd, mode, offset, bytes);
 }
 
 WRAP(int, fallocate64, int fd, int mode, off_t offset, off_t bytes)
 {
-	return fail_file(ENOSPC) ? -1 : __real_fallocate64(fd, mode, offset, bytes);
+	if (fail_file(ENOSPC) || fail_site(SHIM_PUNCH))
+		return -1;
+	return __real_fallocate64(fd, mode, offset, bytes);
 }
 
 WRAP(int, ftruncate, int fd, off_t bytes)
@@ -492,4 +538,23 @@ WRAP(int, ftruncate, int fd, off_t bytes)
 WRAP(int, ftruncate64, int fd, off_t bytes)
 {
 	return fail_file(ENOSPC) ? -1 : __real_ftruncate64(fd, bytes);
+}
+
+WRAP(int, sync_file_range, int fd, off_t offset, off_t bytes, unsigned flags)
+{
+	if (fail_file(EIO) || fail_site(SHIM_SETTLE))
+		return -1;
+	return __real_sync_file_range(fd, offset, bytes, flags);
+}
+
+WRAP(int, fdatasync, int fd)
+{
+	if (fail_file(EIO) || fail_site(SHIM_SETTLE))
+		return -1;
+	return __real_fdatasync(fd);
+}
+
+WRAP(int, flock, int fd, int operation)
+{
+	return fail_file(ENOLCK) ? -1 : __real_flock(fd, operation);
 }

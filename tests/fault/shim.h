@@ -37,12 +37,20 @@ void shim_disarm(void);
  * pread fails with EIO (once or from then on; n 0: none); every second call is
  * interrupted; calls move a few bytes only.
  */
+enum shim_site { SHIM_PREAD, SHIM_PWRITE, SHIM_SETTLE, SHIM_PUNCH, SHIM_SITES };
 struct shim_io {
 	uint64_t fail_read_at;
 	bool from_then_on, interrupt, few_bytes;
+	/* The n-th call of this site fails with `error`; once or from then on. 0: none. */
+	uint64_t fail_site_at;
+	enum shim_site site;
+	int error;
+	/* The n-th pwrite writes half of its bytes and says all. */
+	uint64_t torn_at;
 };
 void shim_io(const struct shim_io *io); /* NULL: all as usual */
 uint64_t shim_reads_failed(void);	/* since then */
+uint64_t shim_io_failed(void);		/* at a site, or torn, since then */
 
 /* Since the last shim_arm(). */
 uint64_t shim_calls(void);
