@@ -80,7 +80,11 @@ typedef struct tmem_host_options {
 				    off with store_raw or a max_zsize of 4096 */
 	uint64_t overflow_rate;	 /* write at most so many bytes a second there; 0: any */
 	uint32_t overflow_encrypt; /* 1: seal it with a key that is in memory only; -ENOTSUP */
+	uint32_t maintain;	   /* 1: a thread of the host calls tmem_host_maintain() */
+	uint32_t pressure_ppm;	   /* see there; 0: 1000; TMEM_PRESSURE_OFF: does not matter */
+	uint64_t idle_ms; /* maintenance evicts ephemeral pages idle for so long; 0: none */
 } tmem_host_options;
+#define TMEM_PRESSURE_OFF UINT32_MAX
 #define TMEM_HOST_OPTIONS ((tmem_host_options){.size = sizeof(tmem_host_options)})
 
 /*
@@ -121,6 +125,16 @@ TMEM_API int tmem_host_shrink(tmem_host *host, uint64_t frames, uint64_t *reclai
 TMEM_API uint64_t tmem_host_age(tmem_host *host, uint64_t idle_ms);
 /* Change overflow_rate. -EINVAL: the host has no overflow file. */
 TMEM_API int tmem_host_set_overflow_rate(tmem_host *host, uint64_t bytes_per_s);
+/*
+ * One step of maintenance, for owners that have a thread to call it about once a
+ * second (or see `maintain` in the options): shrink to the soft target; evict
+ * idle pages; and yield to others who are short of memory: while tasks of this
+ * control group (or machine) wait for memory for more than pressure_ppm
+ * millionths of the time, ephemeral pages go, 1 to 10 % of the store a step, and
+ * the store may not grow back at once. Where the kernel does not tell (PSI),
+ * that is left out. Returns at once while another step is at work.
+ */
+TMEM_API void tmem_host_maintain(tmem_host *host);
 /* Change the codec of later puts. -ENOENT, -ERANGE: refused, the old one kept. */
 TMEM_API int tmem_host_set_codec(tmem_host *host, const char *codec) TMEM_CHECK;
 

@@ -238,7 +238,12 @@ static int create_parts(struct tmem_host *h, const tmem_host_options *o,
 			goto no_overflow;
 		}
 	}
-	return 0;
+	rc = zc_maintain_start(h, o);
+	if (rc == 0)
+		return 0;
+	say(err, errlen, "no thread for maintenance: %s%s", strerror(-rc), "");
+	if (h->overflow)
+		zc_overflow_destroy(h, h->overflow);
 no_overflow:
 	arena_destroy(h->chunks);
 no_chunks:
@@ -319,6 +324,7 @@ void tmem_host_destroy(tmem_host *h)
 {
 	if (!h)
 		return;
+	zc_maintain_stop(h);
 	while (h->clients)
 		tmem_client_destroy(h->clients);
 	zc_trace_destroy(h);
@@ -348,7 +354,7 @@ int tmem_host_set_limit(tmem_host *h, uint64_t limit_bytes)
 void zc_marks_update(struct tmem_host *h)
 {
 	uint64_t limit = atomic_load(&h->frames.limit_bytes);
-	uint64_t target = atomic_load(&h->target_bytes);
+	uint64_t target = zc_soft_bytes(h);
 
 	limit = limit ? limit : UINT64_MAX;
 	target = target ? target : UINT64_MAX;

@@ -275,7 +275,7 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 
 void zc_evict_to_target(struct tmem_host *h, struct zc_thread *t, unsigned n)
 {
-	uint64_t target = atomic_load_explicit(&h->target_bytes, memory_order_relaxed);
+	uint64_t target = zc_soft_bytes(h);
 	struct zc_want w = {
 		.why = ZC_WHY_TARGET, .pages = 4 * n, .bytes = UINT64_MAX, .young_ms = UINT64_MAX};
 	struct zc_got got;
@@ -383,6 +383,14 @@ int zc_shrink(struct tmem_host *h, uint64_t frames, enum zc_why why, uint64_t *r
 			     ? (start - frames_used(&h->frames)) / OS_FRAME_SIZE
 			     : 0;
 	return 0;
+}
+
+uint64_t zc_soft_bytes(const struct tmem_host *h)
+{
+	uint64_t target = atomic_load_explicit(&h->target_bytes, memory_order_relaxed);
+	uint64_t ceiling = atomic_load_explicit(&h->ceiling_bytes, memory_order_relaxed);
+
+	return !target || (ceiling && ceiling < target) ? ceiling : target;
 }
 
 int tmem_host_set_target(tmem_host *h, uint64_t target_bytes)

@@ -41,6 +41,7 @@
 #include "tmem/tmem.h"
 #include "zcache/dict.h"
 #include "zcache/evict.h"
+#include "zcache/pressure.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -388,6 +389,21 @@ struct zc_overflow;
 struct zc_recompress;
 struct zc_trace;
 
+/* maintain.c */
+struct zc_maintain {
+	struct zc_pressure law; /* by whoever set busy */
+	char path[256];		/* of the pressure; "": there is none */
+	bool looked;		/* for it */
+	_Atomic bool busy;
+	_Atomic uint32_t pressure_ppm;
+	_Atomic uint64_t idle_ms; /* 0: pages do not age */
+	os_thread thread;
+	bool started;
+	struct os_mutex lock; /* of the thread's sleep */
+	struct os_cond wake;
+	bool stop; /* under lock */
+};
+
 struct tmem_host {
 	struct frames frames;
 
@@ -425,6 +441,8 @@ struct tmem_host {
 	_Atomic uint64_t evicted_bytes; /* since frames were last moved together for a put */
 	_Atomic bool full;		/* see reclaim.c, limits */
 	_Atomic uint64_t target_bytes;	/* soft; 0: none */
+	_Atomic uint64_t ceiling_bytes; /* soft too, set by pressure.c; 0: none */
+	struct zc_maintain maintain;
 	_Atomic uint32_t accept_percent;
 	_Atomic uint32_t max_mean_zsize;
 	_Atomic uint32_t mean_zsize; /* of a stored page, as it was a while ago */
@@ -468,6 +486,15 @@ static inline struct codec_spec zc_pool_codec(const struct zc_slot *s)
 void zc_marks_update(struct tmem_host *h);
 /* One compaction for a put that the limit refused; false when it is too soon for another. */
 bool zc_make_room(struct tmem_host *h);
+
+/* ---- maintain.c ------------------------------------------------------------- */
+
+/* Last in a host's creation. 0; -EAGAIN or the like: no thread could be had. */
+int zc_maintain_start(struct tmem_host *h, const tmem_host_options *o)
+	__attribute__((warn_unused_result));
+void zc_maintain_stop(struct tmem_host *h);
+/* The lower of target and ceiling; 0: neither. */
+uint64_t zc_soft_bytes(const struct tmem_host *h);
 
 /* ---- reclaim.c: the accept threshold ---------------------------------------- */
 
