@@ -83,6 +83,9 @@ refused codec_unknown "2" "$TMEM" run --codec lz5 -- "${touch_it[@]}"
 refused codec_level "2" "$TMEM" run --codec zstd:99 -- "${touch_it[@]}"
 refused report_unwritable "1 2 126" "$TMEM" run --report /nonexistent/x.json -- "${touch_it[@]}"
 refused overflow_unwritable "1 2 126" "$TMEM" run --overflow /nonexistent/x -- "${touch_it[@]}"
+echo "not ours" >"$T/diary"
+refused overflow_foreign "1 2 126" "$TMEM" run --overflow "$T/diary" -- "${touch_it[@]}"
+grep -qx "not ours" "$T/diary" && ok overflow_foreign_kept || not_ok overflow_foreign_kept "it was changed"
 
 # What cannot carry the agent is refused rather than run unmanaged.
 cat >"$T/touch.c" <<'C'

@@ -621,6 +621,9 @@ static void open_world(const char *overflow)
 	/* A raw page does not fit into a frame that zbud divides. */
 	o.store_raw = seed0 & 1 && strcmp(zpool, "zbud");
 	o.overflow_path = overflow;
+#ifdef TMEM_HAVE_CRYPTO
+	o.overflow_encrypt = overflow && seed0 % 2;
+#endif
 	if (tmem_host_create(&o, &host, err, sizeof(err)))
 		fail(NULL, "host: %s", err);
 	if (tmem_client_create(host, "model", &client) ||

@@ -216,6 +216,8 @@ static int start(struct run *r, char *err, size_t errlen)
 	ho.limit_bytes = r->opts.limit_bytes;
 	ho.codec = r->opts.codec;
 	ho.overflow_path = r->opts.overflow;
+	ho.overflow_rate = r->opts.overflow_rate;
+	ho.overflow_encrypt = r->opts.overflow_encrypt;
 	/* A page that is refused stays in the program: no reason to be choosy. */
 	ho.max_mean_zsize = TMEM_PAGE_SIZE;
 	if (ho.overflow_path) {

@@ -97,6 +97,10 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "forks", atomic_load(&r->n.forks));
 	INTEGER(j, "checksum_failures", st.checksum_failures);
 	INTEGER(j, "overflow_pages", st.overflow_pages);
+	INTEGER(j, "overflow_moved_pages", st.overflow_moved_pages);
+	INTEGER(j, "overflow_returned_pages", st.overflow_returned_pages);
+	INTEGER(j, "overflow_write_errors", st.overflow_write_errors);
+	INTEGER(j, "overflow_read_errors", st.overflow_read_errors);
 	if (!strcmp(path, "-"))
 		rc = json_dumpfd(j, STDERR_FILENO, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	else

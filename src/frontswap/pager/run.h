@@ -51,12 +51,14 @@
 
 struct run_options {
 	uint64_t limit_bytes;
-	const char *codec;    /* NAME[:LEVEL] */
-	const char *overflow; /* file or NULL */
-	const char *report;   /* file or NULL */
-	const char *trace;    /* file or NULL: record what the store is asked for */
-	unsigned cluster;     /* pages compressed together: 1, 2, 4, 8 or 16 */
-	char **argv;	      /* the program and its arguments, NULL at the end */
+	const char *codec;	/* NAME[:LEVEL] */
+	const char *overflow;	/* file or NULL */
+	uint64_t overflow_rate; /* bytes a second written there; 0: any */
+	bool overflow_encrypt;
+	const char *report; /* file or NULL */
+	const char *trace;  /* file or NULL: record what the store is asked for */
+	unsigned cluster;   /* pages compressed together: 1, 2, 4, 8 or 16 */
+	char **argv;	    /* the program and its arguments, NULL at the end */
 };
 
 /* Runs the program to its end; the exit code for the shell. */
