@@ -52,7 +52,7 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 run() {
 	local t=$1
 	mkdir -p "$CORPUS/$t"
-	nice -n 19 "$BUILD/tests/fuzz/fuzz-$t" -max_total_time="$SECONDS_EACH" -timeout=60 -rss_limit_mb=0 \
+	nice -n 19 "$BUILD/tests/fuzz/fuzz-$t" -max_total_time="$SECONDS_EACH" -timeout=60 -rss_limit_mb=0 -len_control=0 -max_len=8192 \
 		-print_final_stats=1 -artifact_prefix="$CORPUS/$t-" "$CORPUS/$t" >"$CORPUS/$t.log" 2>&1
 	echo $? >"$CORPUS/$t.status"
 }

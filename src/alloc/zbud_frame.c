@@ -262,7 +262,7 @@ void zbud_release(struct zbud_pool *p, const uint32_t *id, unsigned n)
 
 uint64_t zbud_spares_return(struct zbud_pool *p, uint64_t want)
 {
-	uint32_t id[ZBUD_BATCH];
+	uint32_t id[ZBUD_BATCH] = {0};
 	uint64_t frames = 0;
 	unsigned n;
 

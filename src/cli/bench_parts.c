@@ -131,7 +131,8 @@ int cmd_bench_alloc(int argc, char **argv)
 	const struct cli_syntax syntax = {
 		command, "",
 		"Stores objects of the sizes that real pages compress to in the allocator: speed,\n"
-		"density, and what comes back when half of them go; then zsmalloc and zbud side by\n"
+		"density, and what comes back when half of them go; then zsmalloc and zbud side "
+		"by\n"
 		"side: density, put, get, and what it costs to get a frame back.",
 		options, false};
 	struct pages_want want;
