@@ -284,6 +284,54 @@ TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
  */
 TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHECK;
 
+/* ---- save and restore --------------------------------------------------------- */
+
+/* An id that a pool had when it was saved, and the one that it has now. */
+typedef struct tmem_pool_pair {
+	tmem_pool was, is;
+} tmem_pool_pair;
+
+/* What goes into a save or restore, and what comes out of it. Fields are only ever added. */
+typedef struct tmem_save {
+	size_t size; /* sizeof(tmem_save): set by TMEM_SAVE */
+	/* Called every some thousand pages; total is 0 if unknown. Not 0: stop (-ECANCELED). */
+	int (*progress)(void *arg, uint64_t pages, uint64_t total);
+	void *arg;
+	tmem_pool_pair *pool; /* restore: room for the pools' ids, pool_room of them; or NULL */
+	uint32_t pool_room;
+	/* Out. */
+	uint32_t pools;
+	uint64_t pages, zpages, bytes; /* bytes: of the file */
+	uint64_t offset;	       /* where in the file the damage was found */
+	char error[160];	       /* one line, if it failed */
+} tmem_save;
+#define TMEM_SAVE ((tmem_save){.size = sizeof(tmem_save)})
+
+/*
+ * Write the client's persistent pages to a file, compressed as they are. Pools that are
+ * ephemeral or shared are left out. Nothing is stopped meanwhile: each page is as it
+ * was at some moment of the call, and pages that came or went may or may not be in
+ * it; freeze the client to save one instant. Pools cannot be destroyed before it ends.
+ * The file has its name when it is complete and on the disk. io may be NULL. May take
+ * long; allocates some 300 KiB and 4 bytes for 64 pages, not charged to the host. 0;
+ * -ENOMEM; -EIO: a stored page is damaged; -EOPNOTSUPP: a precompressed pool;
+ * -EBUSY: a pool was destroyed meanwhile, or
+ * somebody is saving to that name; -EINVAL; -ECANCELED; or the error of the file. After
+ * any failure there is no new file, an older one of that name is as it was, and the
+ * store is, too.
+ */
+TMEM_API int tmem_client_save(tmem_client *client, const char *path, tmem_save *io) TMEM_CHECK;
+/*
+ * Make a client from such a file: all of it, or nothing. Its pools have new ids, see
+ * io->pool (in the order of the file; io->pools says how many there are). io may be NULL.
+ * May take long; allocates some 300 KiB, not charged. 0; -EBADMSG: not such a file,
+ * cut short, or damaged: io->offset and io->error say where and how; -EOPNOTSUPP: from a
+ * newer version, or needs a codec that is not here; -ENOMEM, -EDQUOT, -EINVAL, -ECANCELED;
+ * or the error of the file. After any failure there is no new client, and *out is NULL.
+ */
+TMEM_API int tmem_client_restore(tmem_host *host, const char *path, tmem_save *io,
+				 tmem_client **out) TMEM_CHECK;
+
 /* ---- pages ---------------------------------------------------------------- */
 
 /*

@@ -181,6 +181,8 @@ struct index_stats {
 };
 void index_stats(struct index *ix, struct index_stats *st);
 uint64_t index_pool_pages(struct index_pool *ip);
+/* How many locks it has. */
+unsigned index_pool_shards(const struct index_pool *ip);
 /* Objects in it. Takes each shard for a moment. */
 uint64_t index_pool_objects(struct index_pool *ip);
 /* The spread: how many objects the fullest shard holds, and the mean times 1000. For tests. */

@@ -257,3 +257,8 @@ uint64_t index_pool_objects(struct index_pool *ip)
 	}
 	return sum;
 }
+
+unsigned index_pool_shards(const struct index_pool *ip)
+{
+	return ip->shards;
+}

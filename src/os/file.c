@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -217,4 +218,42 @@ bool os_file_named(const char *path, const struct os_file_about *about)
 	struct stat st;
 
 	return lstat(path, &st) == 0 && st.st_dev == about->device && st.st_ino == about->inode;
+}
+
+int os_file_sync(int fd)
+{
+	int rc;
+
+	do {
+		rc = fsync(fd);
+	} while (rc != 0 && errno == EINTR);
+	return rc ? -errno : 0;
+}
+
+/* The folder's own entry is data of the folder. */
+static int sync_folder_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	size_t len = !slash ? 1 : slash == path ? 1 : (size_t)(slash - path);
+	char *folder = os_alloc(len + 1);
+	int fd, rc;
+
+	if (!folder)
+		return -ENOMEM;
+	memcpy(folder, slash ? path : ".", len);
+	folder[len] = '\0';
+	fd = os_file_open(folder, O_RDONLY | O_DIRECTORY, 0);
+	rc = fd;
+	if (fd >= 0) {
+		rc = os_file_sync(fd);
+		os_file_close(fd);
+	}
+	os_free(folder);
+	/* Some file systems cannot; then it is as lasting as they make it. */
+	return rc == -EINVAL || rc == -EROFS ? 0 : rc;
+}
+
+int os_file_rename(const char *from, const char *to)
+{
+	return rename(from, to) ? -errno : sync_folder_of(to);
 }

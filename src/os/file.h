@@ -20,6 +20,10 @@ int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset)
 int os_file_write(int fd, const void *buf, size_t n) __attribute__((warn_unused_result));
 /* A whole small file (at most max bytes) as a NUL-terminated os_alloc'd string; NULL with errno. */
 char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));
+/* All of the file is on the disk when 0 is returned; else -errno. */
+int os_file_sync(int fd) __attribute__((warn_unused_result));
+/* Give a file another name, in place of what had it, and make that last; 0 or -errno. */
+int os_file_rename(const char *from, const char *to) __attribute__((warn_unused_result));
 /* Remove a file's name; 0 or -errno. */
 int os_file_unlink(const char *path);
 /* Make the file so many bytes long; 0 or -errno. */

@@ -50,6 +50,8 @@ const char *tmem_strerror(int err)
 		return "invalid argument";
 	case -EDQUOT:
 		return "the client is at its own limit";
+	case -EBADMSG:
+		return "the file is damaged";
 	case -ERANGE:
 		return "level out of range";
 	default:
