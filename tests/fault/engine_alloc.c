@@ -151,6 +151,87 @@ static void two_hosts(struct world *w)
 	w_end(&second);
 }
 
+/* ---- scenarios: codecs ---------------------------------------------------------- */
+
+static void recompress(struct world *w)
+{
+	tmem_recompress o = TMEM_RECOMPRESS;
+	int rc;
+
+	if (!w_start(w, NULL))
+		return;
+	fill(w, 0, 0, 0, 30);
+	w_put_cluster(w, 0, 1, 64, 8, 0);
+	w_clone(w, 0, 1);
+	fill(w, 0, 0, 0, 10);
+	rc = tmem_host_recompress(w->host, NULL, NULL);
+	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress: %d", rc);
+	w_get_all(w, 0);
+	o.codec = "deflate:1";
+	rc = tmem_host_recompress(w->host, &o, NULL);
+	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress: %d", rc);
+	fill(w, 0, 0, 5, 15);
+}
+
+/* Train, put with it, train again; what needs the first one keeps it. */
+static void train(struct world *w)
+{
+	tmem_host_options o = options("zstd:1");
+	int rc;
+
+	if (!w_start(w, &o))
+		return;
+	fill(w, 0, 0, 0, 110);
+	for (unsigned i = 0; i < 2; i++) {
+		rc = tmem_pool_train(w->client, w->pool[0].id, 4096, NULL);
+		W_CHECK(rc == 0 || rc == -ENOMEM || rc == -ENODATA, "train: %d", rc);
+		fill(w, 0, 0, 40 * i, 40 * i + 20);
+	}
+	w_clone(w, 0, 1);
+	rc = tmem_host_recompress(w->host, NULL, NULL);
+	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress: %d", rc);
+	(void)tmem_pool_drop_dictionary(w->client, w->pool[0].id);
+	w_get_all(w, 0);
+	w_flush(w, 0);
+}
+
+static void pool_codec(struct world *w)
+{
+	static const char *const codec[] = {"zstd:3", "lz4hc", "deflate", NULL};
+
+	if (!w_start(w, NULL))
+		return;
+	for (unsigned i = 0; i < 4; i++) {
+		int rc = tmem_pool_set_codec(w->client, w->pool[0].id, codec[i]);
+
+		W_CHECK(rc == 0 || rc == -ENOMEM, "pool_set_codec: %d", rc);
+		fill(w, 0, 0, i * 5, i * 5 + 5);
+	}
+}
+
+static void bytes(struct world *w)
+{
+	char in[300] = "bytes", out[4096];
+	tmem_oid oid = {{1, 2, 3}};
+	size_t size = 0;
+	tmem_pool p;
+
+	if (!w_start(w, NULL))
+		return;
+	p = tmem_pool_create(w->client, TMEM_POOL_PERSIST | TMEM_POOL_PRECOMPRESSED, 1);
+	W_CHECK(p >= 0 || p == -ENOMEM, "pool of bytes: %d", p);
+	for (uint64_t i = 0; p >= 0 && i < 5; i++) {
+		int rc = tmem_put_bytes(w->client, p, &oid, i, in, sizeof(in));
+
+		W_CHECK(rc == 0 || rc == -ENOMEM, "put_bytes: %d", rc);
+		W_CHECK(tmem_get_bytes(w->client, p, &oid, i, out, &size) == (rc ? 1 : 0),
+			"get_bytes after a put that returned %d", rc);
+		W_CHECK(rc || (size == sizeof(in) && memcmp(in, out, size) == 0), "other bytes");
+	}
+	if (p >= 0)
+		W_CHECK(tmem_pool_destroy(w->client, p) == 0, "destroy of a pool of bytes");
+}
+
 /* ---- scenarios: pages -------------------------------------------------------------- */
 
 static void put_get(struct world *w)
@@ -862,6 +943,10 @@ static const struct scenario {
 	void (*run)(struct world *w);
 } scenarios[] = {
 	{"host_lz4", host_lz4},
+	{"recompress", recompress},
+	{"train", train},
+	{"pool_codec", pool_codec},
+	{"bytes", bytes},
 	{"host_zstd", host_zstd},
 	{"host_overflow", host_overflow},
 	{"clients", clients},

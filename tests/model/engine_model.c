@@ -357,13 +357,27 @@ static void op_clone(struct worker *w, struct model_pool *from, struct model_poo
 	to->tag = (uint64_t)w->number << 32 | ++w->next_tag;
 }
 
+/* The pool's own codec, or a dictionary for it, or neither any more. */
+static void pool_codec(struct worker *w, struct model_pool *m)
+{
+	static const char *const codec[] = {NULL, "zstd:1", "zstd:1", "lz4hc", "deflate", "lz4:4"};
+	int rc = tmem_pool_set_codec(client, m->id, codec[rnd(w, 6)]);
+
+	if (rc && rc != -ENOMEM)
+		fail(w, "pool_set_codec: %d", rc);
+	rc = rnd(w, 3) ? tmem_pool_train(client, m->id, 4096, NULL)
+		       : tmem_pool_drop_dictionary(client, m->id);
+	if (rc && rc != -ENOMEM && rc != -ENODATA && rc != -ENOSPC && rc != -EOPNOTSUPP)
+		fail(w, "dictionary: %d", rc);
+}
+
 static void op_pool(struct worker *w, struct model_pool *m)
 {
 	struct model_pool *other = &w->pool[m == &w->pool[0]];
 	uint64_t n = count(m);
 	int64_t rc;
 
-	switch (rnd(w, 8)) {
+	switch (rnd(w, 10)) {
 	case 0:
 		rc = tmem_pool_flush(client, m->id);
 		if (!agrees(m, rc, n))
@@ -378,6 +392,9 @@ static void op_pool(struct worker *w, struct model_pool *m)
 		rc = tmem_pool_pages(client, m->id);
 		if (!agrees(m, rc, n))
 			fail(w, "pages: %lld of %llu", (long long)rc, (unsigned long long)n);
+		break;
+	case 3:
+		pool_codec(w, m);
 		break;
 	default:
 		op_clone(w, m, other);
@@ -521,13 +538,28 @@ static void check_all(struct worker *w)
 				op_get(w, &w->pool[p], o, i, false);
 }
 
+/* A pass, or a bounded step, to this codec or that. */
+static void recompress(struct worker *w)
+{
+	static const char *const to[] = {"zstd:1", "zstd:3", "deflate:1", "lz4hc:3"};
+	tmem_recompress o = TMEM_RECOMPRESS;
+	int rc;
+
+	o.codec = to[rnd(w, 4)];
+	o.idle_ms = rnd(w, 2) ? 1 : 0;
+	o.max_pages = rnd(w, 2) ? 100 : 0;
+	rc = tmem_host_recompress(host, &o, NULL);
+	if (rc && rc != -ENOMEM)
+		fail(w, "recompress: %d", rc);
+}
+
 static void *disturb(void *arg)
 {
 	static const char *const codec[] = {"lz4", "lz4", "lz4", "zstd:1", "zstd:-3", "none"};
 	struct worker *w = arg;
 
 	while (!atomic_load(&stop)) {
-		switch (rnd(w, 18)) {
+		switch (rnd(w, 21)) {
 		case 0:
 			/* Not while it is tight: verify and quiet checks want it defined. */
 			(void)tmem_host_set_limit(host, (tight ? 1 : 2) * (2u + rnd(w, 4)) << 20);
@@ -561,6 +593,11 @@ static void *disturb(void *arg)
 			tmem_client_freeze(client, 1);
 			os_sleep_ns(100000);
 			tmem_client_freeze(client, 0);
+			break;
+		case 9:
+		case 10:
+		case 11:
+			recompress(w);
 			break;
 		default:
 			(void)tmem_host_compact(host, 1u << 20);
@@ -657,12 +694,13 @@ static void close_world(void)
 	(void)tmem_host_stats(host, &s);
 	printf("  puts %llu ok %llu nomem %llu poor %llu frozen %llu; gets found %llu; shared "
 	       "%llu; "
-	       "moved %llu; in file %llu; evicted %llu\n",
+	       "moved %llu; in file %llu; evicted %llu; recompressed %llu\n",
 	       (unsigned long long)s.puts, (unsigned long long)s.puts_ok,
 	       (unsigned long long)s.puts_nomem, (unsigned long long)s.puts_poor,
 	       (unsigned long long)s.puts_frozen, (unsigned long long)s.gets_found,
 	       (unsigned long long)s.shared_pages, (unsigned long long)s.moved_zpages,
-	       (unsigned long long)s.overflow_pages, (unsigned long long)s.evicted_pages);
+	       (unsigned long long)s.overflow_pages, (unsigned long long)s.evicted_pages,
+	       (unsigned long long)s.recompressed);
 	tmem_client_destroy(client);
 	if (client2 != client)
 		tmem_client_destroy(client2);
