@@ -410,7 +410,9 @@ static int put_pages(struct put *p)
 		 (p->s->ev && atomic_load_explicit(&p->h->full, memory_order_relaxed)))
 		rc = put_squeezed(p);
 	if (tmem_unlikely(p->h->overflow != NULL) && rc == 0 &&
-	    tmem_unlikely(zc_overflow_fill(p->h) >= ZC_FILL_HIGH))
+	    tmem_unlikely(zc_overflow_fill(p->h) >= ZC_FILL_HIGH) &&
+	    /* Ephemeral pages go before any persistent one has to leave memory. */
+	    !zc_evict_for_put(p->h, p->t, NULL, p->s->flags & TMEM_POOL_PERSIST, 0, 1))
 		zc_overflow_make_room(p->h, p->t);
 	if (tmem_likely(rc == 0)) {
 		rc = build(p);

@@ -6,6 +6,8 @@
 #include "os/clock.h"
 #include "zcache/zcache.h"
 
+#include <unistd.h>
+
 static struct test_page page, back;
 static uint64_t clock_ms;
 
@@ -142,6 +144,45 @@ static void persistent_pages_outrank(void **state)
 	(void)tmem_host_compact(t.host, UINT64_MAX);
 	assert_int_equal(put(&t, 9001), 0);
 	for (unsigned i = 100 + kept / 5; i < kept; i++) {
+		assert_int_equal(tmem_get(t.client, keep, &oid, i, &back), 0);
+		test_check(&back, i, 150);
+	}
+	test_close(&t);
+}
+
+/* Nothing persistent goes to the file while there is something that may simply go. */
+static void ephemeral_pages_go_before_the_file(void **state)
+{
+	char path[] = "/tmp/tmem-ephemeral-XXXXXX";
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	tmem_oid oid = test_oid(2);
+	int fd = mkstemp(path);
+	struct test_host t;
+	tmem_pool keep;
+	uint64_t i;
+
+	assert_true(fd >= 0);
+	close(fd);
+	o.limit_bytes = 6u << 20;
+	o.overflow_path = path;
+	t = open_ephemeral(&o);
+	keep = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 0);
+	for (i = 0; i < 3000; i++)
+		assert_int_equal(put(&t, i), 0);
+	for (i = 0; i < 1500; i++) {
+		test_fill(&page, i, 150);
+		assert_int_equal(tmem_put(t.client, keep, &oid, i, &page), 0);
+	}
+	assert_true(test_stats(t.host).pers_ate_eph > 300);
+	assert_true(tmem_pool_pages(t.client, t.pool) > 0);
+	assert_int_equal(test_stats(t.host).overflow_pages, 0);
+	for (; i < 8000; i++) {
+		test_fill(&page, i, 150);
+		assert_int_equal(tmem_put(t.client, keep, &oid, i, &page), 0);
+	}
+	assert_int_equal(tmem_pool_pages(t.client, t.pool), 0);
+	assert_true(test_stats(t.host).overflow_pages > 1000);
+	for (i = 0; i < 8000; i++) {
 		assert_int_equal(tmem_get(t.client, keep, &oid, i, &back), 0);
 		test_check(&back, i, 150);
 	}
@@ -480,6 +521,7 @@ int main(void)
 		cmocka_unit_test(flags_that_are_refused),
 		cmocka_unit_test(the_oldest_go_first),
 		cmocka_unit_test(persistent_pages_outrank),
+		cmocka_unit_test(ephemeral_pages_go_before_the_file),
 		cmocka_unit_test(what_was_wanted_has_another_turn),
 		cmocka_unit_test(shrink_gives_frames_back),
 		cmocka_unit_test(a_target_is_kept_by_puts),
