@@ -63,17 +63,17 @@ heap() {
 	cat >work/heap.py <<'P'
 import itertools, random
 random.seed(1)
-n = 25000
+n = 40000
 a = [bytearray((b'%07d' % i) * 60 + random.randbytes(600) + b'y' * 2500) for i in range(n)]
 cum = list(itertools.accumulate((k + 1) ** -0.9 for k in range(n)))
-print(sum(a[i * 7919 % n][7] for i in random.choices(range(n), cum_weights=cum, k=60000)))
+print(sum(a[i * 7919 % n][7] for i in random.choices(range(n), cum_weights=cum, k=200000)))
 P
 }
 lines() {
 	[ -s work/lines ] || python3 -c "
 import random
 random.seed(2)
-open('work/lines', 'w').writelines('%012d %s\n' % (random.randrange(10**12), 'abc def ' * 8) for i in range(600000))"
+open('work/lines', 'w').writelines('%012d %s\n' % (random.randrange(10**12), 'abc def ' * 8) for i in range(1000000))"
 }
 
 record() {

@@ -107,14 +107,16 @@ static void draw_axes(FILE *f, const struct plot_panel *p, const struct axis *x,
 {
 	char tick[48];
 
-	for (double v = y->low; v <= y->high + y->step / 2; v += y->step) {
+	for (unsigned i = 0; y->low + i * y->step <= y->high + y->step / 2; i++) {
+		double v = y->low + i * y->step;
 		double at = top + CHART_H * (1 - (v - y->low) / (y->high - y->low));
 
 		fprintf(f, "<path d=\"M%d %.1fh%d\" stroke=\"#ddd\"/>\n", LEFT, at, CHART_W);
 		tick_text(tick, sizeof(tick), v, p->y_bytes, p->percent);
 		text(f, LEFT - 8, at + 4, "end", "", tick, 40);
 	}
-	for (double v = x->low; v <= x->high + x->step / 2; v += x->step) {
+	for (unsigned i = 0; x->low + i * x->step <= x->high + x->step / 2; i++) {
+		double v = x->low + i * x->step;
 		double at = LEFT + CHART_W * (v - x->low) / (x->high - x->low);
 
 		fprintf(f, "<path d=\"M%.1f %.1fv6\" stroke=\"#444\"/>\n", at, top + CHART_H);

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define TRACE_MAGIC	   "TMEMTRC\n"
+#define TRACE_MAGIC	   "TMEMTRC\n" /* eight bytes, no end */
 #define TRACE_BLOCK_MAGIC  0x4b4c4254u /* "TBLK" */
 #define TRACE_KIND_RECORDS 1u
 #define TRACE_KIND_END	   2u
