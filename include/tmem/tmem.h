@@ -284,6 +284,30 @@ TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
  */
 TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHECK;
 
+/* ---- tunables ------------------------------------------------------------------ */
+
+/* What can be changed while the store runs; see docs/tunables.md. The strings are static. */
+typedef struct tmem_tunable {
+	const char *name;
+	const char *of;	   /* "host" or "client" */
+	const char *unit;  /* "bytes", "percent", ... */
+	const char *range; /* what is allowed, in words */
+	const char *meaning;
+} tmem_tunable;
+/* All of them, in a fixed order; at most `max` are written to out. How many there are. */
+TMEM_API int tmem_tunable_list(tmem_tunable *out, unsigned max);
+/*
+ * Set one, in effect at once: of the host, with client NULL, or of that client. Numbers are
+ * decimal; bytes may have K, M, G or T after them (1024). 0; -ENOENT: no such tunable;
+ * -EINVAL: not allowed; -ENOMEM. After any failure the old value is kept, and err (of
+ * errlen bytes, may be NULL) has one line that says what is allowed.
+ */
+TMEM_API int tmem_tunable_set(tmem_host *host, tmem_client *client, const char *name,
+			      const char *value, char *err, size_t errlen) TMEM_CHECK;
+/* Its value as text that tmem_tunable_set() takes. 0, -ENOENT, -ENOSPC (len too small). */
+TMEM_API int tmem_tunable_get(tmem_host *host, tmem_client *client, const char *name, char *text,
+			      size_t len) TMEM_CHECK;
+
 /* ---- save and restore --------------------------------------------------------- */
 
 /* An id that a pool had when it was saved, and the one that it has now. */

@@ -16,8 +16,8 @@
  * One atomic word a client would be a line that all its threads write at each
  * put. So a thread charges ahead, and keeps the rest as credit in its block for
  * the pool: I2 holds because credits count as used. The price is that a client
- * may be refused that much early. Near the limit nothing is charged ahead, and
- * with a limit credit is given back at once.
+ * may be refused that much early. With a limit nothing is charged ahead, and a
+ * thread gives back what it had at its next put or drop in that pool.
  *
  * Weights. Under pressure the client with the greatest used / weight pays first:
  * the one most above its weighted share, whatever the shares add up to. A heavier
@@ -65,8 +65,13 @@ bool zc_charge_slow(struct zc_counts *k, uint64_t bytes)
 		return zc_client_charge(c, bytes);
 	credit = atomic_load_explicit(&k->credit, memory_order_relaxed);
 	limit = atomic_load_explicit(&c->limit, memory_order_relaxed);
-	if (!limit)
+	if (!limit) {
 		want += ZC_CREDIT / 2;
+	} else if (credit) {
+		atomic_store_explicit(&k->credit, 0, memory_order_relaxed);
+		zc_client_uncharge(c, credit);
+		credit = 0;
+	}
 	want -= credit < want ? credit : want;
 	if (!zc_client_charge(c, want))
 		return false;

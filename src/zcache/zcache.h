@@ -414,8 +414,8 @@ struct tmem_host {
 	_Atomic uint32_t codec; /* zc_codec_pack() */
 	_Atomic int frozen;
 	_Atomic uint64_t mark_bytes; /* above it a put has to look closer: limit and target */
-	uint32_t max_zsize;
-	bool store_raw;
+	_Atomic uint32_t max_zsize;
+	_Atomic bool store_raw;
 	bool by_frames;			/* the allocator's own shrink frees what it evicts (zbud) */
 	bool queue_persistent;		/* persistent zpages are queued too (evict.h) */
 	struct zc_overflow *overflow;	/* NULL: none */
@@ -604,8 +604,9 @@ __attribute__((warn_unused_result)) static inline bool zc_charge(struct zc_threa
 	struct zc_counts *k = t->counts;
 	uint64_t credit = atomic_load_explicit(&k->credit, memory_order_relaxed);
 
-	/* A shared block never has credit. */
-	if (tmem_unlikely(credit < bytes))
+	/* A shared block never has credit; and with a limit none is used, nor kept. */
+	if (tmem_unlikely(credit < bytes ||
+			  atomic_load_explicit(&k->client->limit, memory_order_relaxed)))
 		return zc_charge_slow(k, bytes);
 	atomic_store_explicit(&k->credit, credit - bytes, memory_order_relaxed);
 	return true;
