@@ -5,7 +5,7 @@
 
 # What each job needs, by Debian 12 package name.
 PKGS_BUILD=(gcc libc6-dev meson ninja-build pkg-config
-	liblz4-dev libzstd-dev libdeflate-dev libxxhash-dev libjansson-dev)
+	libssl-dev liblz4-dev libzstd-dev libdeflate-dev libxxhash-dev libjansson-dev)
 PKGS_DEMO=(libsqlite3-dev zlib1g-dev)
 # liblzo2-dev: for the module tmem-codec-lzo alone, so that it is tested.
 PKGS_TEST=(libcmocka-dev spin liblzo2-dev man-db groff-base

@@ -694,12 +694,14 @@ static void close_world(void)
 	(void)tmem_host_stats(host, &s);
 	printf("  puts %llu ok %llu nomem %llu poor %llu frozen %llu; gets found %llu; shared "
 	       "%llu; "
-	       "moved %llu; in file %llu; evicted %llu; recompressed %llu\n",
+	       "moved %llu; in file %llu, went %llu, came back %llu; evicted %llu; "
+	       "recompressed %llu\n",
 	       (unsigned long long)s.puts, (unsigned long long)s.puts_ok,
 	       (unsigned long long)s.puts_nomem, (unsigned long long)s.puts_poor,
 	       (unsigned long long)s.puts_frozen, (unsigned long long)s.gets_found,
 	       (unsigned long long)s.shared_pages, (unsigned long long)s.moved_zpages,
-	       (unsigned long long)s.overflow_pages, (unsigned long long)s.evicted_pages,
+	       (unsigned long long)s.overflow_pages, (unsigned long long)s.overflow_moved_pages,
+	       (unsigned long long)s.overflow_returned_pages, (unsigned long long)s.evicted_pages,
 	       (unsigned long long)s.recompressed);
 	tmem_client_destroy(client);
 	if (client2 != client)
