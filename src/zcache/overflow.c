@@ -71,11 +71,11 @@ enum zc_fill zc_overflow_fill(const struct tmem_host *h)
 int over_pack(struct zc_overflow *o, struct over_item *it, const void *bytes, char *dst)
 {
 	size_t used = over_bytes(o, it->zsize), units = it->units * OVER_UNIT;
-	uint64_t number;
 	int rc = 0;
 
 	if (o->seal) {
-		number = atomic_fetch_add(&o->seals, 1);
+		uint64_t number = atomic_fetch_add(&o->seals, 1);
+
 		it->seal_low = (uint32_t)number;
 		it->seal_mid = (uint16_t)(number >> 32);
 		it->seal_high = (uint8_t)(number >> 48);
