@@ -11,6 +11,7 @@ static const struct bench {
 	const char *about;
 } benches[] = {
 	{"engine", cmd_bench_engine, "the store against the bare codec on the same pages"},
+	{"codecs", cmd_bench_codecs, "codecs, dictionaries, recompression: frames and time"},
 	{"alloc", cmd_bench_alloc, "the allocators: density, speed, frames given back"},
 	{"index", cmd_bench_index, "the index: speed, spread, metadata a page"},
 	{"peers", cmd_bench_peers, "the store beside RocksDB, memcached, nbdkit and zram"},
