@@ -53,6 +53,10 @@
  *   the first frame that a persistent put might want. Where there is something
  *   to evict the threshold does not matter: a put then brings what it takes.
  *
+ *   Measured on 40000 pages of a running interpreter, lz4 (1.6 KiB a page): a put
+ *   takes 7.1 µs of processor time, 7.5 where it evicts for each that it brings
+ *   (24 MiB; 9 % of that are holes), and the index, queues included, is 1.6 %.
+ *
  *   The soft target is above which puts evict a little more than they bring, and
  *   maintenance shrinks. Persistent pages may stand above it.
  */
