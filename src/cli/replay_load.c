@@ -459,7 +459,9 @@ int replay_load(const char *path, bool maps, struct replay_trace *out, char *err
 	*out = (struct replay_trace){0};
 	fd = os_file_open(path, O_RDONLY, 0);
 	if (fd < 0)
-		return fail(&l, fd, strerror(-fd));
+		snprintf(err, errlen, "cannot be opened: %s", strerror(-fd));
+	if (fd < 0)
+		return fd;
 	rc = read_all(&l, fd);
 	os_file_close(fd);
 	if (rc == 0)

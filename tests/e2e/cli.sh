@@ -66,6 +66,15 @@ for c in stat top ctl mount; do # later versions have them: not listed before
 	"$TMEM" --help | grep -qw "$c" && not_ok "help_lists_$c" "but there is no such command"
 done
 wrong no_command 2 "which command" 
+wrong trace_nothing 2 "one of them" trace
+wrong trace_info_missing 1 "cannot be opened" trace --info /no/such/file
+wrong replay_nothing 2 "which trace" replay
+wrong replay_not_a_trace 1 "is not a trace" replay /etc/passwd
+wrong replay_policy 2 "known: lru, s3fifo" replay --policy mru /etc/passwd
+wrong replay_model 2 "known: fifo, lru, s3fifo, opt" replay --policy model:mru /etc/passwd
+wrong replay_size 1 "is not a trace" replay --size 64M /etc/passwd
+wrong bench_store_pages 2 "from 1000" bench store --pages 5
+wrong bench_store_memory 1 "the machine has" bench store --data 1000T
 wrong unknown_command 2 "frobnicate" frobnicate
 wrong empty_command 2 "''" ""
 wrong unknown_option 2 "--frobnicate" --frobnicate
