@@ -174,16 +174,18 @@ static int judge(struct training *y, uint16_t was, uint16_t now, int level, uint
 {
 	const char *page = y->pages + (size_t)y->learn * ZC_PAGE;
 	uint64_t sum[2] = {0, 0};
-	int rc = 0;
+	int rc = y->judge ? 0 : -ENODATA;
 
 	for (unsigned i = 0; i < y->judge && rc == 0; i++, page += ZC_PAGE) {
 		rc = cost(y, was, level, page, &sum[0]);
 		if (rc == 0)
 			rc = cost(y, now, level, page, &sum[1]);
 	}
+	if (rc)
+		return rc;
 	*before = sum[0] * y->seen / y->judge;
 	*after = sum[1] * y->seen / y->judge;
-	return rc;
+	return 0;
 }
 
 static int train(struct training *y, size_t bytes, int level, uint16_t *id)
