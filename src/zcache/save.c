@@ -108,11 +108,11 @@ static int write_codec(struct saver *v, unsigned id)
 		return 0;
 	if (len + 1 > SAVE_CODEC_MAX)
 		return -EOPNOTSUPP;
-	rc = record_begin(v, len + 1, &p);
+	rc = record_begin(v, len + 2, &p);
 	if (rc)
 		return rc;
 	p[0] = (uint8_t)id;
-	memcpy(p + 1, codec->name, len);
+	memcpy(p + 1, codec->name, len + 1); /* its end is left out of the record */
 	record_end(v, SAVE_T_CODEC, len + 1);
 	v->codecs |= 1u << id;
 	return 0;
@@ -498,8 +498,7 @@ int tmem_client_save(tmem_client *c, const char *path, tmem_save *io)
 	v.buf = os_alloc(SAVE_BUFFER);
 	if (!temporary || !v.buf)
 		goto out;
-	memcpy(temporary, path, len);
-	memcpy(temporary + len, ".part", sizeof(".part"));
+	snprintf(temporary, len + sizeof(".part"), "%s.part", path);
 	v.fd = open_temporary(temporary);
 	rc = v.fd;
 	if (v.fd < 0)
