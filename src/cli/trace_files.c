@@ -319,6 +319,7 @@ static bool place(const struct thread *th, int fd, uint64_t done, uint64_t *from
 	const struct call *c = th->call;
 	bool found;
 
+	*from = 0;
 	if (c->what == SENDS || c->what == COPIES) {
 		uint64_t pointer = th->arg[c->offset];
 

@@ -174,8 +174,10 @@ static int judge(struct training *y, uint16_t was, uint16_t now, int level, uint
 {
 	const char *page = y->pages + (size_t)y->learn * ZC_PAGE;
 	uint64_t sum[2] = {0, 0};
-	int rc = y->judge ? 0 : -ENODATA;
+	int rc = 0;
 
+	if (!y->judge)
+		return -ENODATA;
 	for (unsigned i = 0; i < y->judge && rc == 0; i++, page += ZC_PAGE) {
 		rc = cost(y, was, level, page, &sum[0]);
 		if (rc == 0)

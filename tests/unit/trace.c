@@ -154,8 +154,7 @@ static void a_missing_block_is_noticed(void **state)
 
 	assert_int_equal(fread(all, 1, sizeof(all), f), size);
 	fclose(f);
-	memcpy(&bytes, all + TRACE_HEAD_BYTES + 8,
-	       sizeof(bytes));
+	memcpy(&bytes, all + TRACE_HEAD_BYTES + 8, sizeof(bytes));
 	first = TRACE_BLOCK_HEAD + bytes;
 	f = fopen(path, "w");
 	fwrite(all, 1, TRACE_HEAD_BYTES, f);
