@@ -51,7 +51,7 @@ import os, random, sys, unittest, zlib
 def ballast(mib):
     r = random.Random(7)
     pool = [b"%d %s" % (i, b"abcdefgh"[: i % 8]) for i in range(400)]
-    return [b"".join(r.choices(pool, k=4096)) for _ in range(mib * 28)]
+    return [b"".join(r.choices(pool, k=4096 * 28)) for _ in range(mib)]
 def crc(b):
     c = 0
     for x in b:
