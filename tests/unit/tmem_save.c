@@ -423,7 +423,7 @@ static void forged_files(void **state)
 		}
 		assert_int_equal(test_stats(t.host).pages, 0);
 	}
-	assert_true(taken > 100 && not > 500);
+	assert_true(taken > 100 / EACH && not > 500 / EACH);
 	assert_int_equal(tmem_host_verify(t.host, 1), 0);
 	free(copy);
 	os_free(bytes);
