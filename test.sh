@@ -11,7 +11,7 @@
 # (all checks, ASan, UBSan) and build-tsan/ (asserts, lock ranks, TSan). Each test has a time
 # limit; its output is kept in build/test-logs/. The last line is "N passed, N failed, N skipped";
 # the exit code is 1 when something failed. TMEM_NO_INSTALL=1: never install.
-# TMEM_TEST_BUILDS: a subset of "release checks tsan".
+# TMEM_TEST_BUILDS: a subset of "release checks tsan". TMEM_TEST_DEADLINE_S: another time limit.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 . "$ROOT/tools/lib.sh"
 cd "$ROOT" || exit 1
@@ -34,7 +34,7 @@ done
 BUILDS=${TMEM_TEST_BUILDS:-release checks tsan}
 [ -z "$QUICK" ] || BUILDS=${TMEM_TEST_BUILDS:-release checks}
 E2E_LIMIT_S=180 # they take 10 to 20 s; a busy machine is no failure
-DEADLINE_S=870 # for everything; what has not begun by then has failed
+DEADLINE_S=${TMEM_TEST_DEADLINE_S:-870} # for everything; what has not begun by then has failed
 export TMEM_BUILD=${TMEM_BUILD:-$ROOT/build}
 LOGS=$TMEM_BUILD/test-logs
 PASSED=0 FAILED=0 SKIPPED=0 FAILURES=()
