@@ -64,9 +64,9 @@ struct procmap_query {
 #define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
 #endif
 
-/* What the pager cannot work without. */
 /* EVENT_FORK needs CAP_SYS_PTRACE; without it forks are met with care (proto/agent.h). */
 #define UFFD_FEATURES_FULL (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURES_NEEDED)
+/* What the pager cannot work without. */
 #define UFFD_FEATURES_NEEDED                                                                       \
 	(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |         \
 	 UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
