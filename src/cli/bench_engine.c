@@ -11,10 +11,29 @@
 #include <string.h>
 #include <unistd.h>
 
-#define COMMAND "bench engine"
-#define PAGE	ENGINE_PAGE
+#define COMMAND	    "bench engine"
+#define PAGE	    ENGINE_PAGE
+#define PAGES_LEAST 64
 
 /* ---- setting up -------------------------------------------------------------------------- */
+
+/* Whether there is such an allocator, and whether it has room for pages that do not compress. */
+static int check_zpool(struct engine *e, char *err, size_t errlen)
+{
+	tmem_host_options options = TMEM_HOST_OPTIONS;
+	tmem_host *host;
+	int code;
+
+	options.zpool = e->zpool;
+	code = tmem_host_create(&options, &host, err, errlen);
+	if (code)
+		return code;
+	tmem_host_destroy(host);
+	options.store_raw = 1;
+	e->keeps_raw = tmem_host_create(&options, &host, NULL, 0) == 0;
+	tmem_host_destroy(host);
+	return 0;
+}
 
 /* Same-filled pages would flatter the engine, which never compresses them: they are measured apart.
  */
@@ -36,6 +55,26 @@ static void drop_same_filled(struct engine *e)
 	p->count = n;
 }
 
+/* Where the allocator has no room for what does not compress, such pages would be refused. */
+static void drop_poor(struct engine *e)
+{
+	struct engine_thread *t = &e->thread[0];
+	void *cctx = codec_set_cctx(&t->set, &e->spec);
+	struct pages *p = &e->pages;
+	uint64_t i, n = 0;
+
+	for (i = 0; i < p->count; i++) {
+		if (!e->spec.codec->compress(cctx, p->data + i * PAGE, PAGE, t->scratch,
+					     ENGINE_MAX_ZSIZE))
+			continue;
+		if (n != i)
+			memmove(p->data + n * PAGE, p->data + i * PAGE, PAGE);
+		p->number[n++] = p->number[i];
+	}
+	e->r.poor_left_out = p->count - n;
+	p->count = n;
+}
+
 static uint64_t frames_of(uint64_t bytes)
 {
 	return (bytes + PAGE - 1) / PAGE * PAGE;
@@ -43,16 +82,11 @@ static uint64_t frames_of(uint64_t bytes)
 
 static int set_up(struct engine *e)
 {
-	uint64_t offsets = frames_of((e->pages.count + 1) * sizeof(uint64_t));
 	unsigned m;
 	int code = team_start(&e->team, e->threads);
 
 	if (code)
 		return code;
-	e->packed = os_reserve(e->pages.count * PAGE);
-	e->packed_at = os_reserve(offsets);
-	if (!e->packed || !e->packed_at)
-		return -ENOMEM;
 	for (m = 0; m < e->threads; m++) {
 		struct engine_thread *t = &e->thread[m];
 
@@ -64,7 +98,13 @@ static int set_up(struct engine *e)
 		memset(t->to, 1, ENGINE_CHUNK * PAGE);
 		memset(t->scratch, 1, 2 * PAGE);
 	}
-	return 0;
+	if (!e->keeps_raw)
+		drop_poor(e);
+	if (e->pages.count < PAGES_LEAST)
+		return -ENODATA;
+	e->packed = os_reserve(e->pages.count * PAGE);
+	e->packed_at = os_reserve(frames_of((e->pages.count + 1) * sizeof(uint64_t)));
+	return e->packed && e->packed_at ? 0 : -ENOMEM;
 }
 
 static void tear_down(struct engine *e)
@@ -87,6 +127,11 @@ static void tear_down(struct engine *e)
 }
 
 /* ---- printing ------------------------------------------------------------------------------ */
+
+static const char *kind(const struct engine *e)
+{
+	return e->ephemeral ? "ephemeral" : "persistent";
+}
 
 static double over(double a, double b)
 {
@@ -113,17 +158,27 @@ static double put_frames_ns(const struct engine *e)
 static void print_bytes(const struct engine *e)
 {
 	const struct engine_result *r = &e->r;
-	double c = (double)r->compressed_bytes / 100, heads = (double)(r->zpages * ENGINE_HEAD);
+	double c = (double)r->compressed_bytes / 100, heads = (double)r->head_bytes;
 	double moving = (double)(r->meta_bytes - r->fixed_bytes);
 
-	printf("          of the compressed bytes: %.2f %% zpage headers (%u bytes each), %.2f %% "
-	       "rounding and slack of frames,\n"
+	printf("          of the compressed bytes: %.2f %% zpage headers (%.0f bytes each), %.2f "
+	       "%% "
+	       "rounding, state and slack of frames,\n"
 	       "          %.2f %% index and descriptors (%.1f bytes a page), %.2f %% fixed (%.0f "
 	       "KiB)\n",
-	       heads / c, ENGINE_HEAD,
+	       heads / c, over(heads, (double)e->pages.count),
 	       ((double)r->frame_bytes - (double)r->compressed_bytes - heads) / c, moving / c,
 	       over(moving, (double)e->pages.count), (double)r->fixed_bytes / c,
 	       (double)r->fixed_bytes / 1024);
+}
+
+static void print_churn(const struct engine_churn *c)
+{
+	printf("churn     frames over compressed %.3f (%.3f if never compacted); compaction takes "
+	       "%.2f %% of a processor,\n"
+	       "          %.0f us a call at most, %.0f us when there is nothing to gain\n",
+	       c->frames_over_compressed, c->frames_without, 100 * c->cpu_share, c->longest_us,
+	       c->idle_us);
 }
 
 static void print_table(const struct engine *e, bool exact)
@@ -133,8 +188,10 @@ static void print_table(const struct engine *e, bool exact)
 
 	printf("pages     %" PRIu64 " (%s)\n", e->pages.count, e->pages.name);
 	printf("          %" PRIu64 " same-filled ones left out, %" PRIu64
-	       " too poor to compress\n",
-	       r->same_filled, r->poor);
+	       " too poor to compress%s\n",
+	       r->same_filled, r->poor + r->poor_left_out,
+	       r->poor_left_out ? " (left out, too)" : "");
+	printf("store     %s, a pool that is %s\n", e->zpool, kind(e));
 	printf("codec     %s, one thread; medians of %u rounds\n\n", e->spec_text, r->put.rounds);
 	printf("%-22s %10s %10s %8s\n", "ns a page", "bare", "engine", "ratio");
 	printf("%-22s %10.0f %10.0f %8.3f\n", "put", r->put.raw_ns, r->put.engine_ns, r->put.ratio);
@@ -153,11 +210,8 @@ static void print_table(const struct engine *e, bool exact)
 	       cli_bytes(c, r->store_bytes, exact), meta_a_page(e),
 	       cli_bytes(d, r->growth_bytes, exact), density(e));
 	print_bytes(e);
-	printf("churn     frames over compressed %.3f (%.3f if never compacted); compaction takes "
-	       "%.2f %% of a processor,\n"
-	       "          %.0f us a call at most, %.0f us when there is nothing to gain\n",
-	       r->churn.frames_over_compressed, r->churn.frames_without, 100 * r->churn.cpu_share,
-	       r->churn.longest_us, r->churn.idle_us);
+	if (e->keeps_raw)
+		print_churn(&r->churn);
 	if (e->threads > 1)
 		printf("threads   %u over 1: put %.2f, get %.2f (the bare codec: %.2f)\n",
 		       e->threads, r->put_scaling, r->get_scaling, r->raw_scaling);
@@ -195,12 +249,15 @@ static int print_json(const struct engine *e)
 	json_t *o = cli_json(COMMAND);
 
 	cli_json_text(o, "codec", e->spec_text);
+	cli_json_text(o, "kind", kind(e));
+	cli_json_text(o, "zpool", e->zpool);
 	cli_json_text(o, "source", e->pages.name);
 	cli_json_u64(o, "threads", e->threads);
 	cli_json_u64(o, "rounds", r->put.rounds);
 	cli_json_u64(o, "pages", e->pages.count);
 	cli_json_u64(o, "same_filled_left_out", r->same_filled);
 	cli_json_u64(o, "raw_pages", r->poor);
+	cli_json_u64(o, "poor_left_out", r->poor_left_out);
 	cli_json_real(o, "raw_compress_ns", r->put.raw_ns);
 	cli_json_real(o, "raw_decompress_ns", r->get.raw_ns);
 	if (r->lz4_default_ns > 0)
@@ -224,14 +281,15 @@ static int print_json(const struct engine *e)
 	cli_json_u64(o, "resident_growth_bytes", r->growth_bytes);
 	cli_json_real(o, "density", density(e));
 	cli_json_u64(o, "frame_bytes", r->frame_bytes);
-	cli_json_u64(o, "header_bytes", r->zpages * ENGINE_HEAD);
+	cli_json_u64(o, "header_bytes", r->head_bytes);
 	cli_json_u64(o, "meta_bytes", r->meta_bytes);
 	cli_json_u64(o, "fixed_bytes", r->fixed_bytes);
 	cli_json_real(o, "density_without_fixed",
 		      over((double)r->growth_bytes - (double)r->fixed_bytes,
 			   (double)r->compressed_bytes));
 	cli_json_real(o, "metadata_bytes_per_page", meta_a_page(e));
-	print_json_churn(o, &r->churn);
+	if (e->keeps_raw)
+		print_json_churn(o, &r->churn);
 	if (e->threads > 1) {
 		cli_json_real(o, "scaling", r->scaling);
 		cli_json_real(o, "put_scaling", r->put_scaling);
@@ -268,7 +326,8 @@ static int measure(struct engine *e)
 	} parts[] = {
 		{"put and get", engine_measure_pages, true},
 		{"threads", engine_measure_threads, true},
-		{"churn", engine_measure_churn, true},
+		/* What has no room for a page as it is has none for clusters. */
+		{"churn", engine_measure_churn, e->keeps_raw},
 		{"same-filled", engine_measure_same_filled, true},
 		{"zram", engine_measure_zram, e->zram},
 		{"4 million pages", engine_measure_scale, e->scale},
@@ -277,6 +336,11 @@ static int measure(struct engine *e)
 	struct progress bar;
 	int code = set_up(e);
 
+	if (code == -ENODATA)
+		return cli_fail(COMMAND,
+				"'%s' has only %" PRIu64 " pages that %s shrinks enough for %s; "
+				"%d is the least",
+				e->pages.name, e->pages.count, e->spec_text, e->zpool, PAGES_LEAST);
 	if (code)
 		return cli_fail(COMMAND, "cannot start: %s", strerror(-code));
 	progress_start(&bar, parts[0].name, n);
@@ -309,18 +373,18 @@ static int load(struct engine *e, const char *path, uint64_t max_bytes)
 	if (code)
 		return cli_fail(COMMAND, "%s", err);
 	drop_same_filled(e);
-	if (e->pages.count < 64)
+	if (e->pages.count < PAGES_LEAST)
 		return cli_fail(COMMAND,
 				"'%s' has only %" PRIu64 " pages that are not same-filled; "
-				"64 is the least",
-				e->pages.name, e->pages.count);
+				"%d is the least",
+				e->pages.name, e->pages.count, PAGES_LEAST);
 	return CLI_OK;
 }
 
 int cmd_bench_engine(int argc, char **argv)
 {
 	static struct engine e; /* large */
-	const char *path = NULL, *codec = "lz4";
+	const char *path = NULL, *codec = "lz4", *kind = "persistent", *zpool = "zsmalloc";
 	uint64_t max_bytes = 0;
 	bool json = false, bytes = false, no_scale = false;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -328,6 +392,10 @@ int cmd_bench_engine(int argc, char **argv)
 		{"pages", 'p', CLI_TEXT, &path, "FILE",
 		 "pages to use (tmem estimate --save); default: made up", 0, 0},
 		{"codec", 'c', CLI_TEXT, &codec, "NAME[:LEVEL]", "default: lz4", 0, 0},
+		{"kind", 'k', CLI_TEXT, &kind, "KIND",
+		 "of the pool: persistent (default) or ephemeral, where a get takes the page out",
+		 0, 0},
+		{"zpool", 'Z', CLI_TEXT, &zpool, "NAME", "allocator; default: zsmalloc", 0, 0},
 		{"threads", 't', CLI_COUNT, &e.threads, "N", "for scaling; default: 2", 1,
 		 TEAM_MAX},
 		{"rounds", 'r', CLI_COUNT, &e.rounds, "N", "at least so many; default: 41", 1,
@@ -358,7 +426,13 @@ int cmd_bench_engine(int argc, char **argv)
 		return cli_usage(COMMAND, "'%s': no operands, see --pages", argv[1]);
 	if (codec_parse(codec, &e.spec, err, sizeof(err)))
 		return cli_usage(COMMAND, "--codec: %s", err);
+	e.ephemeral = strcmp(kind, "ephemeral") == 0;
+	if (!e.ephemeral && strcmp(kind, "persistent") != 0)
+		return cli_usage(COMMAND, "--kind: '%s' is neither persistent nor ephemeral", kind);
 	e.spec_text = codec;
+	e.zpool = zpool;
+	if (check_zpool(&e, err, sizeof(err)))
+		return cli_usage(COMMAND, "--zpool: %s", err);
 	e.scale = !no_scale;
 	code = load(&e, path, max_bytes);
 	if (code == CLI_OK)

@@ -14,8 +14,6 @@
 #define ENGINE_PAGE	 TMEM_PAGE_SIZE
 /* What the engine refuses to call compressed (tmem_host_options.max_zsize). */
 #define ENGINE_MAX_ZSIZE 3584
-/* Of a zpage of one page: 12 bytes of header, 2 of the allocator's state word. */
-#define ENGINE_HEAD	 14
 
 /* A median and how many rounds it is of; ratios are medians of the rounds' own ratios. */
 struct engine_pair {
@@ -39,11 +37,11 @@ struct engine_result {
 	double scaling, put_scaling, get_scaling, raw_scaling;
 	double scale_4m, scale_4m_sequential;
 	double scale_small_ns, scale_large_ns;
-	uint64_t same_filled, poor;
+	uint64_t same_filled, poor, poor_left_out;
 	uint64_t zram_bytes, zram_compressed;
 	char zram_why[256]; /* "": zram was measured */
 	uint64_t compressed_bytes, store_bytes, meta_bytes, growth_bytes;
-	uint64_t frame_bytes, zpages;
+	uint64_t frame_bytes, head_bytes; /* head: zpages' own headers */
 	uint64_t fixed_bytes; /* of the store with one page in it, but for that page's frame */
 	double frame_ns;      /* what the system takes to make one frame resident */
 	struct engine_churn churn;
@@ -63,6 +61,9 @@ struct engine {
 	struct pages pages; /* those that are not same-filled, numbered from 0 */
 	unsigned threads, rounds;
 	bool scale, zram;
+	const char *zpool; /* allocator */
+	bool ephemeral;	   /* the pool: a get takes the page out */
+	bool keeps_raw;	   /* the allocator has room for pages that do not compress */
 	/* working */
 	struct team team;
 	struct engine_thread thread[TEAM_MAX];
@@ -85,7 +86,7 @@ int engine_measure_same_filled(struct engine *e);
 int engine_measure_scale(struct engine *e);
 int engine_measure_zram(struct engine *e);
 
-/* A new store in e->host, client and pool. */
+/* A new store in e->host, client and pool, of the allocator and kind that e says. */
 int engine_open(struct engine *e, const char *codec);
 void engine_close(struct engine *e);
 

@@ -4,7 +4,7 @@
  *
  *   pass: for each chunk  { bare compress | put }     one after the other, the
  *         for each chunk  { bare compress | replace } order changing each round
- *         for each chunk  { bare decompress | get }
+ *         for each chunk  { bare decompress | get }, what gets take out goes in again
  *         empty the pool
  *
  * The puts of the first loop make the store grow: every frame comes from the
@@ -17,6 +17,10 @@
  * machine's speed drifts, so what counts is the median of the rounds' ratios,
  * not the ratio of the medians. After each round of gets every page is
  * compared with what was put, outside the times.
+ *
+ * A get from an ephemeral pool takes the page out: it pays for that, too, and
+ * now and then for a frame that goes back to the system. Each chunk is put again
+ * after its round, untimed, so that all gets meet a full store.
  *
  * Density is taken in the first pass: growth of the process's resident memory
  * from before the store was made until every page is in it.
@@ -39,12 +43,14 @@ int engine_open(struct engine *e, const char *codec)
 	int code;
 
 	options.codec = codec;
-	options.store_raw = 1;
+	options.zpool = e->zpool;
+	options.store_raw = e->keeps_raw;
+	options.max_mean_zsize = PAGE; /* off: all pages are to be kept */
 	code = tmem_host_create(&options, &e->host, err, sizeof(err));
 	if (!code)
 		code = tmem_client_create(e->host, "bench", &e->client);
 	if (!code) {
-		e->pool = tmem_pool_create(e->client, TMEM_POOL_PERSIST, 0);
+		e->pool = tmem_pool_create(e->client, e->ephemeral ? 0 : TMEM_POOL_PERSIST, 0);
 		code = e->pool < 0 ? e->pool : 0;
 	}
 	if (code)
@@ -227,7 +233,7 @@ static int take_density(struct engine *e, uint64_t resident_before)
 	e->r.store_bytes = st.store_bytes;
 	e->r.meta_bytes = st.meta_bytes;
 	e->r.frame_bytes = st.frame_bytes;
-	e->r.zpages = st.zpages;
+	e->r.head_bytes = st.zpage_bytes - st.compressed_bytes;
 	e->r.poor = st.puts_raw;
 	e->r.growth_bytes = now > resident_before ? now - resident_before : 0;
 	return !code && st.pages != e->pages.count ? -EIO : code;
@@ -264,6 +270,19 @@ static int take_fixed(struct engine *e)
 	code = tmem_host_stats(e->host, &st);
 	e->r.fixed_bytes = st.meta_bytes;
 	return code ? code : e->thread[0].code;
+}
+
+/* The chunk that was got is in the store again. It was out if, and only if, the pool is ephemeral.
+ */
+static int refill(struct engine *e)
+{
+	int64_t all = (int64_t)e->pages.count, in = tmem_pool_pages(e->client, e->pool);
+
+	if (in != (e->ephemeral ? all - (int64_t)e->count : all))
+		return -EIO;
+	if (e->ephemeral)
+		job_put(e, 0);
+	return e->thread[0].code;
 }
 
 /* The system's price of a frame, several at a time as the store asks for them. */
@@ -315,8 +334,10 @@ static int run_passes(struct engine *e, unsigned passes, struct samples *put,
 			code = take_density(e, before);
 		for (e->lo = 0; e->lo + chunk <= n && !code; e->lo += chunk)
 			code = pair_round(e, job_bare_put, job_put, false, replace->n % 2, replace);
-		for (e->lo = 0; e->lo + chunk <= n && !code; e->lo += chunk)
+		for (e->lo = 0; e->lo + chunk <= n && !code; e->lo += chunk) {
 			code = pair_round(e, job_bare_get, job_get, true, get->n % 2, get);
+			code = code ? code : refill(e);
+		}
 		if (!code && tmem_pool_flush(e->client, e->pool) != (int64_t)n)
 			code = -EIO;
 	}

@@ -191,6 +191,16 @@ fields bench_engine_fields 'all(isinstance(d[k], (int, float)) for k in """raw_c
 fields bench_engine_sane 'd["original_bytes"] == d["pages"] * 4096 and
 	d["original_bytes"] > d["store_bytes"] > d["compressed_bytes"]'
 right bench_engine_one_thread '"scaling": null' bench engine --pages "$T/pages" --no-scale -r 1 -t 1 -J
+fields bench_engine_default 'd["kind"] == "persistent" and d["zpool"] == "zsmalloc"'
+wrong bench_engine_kind 2 "neither" bench engine --kind durable
+wrong bench_engine_zpool 2 "unknown allocator" bench engine --zpool slab
+wrong bench_engine_zbud_none 1 "shrinks enough for zbud" bench engine --pages "$T/pages" -Z zbud -c none
+for z in zsmalloc zbud; do
+	right "bench_engine_ephemeral_$z" "\"zpool\": \"$z\"" bench engine --pages "$T/pages" \
+		--no-scale -r 1 -k ephemeral -Z "$z" -J
+	fields "bench_engine_ephemeral_${z}_sane" 'd["kind"] == "ephemeral" and d["get_over_raw"] > 0.5 and
+		d["original_bytes"] == d["pages"] * 4096 and ("churn_operations" in d) == (d["zpool"] == "zsmalloc")'
+done
 right bench_engine_none '"codec": "none"' bench engine --pages "$T/pages" --no-scale -r 1 -c none -J
 right bench_alloc '"density"' bench alloc --pages "$T/pages" -t 1 -J
 wrong bench_alloc_zeros 1 "same-filled" bench alloc --pages "$T/zeros"
