@@ -140,21 +140,20 @@ RACY static struct index_shard *racy_shard(const struct index_object *o)
 	return *(struct index_shard *const volatile *)&o->shard;
 }
 
-RACY static uint64_t racy_word(const uint64_t *w)
+RACY uint64_t index_peek(const struct index *ix, arena_id leaf, unsigned slot, unsigned n,
+			 uint64_t *words)
 {
-	return *(const volatile uint64_t *)w;
-}
+	const volatile struct index_node *node;
 
-void index_peek(const struct index *ix, arena_id leaf, unsigned slot, struct pampd *p)
-{
-	const struct index_node *n;
-
-	*p = (struct pampd){0};
-	if (!arena_id_plausible(ix->nodes, leaf))
-		return;
-	n = index_node(ix, leaf);
-	p->word = racy_word(&n->word[slot]);
-	p->immediate = racy_word(&n->bits) >> slot & 1;
+	tmem_assert(slot, slot + n <= INDEX_FANOUT);
+	if (!arena_id_plausible(ix->nodes, leaf)) {
+		memset(words, 0, n * sizeof(*words));
+		return 0;
+	}
+	node = index_node(ix, leaf);
+	for (unsigned i = 0; i < n; i++)
+		words[i] = node->word[slot + i];
+	return node->bits >> slot;
 }
 
 void index_peek_soon(const struct index *ix, arena_id leaf, unsigned slot)

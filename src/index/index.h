@@ -151,12 +151,14 @@ static inline struct pampd index_cursor_get(const struct index_cursor *c, unsign
 	return (struct pampd){c->words[slot], *c->immediate >> slot & 1};
 }
 /*
- * What is at a slot of a leaf, read without any lock: `leaf` may be stale or
- * any number, and what is found may have changed when the call returns. *p is
+ * What is at n slots of a leaf (slot + n <= INDEX_FANOUT), read without any
+ * lock: `leaf` may be stale or any number, and what is found may have changed
+ * when the call returns. words[i], and bit i of the result for immediate ones;
  * all zero for nothing. What it is good for: a word that is seen to be gone
  * has gone.
  */
-void index_peek(const struct index *ix, arena_id leaf, unsigned slot, struct pampd *p);
+uint64_t index_peek(const struct index *ix, arena_id leaf, unsigned slot, unsigned n,
+		    uint64_t *words);
 /* Ask for the memory that index_peek() will read. */
 void index_peek_soon(const struct index *ix, arena_id leaf, unsigned slot);
 /* Replace or remove; keeps all counters. What was there is the caller's now. */

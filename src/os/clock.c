@@ -27,6 +27,13 @@ uint64_t os_clock_ns(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
+uint64_t os_clock_tick_ns(void)
+{
+	if (tmem_unlikely(replacement != NULL))
+		return replacement(replacement_ctx);
+	return read_clock(CLOCK_MONOTONIC_COARSE) + OS_CLOCK_TICK_NS;
+}
+
 uint64_t os_clock_thread_cpu_ns(void)
 {
 	return read_clock(CLOCK_THREAD_CPUTIME_ID);

@@ -31,17 +31,12 @@ static int lru_judge(unsigned from, unsigned *seen)
 	return verdict;
 }
 
-static void lru_gone(struct zc_evict *ev, int from, uint32_t name)
-{
-}
-
 const struct zc_policy zc_policy_lru = {
 	.name = "lru",
 	.fifos = 1,
 	.admit = lru_admit,
 	.choose = lru_choose,
 	.judge = lru_judge,
-	.gone = lru_gone,
 };
 
 static const struct zc_policy *const policies[] = {&zc_policy_lru, &zc_policy_s3fifo};

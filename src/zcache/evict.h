@@ -99,6 +99,7 @@ struct zc_fifo {
 struct zc_policy {
 	const char *name;
 	unsigned fifos; /* used: 1..ZC_FIFOS_MAX */
+	bool by_name;	/* it looks at names; else they are not worked out, and are 0 */
 	/* Which queue a new entry joins. name: hash of the handle. Under set.lock. */
 	unsigned (*admit)(struct zc_evict *ev, uint32_t name);
 	/* Which queue the next victim comes from; one at least has entries. Under set.lock. */
@@ -109,7 +110,9 @@ struct zc_policy {
 	 * No lock.
 	 */
 	int (*judge)(unsigned from, unsigned *seen);
-	/* It was evicted from `from`, or (from = ZC_EVICT) taken out by a get. May take set.lock.
+	/*
+	 * It was evicted from `from`, or (from = ZC_EVICT) taken out by a get. May take
+	 * set.lock. NULL: no interest.
 	 */
 	void (*gone)(struct zc_evict *ev, int from, uint32_t name);
 	/* The queues have grown by a chunk. May allocate. NULL: no interest. */
@@ -168,6 +171,18 @@ void zc_evict_exit(struct zc_evict *ev);
 uint64_t zc_stamp_draw(struct zc_thread *t);
 /* A hash of the handle, for policies that remember names. */
 uint32_t zc_name_hash(const struct zc_slot *s, const struct index_oid *oid, uint64_t index);
+/* The same where the set's policy wants it; else 0. */
+static inline uint32_t zc_policy_name(const struct zc_evict *ev, const struct zc_slot *s,
+				      const struct index_oid *oid, uint64_t index)
+{
+	return ev->policy->by_name ? zc_name_hash(s, oid, index) : 0;
+}
+/* Tell the policy that a page has gone; see there. */
+static inline void zc_policy_gone(struct zc_evict *ev, int from, uint32_t name)
+{
+	if (ev->policy->gone)
+		ev->policy->gone(ev, from, name);
+}
 
 /*
  * Queue the words p[0..n-1] that were linked at slot, slot+1, ... of a leaf; one

@@ -200,6 +200,7 @@ static void s3_end(struct zc_evict *ev)
 const struct zc_policy zc_policy_s3fifo = {
 	.name = "s3fifo",
 	.fifos = 2,
+	.by_name = true,
 	.admit = s3_admit,
 	.choose = s3_choose,
 	.judge = s3_judge,

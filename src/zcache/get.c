@@ -347,8 +347,8 @@ static void let_go(struct get *g)
 		zc_words_left(g->s, g->ntaken);
 		zc_drop(g->h, g->t, g->taken, g->ntaken);
 		if (g->remembered)
-			g->s->ev->policy->gone(g->s->ev, ZC_EVICT,
-					       zc_name_hash(g->s, g->oid, g->index));
+			zc_policy_gone(g->s->ev, ZC_EVICT,
+				       zc_policy_name(g->s->ev, g->s, g->oid, g->index));
 	}
 }
 

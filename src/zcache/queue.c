@@ -19,8 +19,8 @@
  * settles at about a third. The order of what stays does not change.
  *
  * Times. A chunk has a base, an entry 14 bits of 64 ms from there, 17 minutes;
- * beyond that it shows the newest time of its chunk. So an entry never looks
- * older than it is.
+ * beyond that it shows the newest time of its chunk. Time is read by the
+ * kernel's tick, rounded up. So an entry never looks older than it is.
  *
  * Failure: a push that needs a chunk gets it before; there are always some
  * spare ones left for zc_requeue() (E4).
@@ -39,7 +39,7 @@
 
 static uint64_t now_ms(void)
 {
-	return os_clock_ns() / 1000000;
+	return os_clock_tick_ns() / 1000000;
 }
 
 static struct zc_chunk *chunk(const struct zc_evict *ev, arena_id id)
@@ -93,18 +93,25 @@ uint32_t zc_entry_words(const struct index_cursor *c, const struct zc_entry *e)
 	return mask;
 }
 
+/* How many words an entry names, by peeking: 0 is certain, more only when nothing else runs. */
+static unsigned names(const struct tmem_host *h, const struct zc_entry *e)
+{
+	uint64_t words[TMEM_CLUSTER_MAX], immediate;
+	unsigned most = INDEX_FANOUT - e->slot, found = 0;
+
+	if (e->immediate)
+		return index_peek(h->index, e->leaf, e->slot, 1, words) & 1;
+	most = most < TMEM_CLUSTER_MAX ? most : TMEM_CLUSTER_MAX;
+	immediate = index_peek(h->index, e->leaf, e->slot, most, words);
+	for (unsigned i = 0; i < most; i++)
+		found += words[i] && zc_word_place(words[i]) == i &&
+			 zc_word_stamp(words[i]) == e->stamp && !(immediate >> i & 1);
+	return found;
+}
+
 bool zc_entry_stale(const struct tmem_host *h, const struct zc_entry *e)
 {
-	struct pampd p;
-
-	for (unsigned i = 0; i < TMEM_CLUSTER_MAX && e->slot + i < INDEX_FANOUT; i++) {
-		index_peek(h->index, e->leaf, e->slot + i, &p);
-		if (p.immediate ? e->immediate && i == 0
-				: p.word && zc_word_place(p.word) == i && !e->immediate &&
-					  zc_word_stamp(p.word) == e->stamp)
-			return false;
-	}
-	return true;
+	return names(h, e) == 0;
 }
 
 /* ---- chunks -------------------------------------------------------------------- */
@@ -153,6 +160,14 @@ static void retire(struct zc_evict *ev, arena_id id, struct leaving *l)
 	}
 }
 
+/* Changed under the lock only; atomic for those who read it without. */
+static void add_entries(struct zc_evict *ev, int64_t n)
+{
+	uint64_t now = atomic_load_explicit(&ev->entries, memory_order_relaxed);
+
+	atomic_store_explicit(&ev->entries, now + (uint64_t)n, memory_order_relaxed);
+}
+
 /* False: a chunk is wanted first. `keep`: so many spare ones may not be taken. */
 static bool push(struct zc_evict *ev, unsigned to, const struct zc_entry *e, unsigned keep)
 {
@@ -177,7 +192,7 @@ static bool push(struct zc_evict *ev, unsigned to, const struct zc_entry *e, uns
 	}
 	k->entry[k->n++] = pack(k, e);
 	f->entries++;
-	atomic_fetch_add_explicit(&ev->entries, 1, memory_order_relaxed);
+	add_entries(ev, 1);
 	return true;
 }
 
@@ -188,7 +203,7 @@ static void pop(struct zc_evict *ev, struct zc_fifo *f, struct leaving *l)
 
 	k->first++;
 	f->entries--;
-	atomic_fetch_sub_explicit(&ev->entries, 1, memory_order_relaxed);
+	add_entries(ev, -1);
 	if (k->first < k->n)
 		return;
 	f->head = k->next;
@@ -219,7 +234,7 @@ static void filter(struct zc_evict *ev, struct zc_fifo *f, struct zc_chunk *k)
 	k->first = 0;
 	k->n = (uint16_t)kept;
 	f->entries -= from;
-	atomic_fetch_sub_explicit(&ev->entries, from, memory_order_relaxed);
+	add_entries(ev, -(int64_t)from);
 }
 
 /* Append all of chunk b to chunk a, which has room. */
@@ -345,7 +360,7 @@ int zc_enqueue(struct zc_slot *s, arena_id leaf, const struct index_oid *oid, ui
 			e.slot = (uint8_t)(slot + i - zc_word_place(word));
 			e.stamp = (uint16_t)zc_word_stamp(word);
 		}
-		rc = enqueue(s->ev, &e, zc_name_hash(s, oid, base + e.slot));
+		rc = enqueue(s->ev, &e, zc_policy_name(s->ev, s, oid, base + e.slot));
 	}
 	return rc;
 }
@@ -400,24 +415,6 @@ void zc_evict_trim(struct zc_evict *ev)
 }
 
 /* ---- verification ---------------------------------------------------------------------- */
-
-/* Words that an entry names, by peeking: exact when nothing else runs. */
-static unsigned names(const struct tmem_host *h, const struct zc_entry *e)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < TMEM_CLUSTER_MAX && e->slot + i < INDEX_FANOUT; i++) {
-		struct pampd p;
-
-		index_peek(h->index, e->leaf, e->slot + i, &p);
-		if (p.immediate)
-			n += e->immediate && i == 0;
-		else
-			n += p.word && !e->immediate && zc_word_place(p.word) == i &&
-			     zc_word_stamp(p.word) == e->stamp;
-	}
-	return n;
-}
 
 int zc_evict_verify(struct zc_evict *ev, uint64_t *named)
 {

@@ -161,7 +161,7 @@ static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cur
 	uint32_t name;
 
 	index_cursor_oid(c, &oid);
-	name = zc_name_hash(s, &oid, c->base + v->e.slot);
+	name = zc_policy_name(v->ev, s, &oid, c->base + v->e.slot);
 	for (uint32_t m = v->mask; m; m &= m - 1) {
 		unsigned slot = v->e.slot + (unsigned)__builtin_ctz(m);
 
@@ -173,7 +173,7 @@ static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cur
 	atomic_fetch_sub_explicit(&v->ev->pages, n, memory_order_relaxed);
 	mine = zc_count_slot(t, s);
 	zc_drop(h, t, taken, n);
-	v->ev->policy->gone(v->ev, (int)v->from, name);
+	zc_policy_gone(v->ev, (int)v->from, name);
 	zc_count(t, ZC_EVICTED_ZPAGES, !v->e.immediate);
 	zc_count(t, ZC_EVICTED_BYTES, bytes);
 	zc_count(t, ZC_EVICTED + why, n);

@@ -276,11 +276,17 @@ static void clocks(void **state)
 	os_sleep_ns(2 * 1000 * 1000);
 	b = os_clock_ns();
 	assert_true(b - a >= 2 * 1000 * 1000);
+	a = os_clock_ns();
+	b = os_clock_tick_ns();
+	assert_true(b <= os_clock_ns() + OS_CLOCK_TICK_NS);
+	os_sleep_ns(4 * OS_CLOCK_TICK_NS);
+	assert_true(os_clock_tick_ns() > b && os_clock_tick_ns() > a);
 	a = os_clock_thread_cpu_ns();
 	b = os_clock_thread_cpu_ns();
 	assert_true(b >= a);
 	os_clock_replace(fake_now, &fake);
 	assert_int_equal(os_clock_ns(), 77);
+	assert_int_equal(os_clock_tick_ns(), 77);
 	os_clock_replace(NULL, NULL);
 	assert_int_not_equal(os_clock_ns(), 77);
 }
