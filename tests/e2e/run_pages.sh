@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # A program whose every page names itself, in half of its memory: touched, discarded, moved,
 # forked, by several threads, through system calls. A page that is stale, zero or another's is told.
+# Arguments: the modes to run; all when there are none.
 . "$(dirname "$0")/lib.sh"
 need_run
 mib=$([ -n "$LONG" ] && echo 256 || echo 80)
@@ -11,8 +12,10 @@ note "seed $seed"
 PAGES=$BUILD/tests/e2e/e2e-pages
 [ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages
 
-for mode in touch discard remap fork threads syscall burst careful-touch careful-fork; do
-	if [ "$mode" = careful-touch ] && ! careful; then
+[ $# -gt 0 ] || set -- touch discard remap fork threads syscall burst careful-touch careful-fork
+# The careful ones come last: what makes them so is not taken back.
+for mode; do
+	if [ "${mode#careful-}" != "$mode" ] && [ ! -e "$T/careful" ] && ! careful; then
 		skip careful "userfaultfd is not permitted without CAP_SYS_PTRACE"
 		break
 	fi
