@@ -31,8 +31,8 @@ for dir in build-checks build-tsan; do
 		part "$dir.engine_model.$seed" 600 "$dir/tests/model/model-engine_model" 300000 4 "$seed"
 		part "$dir.index_model.$seed" 120 "$dir/tests/model/model-index_model" "$seed" 20 4
 		part "$dir.engine_model_zbud.$seed" 600 "$dir/tests/model/model-engine_model" 300000 4 "$seed" zbud
-		part "$dir.zbud_model.$seed" 120 "$dir/tests/model/model-zbud_model" "$seed" 20 4
-		part "$dir.zsmalloc_model.$seed" 120 "$dir/tests/model/model-zsmalloc_model" "$seed" 20 4
+		part "$dir.zbud_model.$seed" 120 "$dir/tests/model/model-zpool_model" zbud "$seed" 20 4
+		part "$dir.zsmalloc_model.$seed" 120 "$dir/tests/model/model-zpool_model" zsmalloc "$seed" 20 4
 	done
 done
 for t in tests/e2e/run_*.sh; do

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* zbud: one behaviour a test. Random sequences are in tests/model/zbud_model.c. */
+/* zbud: one behaviour a test. Random sequences are in tests/model/zpool_model.c. */
 #include "zpool_store.h"
 
 #include "os/thread.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* zsmalloc: one behaviour a test. Random sequences are in tests/model/zsmalloc_model.c. */
+/* zsmalloc: one behaviour a test. Random sequences are in tests/model/zpool_model.c. */
 #include "alloc/zsmalloc.h"
 #include "os/mem.h"
 

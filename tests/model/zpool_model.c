@@ -1,37 +1,41 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * zsmalloc against a model, seeded.
+ * A driver of zpool against a model, seeded.
  *
- *   zsmalloc_model [SEED [SECONDS [THREADS]]]
+ *   zpool_model DRIVER [SEED [SECONDS [THREADS]]]
  *
  * The model is a table of entries, each with a lock, a handle and what its
  * object must hold: a stream of bytes that follows from {entry, version}.
  * Threads put, replace, read, read with a pin held over other operations,
  * write in place, drop, change movability; some of them compact and shrink;
- * all of it with the frame source now and then at its limit. The owner's move() does
- * what an owner does: takes the entry's lock, checks that the entry still has
- * the old handle, copies, and stores the new one. Every byte is checked when
- * read, on the old place too while a pin holds it.
+ * all of it with the frame source now and then at its limit. The owner's move()
+ * does what an owner does: takes the entry's lock, checks that the entry still
+ * has the old handle, copies, and stores the new one. Every byte is checked
+ * when read, also what a pin holds after its object was moved, evicted or
+ * freed; and every object that evict() was asked for is what the model says or
+ * has just gone.
  *
- * One thread first runs alone, with a full verify every few steps; then all
+ * One thread first runs alone, with a full verify every few steps and, where
+ * the driver has one, a judge of where it puts things (zpool_model.h); then all
  * run together, with a verify now and then from the compacting thread. On
  * failure the seed is printed. A move is refused only when it meets another
  * thread within microseconds: where that has not happened in time (a slow
  * build, a busy machine), they run on until it has.
  */
+#include "zpool_model.h"
+
+#include "alloc/zbud.h"
 #include "alloc/zsmalloc.h"
 #include "os/clock.h"
 #include "os/lock.h"
 #include "os/thread.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ENTRIES	    6000
 #define THREADS_MAX 16
 #define HELD	    24
+#define STEPS_ALONE 30000
 #define PATIENCE_S  45
 
 struct entry {
@@ -48,7 +52,7 @@ struct held {
 };
 
 struct worker {
-	uint64_t rnd, ops, puts, refused, reads, moves_refused;
+	uint64_t rnd, ops, puts, refused, reads;
 	struct held held[HELD];
 	os_thread thread;
 	unsigned number;
@@ -57,19 +61,12 @@ struct worker {
 static struct entry entries[ENTRIES];
 static struct worker workers[THREADS_MAX];
 static struct frames account;
+static const struct driver *driver;
 static struct zpool *zp;
-static uint64_t seed;
+uint64_t model_seed;
+static const struct judge *judge; /* NULL: nobody, or several threads run */
 static _Atomic bool stop;
-static _Atomic uint64_t moves, moves_refused, evictions, evictions_refused;
-
-#define check(cond)                                                                                \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			fprintf(stderr, "%s:%d: %s; seed %llu\n", __FILE__, __LINE__, #cond,       \
-				(unsigned long long)seed);                                         \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
+static _Atomic uint64_t moves, moves_refused, evictions, evictions_refused, ephemerals;
 
 static uint64_t rnd(struct worker *w)
 {
@@ -79,7 +76,7 @@ static uint64_t rnd(struct worker *w)
 	return w->rnd * 0x2545f4914f6cdd1dull >> 16;
 }
 
-/* Object: its entry's number in four bytes (if it has them), then the stream. */
+/* Object: its entry's number in four bytes, then the stream. */
 static unsigned char stream(uint32_t n, uint32_t version, uint32_t i)
 {
 	return (unsigned char)((n * 2654435761u + version * 40503u + i * 193u) >> 13);
@@ -120,6 +117,8 @@ static bool move(void *ctx, zpool_handle from, void *src, zpool_handle to, void 
 	/* Odd entries are written in place while mapped: their owner asks for pins. */
 	if (e->h == from && e->movable && !(n % 2 && zpool_pinned(zp, from))) {
 		check(size >= e->size);
+		if (judge)
+			judge->moved(from, to, e->size);
 		memcpy(dst, src, size);
 		e->h = to;
 		done = true;
@@ -139,18 +138,24 @@ static bool evict(void *ctx, zpool_handle h, void *ptr, size_t size)
 	memcpy(&n, ptr, sizeof(n));
 	check(n < ENTRIES);
 	e = &entries[n];
+	if (judge)
+		judge->evicting(h);
 	os_mutex_lock(&e->lock);
 	/* Some are too good to lose. */
 	if (e->h == h && e->movable && e->version % 8) {
 		check(size >= e->size);
 		if (n % 2 == 0)
 			expect(ptr, n, e->version, e->size);
+		if (judge)
+			judge->removed(h, e->size);
 		e->h = 0;
 		done = true;
 	}
 	os_mutex_unlock(&e->lock);
 	if (done)
 		zpool_free(zp, h);
+	if (done && is_ephemeral(n))
+		atomic_fetch_add(&ephemerals, 1);
 	atomic_fetch_add(done ? &evictions : &evictions_refused, 1);
 	/* Nobody can have taken its place: it is pinned for us. */
 	check(memcmp(ptr, &n, sizeof(n)) == 0);
@@ -159,40 +164,69 @@ static bool evict(void *ctx, zpool_handle h, void *ptr, size_t size)
 
 static const struct zpool_owner owner = {.move = move, .evict = evict};
 
-static uint32_t pick_size(struct worker *w)
+/* Few classes get most, so that zspages fill; all get some. */
+static uint32_t zsmalloc_size(uint64_t r, uint64_t kind)
 {
-	/* Few classes get most, so that zspages fill; all get some. */
-	switch (rnd(w) % 8) {
+	switch (kind % 8) {
 	case 0:
-		return 4 + (uint32_t)(rnd(w) % 60);
+		return 4 + (uint32_t)(r % 60);
 	case 1:
-		return 4 + (uint32_t)(rnd(w) % 9000);
+		return 4 + (uint32_t)(r % 9000);
 	case 2:
-		return rnd(w) % 16 ? 4098 : 4 + (uint32_t)(rnd(w) % (ZS_MAX_SIZE - 3));
+		return kind / 8 % 16 ? 4098 : 4 + (uint32_t)(r % (ZS_MAX_SIZE - 3));
 	case 3:
 	case 4:
-		return 1500 + (uint32_t)(rnd(w) % 40);
+		return 1500 + (uint32_t)(r % 40);
 	default:
-		return 100 + (uint32_t)(rnd(w) % 100);
+		return 100 + (uint32_t)(r % 100);
 	}
 }
+
+/* Many that two of go into a frame, or just not. */
+static uint32_t zbud_size(uint64_t r, uint64_t kind)
+{
+	switch (kind % 4) {
+	case 0:
+		return 4 + (uint32_t)(r % (ZBUD_MAX_SIZE - 3));
+	case 1:
+		return 4 + (uint32_t)(r % 600);
+	default:
+		return 1200 + (uint32_t)(r % 1000);
+	}
+}
+
+static const struct driver {
+	const char *name;
+	uint32_t (*size)(uint64_t r, uint64_t kind); /* 4..max_size, by two random numbers */
+	const struct judge *judge;
+	bool wait; /* until a move was refused; zbud moves too few objects for that */
+} drivers[] = {
+	{"zsmalloc", zsmalloc_size, NULL, true},
+	{"zbud", zbud_size, &zbud_judge, false},
+};
 
 static void do_put(struct worker *w, uint32_t n)
 {
 	struct entry *e = &entries[n];
-	uint32_t size = pick_size(w), version = (uint32_t)rnd(w);
+	uint64_t r = rnd(w);
+	uint32_t version = (uint32_t)rnd(w), size = driver->size(r, rnd(w)), old_size;
 	zpool_handle h, old;
-	bool movable = rnd(w) % 16 != 0;
+	bool movable = judge || rnd(w) % 16;
 
 	w->puts++;
-	if (zpool_malloc(zp, size, &h) != 0) {
+	if (zpool_malloc_flags(zp, size, is_ephemeral(n) ? ZPOOL_EPHEMERAL : 0, &h) != 0) {
 		w->refused++;
+		if (judge)
+			judge->refused(n, size);
 		return;
 	}
 	check(h && h >> ZPOOL_HANDLE_BITS == 0);
+	if (judge)
+		judge->added(h, n, size);
 	fill(zpool_peek(zp, h), n, version, size);
 	os_mutex_lock(&e->lock);
 	old = e->h;
+	old_size = e->size;
 	e->h = h;
 	e->size = size;
 	e->version = version;
@@ -200,6 +234,8 @@ static void do_put(struct worker *w, uint32_t n)
 	if (movable)
 		zpool_set_movable(zp, h, true);
 	os_mutex_unlock(&e->lock);
+	if (old && judge)
+		judge->removed(old, old_size);
 	if (old)
 		zpool_free(zp, old);
 }
@@ -212,28 +248,35 @@ static void do_drop(struct entry *e)
 	h = e->h;
 	e->h = 0;
 	os_mutex_unlock(&e->lock);
+	if (h && judge)
+		judge->removed(h, e->size);
 	if (h)
 		zpool_free(zp, h);
 }
 
-/* Pin under the lock, look after it: the object may be freed or moved meanwhile. */
+static void held_release(struct held *s)
+{
+	if (!s->h)
+		return;
+	expect(zpool_peek(zp, s->h), s->n, s->version, s->size);
+	zpool_unmap(zp, s->h);
+	s->h = 0;
+}
+
+/* Pin under the lock, look after it: the object may be freed, moved or evicted meanwhile. */
 static void do_read(struct worker *w, uint32_t n, bool keep)
 {
 	struct held *slot = &w->held[rnd(w) % HELD], got = {.n = n};
 	struct entry *e = &entries[n];
 	const unsigned char *p = NULL;
 
-	if (slot->h) {
-		expect(zpool_peek(zp, slot->h), slot->n, slot->version, slot->size);
-		zpool_unmap(zp, slot->h);
-		slot->h = 0;
-	}
+	held_release(slot);
 	os_mutex_lock(&e->lock);
 	if (e->h) {
 		got.h = e->h;
 		got.size = e->size;
 		got.version = e->version;
-		p = zpool_map(zp, got.h);
+		p = zpool_map_mode(zp, got.h, ZPOOL_RO);
 		check(p);
 	}
 	os_mutex_unlock(&e->lock);
@@ -243,7 +286,7 @@ static void do_read(struct worker *w, uint32_t n, bool keep)
 	/* Odd entries may be rewritten by others while this pin is held. */
 	if (n % 2 == 0) {
 		expect(p, n, got.version, got.size);
-		if (keep) {
+		if (keep && !judge) {
 			*slot = got;
 			return;
 		}
@@ -262,7 +305,7 @@ static void do_write(struct worker *w, uint32_t n)
 	os_mutex_lock(&e->lock);
 	h = e->h;
 	if (h)
-		check(zpool_map(zp, h));
+		check(zpool_map_mode(zp, h, ZPOOL_RW));
 	os_mutex_unlock(&e->lock);
 	if (!h)
 		return;
@@ -283,7 +326,7 @@ static void do_movable(struct worker *w, struct entry *e)
 {
 	os_mutex_lock(&e->lock);
 	if (e->h) {
-		e->movable = rnd(w) % 4 != 0;
+		e->movable = judge || rnd(w) % 4;
 		zpool_set_movable(zp, e->h, e->movable);
 	}
 	os_mutex_unlock(&e->lock);
@@ -305,47 +348,51 @@ static void do_limit(struct worker *w)
 	}
 }
 
+static void do_shrink(struct worker *w)
+{
+	uint64_t got, pages = 1 + rnd(w) % 8;
+
+	if (judge)
+		pages = judge->shrink_begins(zp, pages);
+	check(zpool_shrink(zp, pages, &got) == 0);
+	if (judge)
+		judge->shrink_ended(got);
+}
+
 static void step(struct worker *w)
 {
-	uint64_t op = rnd(w) % 1000, got;
+	uint64_t op = rnd(w) % 1000;
 	/* Skewed: some entries are fought over. */
 	uint32_t n = (uint32_t)(rnd(w) % (rnd(w) % 4 ? ENTRIES : 64));
 
 	w->ops++;
 	if (op < 350)
 		do_put(w, n);
-	else if (op < 550)
+	else if (op < 530)
 		do_drop(&entries[n]);
-	else if (op < 850)
-		do_read(w, n, op < 650);
-	else if (op < 930)
+	else if (op < 830)
+		do_read(w, n, op < 630);
+	else if (op < 910)
 		do_write(w, n);
-	else if (op < 970)
+	else if (op < 940)
 		do_movable(w, &entries[n]);
-	else if (op < 975)
+	else if (op < 946)
 		do_limit(w);
-	else if (op < 990 && w->number == 0)
+	else if (op < 949 && w->number <= 1)
+		do_shrink(w);
+	else if (op < 966 && w->number % 2 == 0)
 		zpool_compact(zp, 1 + rnd(w) % 64);
-	else if (op < 991 && w->number <= 1)
+	else if (op < 967 && w->number <= 1)
 		zpool_compact(zp, UINT64_MAX);
-	else if (op < 993 && w->number <= 2)
-		check(zpool_shrink(zp, 1 + rnd(w) % 16, &got) == 0);
-	else if (op == 999 && w->number == 0)
+	else if (op == 999 && w->number == 0 && rnd(w) % 4 == 0)
 		for (unsigned k = 0; k < ENTRIES / 2; k++)
 			do_drop(&entries[rnd(w) % ENTRIES]);
 }
 
-static void release_held(struct worker *w)
+static void release_all(struct worker *w)
 {
-	for (unsigned k = 0; k < HELD; k++) {
-		struct held *s = &w->held[k];
-
-		if (!s->h)
-			continue;
-		expect(zpool_peek(zp, s->h), s->n, s->version, s->size);
-		zpool_unmap(zp, s->h);
-		s->h = 0;
-	}
+	for (unsigned k = 0; k < HELD; k++)
+		held_release(&w->held[k]);
 }
 
 static void *run(void *arg)
@@ -357,7 +404,7 @@ static void *run(void *arg)
 		if (w->number == 0 && w->ops % 20000 == 0)
 			check(zpool_verify(zp) == 0);
 	}
-	release_held(w);
+	release_all(w);
 	return NULL;
 }
 
@@ -380,67 +427,104 @@ static void settle(void)
 	check(st.moved_objects == atomic_load(&moves));
 	check(st.evicted_objects == atomic_load(&evictions));
 	check(st.evict_refused == atomic_load(&evictions_refused));
+	check(st.freed_frames >= st.shrunk_frames + st.compacted_frames);
 }
 
-int main(int argc, char **argv)
+static void run_alone(struct worker *w)
 {
-	unsigned threads = argc > 3 ? (unsigned)atoi(argv[3]) : 4;
-	double seconds = argc > 2 ? atof(argv[2]) : 4;
-	uint64_t ops = 0, puts = 0, refused = 0, reads = 0;
-	struct zpool_stats st;
-
-	seed = argc > 1 ? strtoull(argv[1], NULL, 0) : os_clock_ns();
-	check(threads >= 1 && threads <= THREADS_MAX);
-	frames_init(&account, 0);
-	check(zpool_create("zsmalloc", &account, &owner, NULL, &zp) == 0);
-	for (uint32_t n = 0; n < ENTRIES; n++)
-		os_mutex_init(&entries[n].lock, OS_RANK_SHARD, "entry");
-	for (unsigned i = 0; i < threads; i++) {
-		workers[i].number = i;
-		workers[i].rnd = (seed + 1) * 0x9e3779b97f4a7c15ull + i * 0xda942042e4dd58b5ull;
-	}
-	for (unsigned i = 0; i < 40000; i++) {
-		step(&workers[0]);
+	judge = driver->judge;
+	for (unsigned i = 0; i < STEPS_ALONE; i++) {
+		step(w);
 		if (i % 500 == 0)
 			check(zpool_verify(zp) == 0);
 	}
-	release_held(&workers[0]);
+	release_all(w);
 	settle();
+	check(atomic_load(&moves) > 0 && atomic_load(&evictions) > 0 &&
+	      atomic_load(&evictions_refused) > 0 && atomic_load(&ephemerals) > 0 &&
+	      w->refused > 0);
+	if (judge)
+		judge->ended();
+	judge = NULL;
+	frames_set_limit(&account, 0);
+}
+
+/* Returns what the threads did in all, the part alone included. */
+static struct worker run_together(unsigned threads, double seconds)
+{
+	uint64_t alone = atomic_load(&moves);
+	bool wait = driver->wait && threads > 1;
+	struct worker sum = {0};
+
 	for (unsigned i = 0; i < threads; i++)
 		check(os_thread_create(&workers[i].thread, "model", run, &workers[i]) == 0);
 	os_sleep_ns((uint64_t)(seconds * 1e9));
-	for (unsigned i = 0; i < PATIENCE_S * 10; i++) {
-		if (atomic_load(&moves) > 0 && atomic_load(&moves_refused) > 0)
-			break;
+	for (unsigned i = 0; wait && !atomic_load(&moves_refused) && i < PATIENCE_S * 10; i++)
 		os_sleep_ns(100 * 1000 * 1000);
-	}
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < threads; i++) {
 		os_thread_join(workers[i].thread);
-		ops += workers[i].ops;
-		puts += workers[i].puts;
-		refused += workers[i].refused;
-		reads += workers[i].reads;
+		sum.ops += workers[i].ops;
+		sum.puts += workers[i].puts;
+		sum.refused += workers[i].refused;
+		sum.reads += workers[i].reads;
 	}
 	settle();
+	check(atomic_load(&moves) > alone && sum.reads > 0);
+	check(!wait || atomic_load(&moves_refused) > 0);
+	return sum;
+}
+
+/* Everything goes, and no frame stays. */
+static void drain(void)
+{
+	struct zpool_stats st;
+
 	for (uint32_t n = 0; n < ENTRIES; n++)
 		do_drop(&entries[n]);
 	zpool_compact(zp, UINT64_MAX);
 	settle();
 	zpool_stats(zp, &st);
 	check(st.frame_bytes == 0);
-	/* Each path must have been walked. */
-	check(refused > 0 && reads > 0 && atomic_load(&moves) > 0 &&
-	      atomic_load(&moves_refused) > 0 && st.compacted_frames > 0 &&
-	      atomic_load(&evictions) > 0 && atomic_load(&evictions_refused) > 0 &&
-	      st.shrunk_frames > 0);
-	printf("seed %llu: %llu operations, %llu puts (%llu refused), %llu reads, %llu moves "
-	       "(%llu refused)\n",
-	       (unsigned long long)seed, (unsigned long long)ops, (unsigned long long)puts,
-	       (unsigned long long)refused, (unsigned long long)reads,
-	       (unsigned long long)atomic_load(&moves),
-	       (unsigned long long)atomic_load(&moves_refused));
+	check(st.compacted_frames > 0 && st.shrunk_frames > 0);
 	zpool_destroy(zp);
 	check(frames_used(&account) == 0);
+}
+
+int main(int argc, char **argv)
+{
+	unsigned threads = argc > 4 ? (unsigned)atoi(argv[4]) : 4;
+	double seconds = argc > 3 ? atof(argv[3]) : 3;
+	struct worker sum;
+
+	for (unsigned i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++)
+		if (argc > 1 && !strcmp(argv[1], drivers[i].name))
+			driver = &drivers[i];
+	if (!driver || threads < 1 || threads > THREADS_MAX) {
+		fprintf(stderr, "usage: %s zsmalloc|zbud [SEED [SECONDS [THREADS, to %d]]]\n",
+			argv[0], THREADS_MAX);
+		return 2;
+	}
+	model_seed = argc > 2 ? strtoull(argv[2], NULL, 0) : os_clock_ns();
+	frames_init(&account, 0);
+	check(zpool_create(driver->name, &account, &owner, NULL, &zp) == 0);
+	for (uint32_t n = 0; n < ENTRIES; n++)
+		os_mutex_init(&entries[n].lock, OS_RANK_SHARD, "entry");
+	for (unsigned i = 0; i < threads; i++) {
+		workers[i].number = i;
+		workers[i].rnd =
+			(model_seed + 1) * 0x9e3779b97f4a7c15ull + i * 0xda942042e4dd58b5ull;
+	}
+	run_alone(&workers[0]);
+	sum = run_together(threads, seconds);
+	drain();
+	printf("%s, seed %llu: %llu operations, %llu puts (%llu refused), %llu reads, %llu moves "
+	       "(%llu refused), %llu evictions (%llu refused)\n",
+	       driver->name, (unsigned long long)model_seed, (unsigned long long)sum.ops,
+	       (unsigned long long)sum.puts, (unsigned long long)sum.refused,
+	       (unsigned long long)sum.reads, (unsigned long long)atomic_load(&moves),
+	       (unsigned long long)atomic_load(&moves_refused),
+	       (unsigned long long)atomic_load(&evictions),
+	       (unsigned long long)atomic_load(&evictions_refused));
 	return 0;
 }
