@@ -132,7 +132,10 @@ TMEM_API int tmem_host_set_overflow_rate(tmem_host *host, uint64_t bytes_per_s);
  * control group (or machine) wait for memory for more than pressure_ppm
  * millionths of the time, ephemeral pages go, 1 to 10 % of the store a step, and
  * the store may not grow back at once. Where the kernel does not tell (PSI),
- * that is left out. Returns at once while another step is at work.
+ * that is left out. With the tunable recompress_rate, idle pages are compressed
+ * anew, as by tmem_host_recompress(), which should not be called beside it; that
+ * takes up to 0.1 s of a step, and may be worth ten steps a second. Returns at
+ * once while another step is at work.
  */
 TMEM_API void tmem_host_maintain(tmem_host *host);
 /* Change the codec of later puts. -ENOENT, -ERANGE: refused, the old one kept. */

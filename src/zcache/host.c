@@ -87,7 +87,7 @@ void zc_free(struct tmem_host *h, void *p, size_t bytes)
 
 /* ---- the codec, packed into one word so that puts read it without a lock --- */
 
-static uint32_t codec_pack(const struct codec_spec *spec)
+uint32_t zc_codec_pack(const struct codec_spec *spec)
 {
 	return (uint32_t)spec->level << 8 | spec->codec->id;
 }
@@ -95,6 +95,14 @@ static uint32_t codec_pack(const struct codec_spec *spec)
 struct codec_spec zc_codec_unpack(uint32_t word)
 {
 	return (struct codec_spec){codec_by_id(word & 0xff), (int32_t)word >> 8};
+}
+
+void zc_codec_text(const struct codec_spec *spec, char *text, size_t len)
+{
+	if (spec->codec->level_min == spec->codec->level_max)
+		snprintf(text, len, "%s", spec->codec->name);
+	else
+		snprintf(text, len, "%s:%d", spec->codec->name, spec->level);
 }
 
 struct codec_spec zc_codec(const struct tmem_host *h)
@@ -115,7 +123,7 @@ int tmem_pool_set_codec(tmem_client *c, tmem_pool pool, const char *codec)
 		if (rc)
 			return rc == -ENOENT ? -EINVAL : rc;
 		rc = zc_emergency_ready(c->host, spec.codec);
-		word = codec_pack(&spec) | ZC_CODEC_SET;
+		word = zc_codec_pack(&spec) | ZC_CODEC_SET;
 	}
 	if (rc)
 		return rc;
@@ -136,7 +144,7 @@ int tmem_host_set_codec(tmem_host *h, const char *codec)
 	if (rc == 0)
 		rc = zc_emergency_ready(h, spec.codec);
 	if (rc == 0)
-		atomic_store_explicit(&h->codec, codec_pack(&spec), memory_order_relaxed);
+		atomic_store_explicit(&h->codec, zc_codec_pack(&spec), memory_order_relaxed);
 	return rc;
 }
 
@@ -304,7 +312,7 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 	zc_counts_init(&h->own, NULL, NULL);
 	h->max_zsize = o.max_zsize;
 	h->store_raw = o.store_raw != 0;
-	atomic_store(&h->codec, codec_pack(&spec));
+	atomic_store(&h->codec, zc_codec_pack(&spec));
 	atomic_store(&h->adopt_after_ns, UINT64_MAX);
 	rc = frames_charge(&h->frames, zc_block_cost(sizeof(*h)))
 		     ? create_parts(h, &o, &spec, err, errlen)

@@ -12,6 +12,8 @@
 
 #include <stdio.h>
 
+#define PPM_MAX 1000000u
+
 struct target {
 	tmem_host *h;
 	tmem_client *c;
@@ -108,10 +110,68 @@ static void get_codec(const struct target *t, char *text, size_t len)
 {
 	struct codec_spec spec = zc_codec(t->h);
 
-	if (spec.codec->level_min == spec.codec->level_max)
-		snprintf(text, len, "%s", spec.codec->name);
-	else
-		snprintf(text, len, "%s:%d", spec.codec->name, spec.level);
+	zc_codec_text(&spec, text, len);
+}
+
+/* ---- maintenance ----------------------------------------------------------------------- */
+
+static int set_idle(const struct target *t, uint64_t v)
+{
+	atomic_store(&t->h->maintain.idle_ms, v);
+	return 0;
+}
+static uint64_t get_idle(const struct target *t)
+{
+	return atomic_load(&t->h->maintain.idle_ms);
+}
+/* All of the time is more than can be exceeded: off, and shown as that. */
+static int set_pressure(const struct target *t, uint64_t v)
+{
+	atomic_store(&t->h->maintain.pressure_ppm, v < PPM_MAX ? (uint32_t)v : TMEM_PRESSURE_OFF);
+	return 0;
+}
+static uint64_t get_pressure(const struct target *t)
+{
+	uint32_t ppm = atomic_load(&t->h->maintain.pressure_ppm);
+
+	return ppm < PPM_MAX ? ppm : PPM_MAX;
+}
+static int set_recompress_rate(const struct target *t, uint64_t v)
+{
+	atomic_store(&t->h->maintain.recompress_rate, (uint32_t)v);
+	return 0;
+}
+static uint64_t get_recompress_rate(const struct target *t)
+{
+	return atomic_load(&t->h->maintain.recompress_rate);
+}
+static int set_recompress_idle(const struct target *t, uint64_t v)
+{
+	atomic_store(&t->h->maintain.recompress_idle_ms, (uint32_t)v);
+	return 0;
+}
+static uint64_t get_recompress_idle(const struct target *t)
+{
+	return atomic_load(&t->h->maintain.recompress_idle_ms);
+}
+static int set_recompress_codec(const struct target *t, const char *v)
+{
+	struct codec_spec spec;
+	char err[160];
+	int rc = codec_parse(v, &spec, err, sizeof(err));
+
+	/* What is packed with it must be readable when memory is short. */
+	if (rc == 0)
+		rc = zc_emergency_ready(t->h, spec.codec);
+	if (rc == 0)
+		atomic_store(&t->h->maintain.recompress_codec, zc_codec_pack(&spec));
+	return rc;
+}
+static void get_recompress_codec(const struct target *t, char *text, size_t len)
+{
+	struct codec_spec spec = zc_codec_unpack(atomic_load(&t->h->maintain.recompress_codec));
+
+	zc_codec_text(&spec, text, len);
 }
 
 /* ---- clients ------------------------------------------------------------------------ */
@@ -145,6 +205,7 @@ static uint64_t get_client_freeze(const struct target *t)
 /* ---- the table ------------------------------------------------------------------------ */
 
 #define BYTES_MAX ((uint64_t)1 << 60)
+#define DAY_MS	  86400000u
 
 static const struct tunable table[] = {
 	{.is = {"limit", "host", "bytes", "0 (none) to 1024P", "hard limit on all memory"},
@@ -191,6 +252,31 @@ static const struct tunable table[] = {
 	 .most = BYTES_MAX,
 	 .set = set_rate,
 	 .get = get_rate},
+	{.is = {"idle_ms", "host", "ms", "0 (never) to 2592000000",
+		"maintenance evicts ephemeral pages idle for so long"},
+	 .most = (uint64_t)30 * DAY_MS,
+	 .set = set_idle,
+	 .get = get_idle},
+	{.is = {"pressure_ppm", "host", "millionths of time", "0 to 1000000 (off)",
+		"maintenance gives memory back while tasks wait for memory longer than that"},
+	 .most = PPM_MAX,
+	 .set = set_pressure,
+	 .get = get_pressure},
+	{.is = {"recompress_rate", "host", "zpages a second", "0 (off) to 1000000",
+		"how fast maintenance compresses idle pages with recompress_codec"},
+	 .most = 1000000,
+	 .set = set_recompress_rate,
+	 .get = get_recompress_rate},
+	{.is = {"recompress_idle_ms", "host", "ms", "1000 to 86400000",
+		"pages are left alone until they were not put or got for so long"},
+	 .least = 1000,
+	 .most = DAY_MS,
+	 .set = set_recompress_idle,
+	 .get = get_recompress_idle},
+	{.is = {"recompress_codec", "host", "name", "NAME or NAME:LEVEL",
+		"what idle pages are compressed with"},
+	 .set_text = set_recompress_codec,
+	 .get_text = get_recompress_codec},
 	{.is = {"client_limit", "client", "bytes", "0 (none) to 1024P",
 		"hard limit on what the client is charged for"},
 	 .most = BYTES_MAX,

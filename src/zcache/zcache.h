@@ -396,7 +396,10 @@ struct zc_maintain {
 	bool looked;		/* for it */
 	_Atomic bool busy;
 	_Atomic uint32_t pressure_ppm;
-	_Atomic uint64_t idle_ms; /* 0: pages do not age */
+	_Atomic uint64_t idle_ms;	     /* 0: pages do not age */
+	_Atomic uint32_t recompress_rate;    /* zpages tried a second; 0: none */
+	_Atomic uint32_t recompress_idle_ms; /* of those that are */
+	_Atomic uint32_t recompress_codec;   /* zc_codec_pack() */
 	os_thread thread;
 	bool started;
 	struct os_mutex lock; /* of the thread's sleep */
@@ -476,6 +479,10 @@ struct codec_spec zc_codec(const struct tmem_host *h);
 /* The codec of puts into a pool: its own, or the host's. */
 #define ZC_CODEC_SET 0x80u /* marks a codec word that is not the host's */
 struct codec_spec zc_codec_unpack(uint32_t word);
+uint32_t zc_codec_pack(const struct codec_spec *spec);
+/* NAME, or NAME:LEVEL where it has levels, as codec_parse() takes it; len >= ZC_CODEC_TEXT. */
+#define ZC_CODEC_TEXT 64
+void zc_codec_text(const struct codec_spec *spec, char *text, size_t len);
 static inline struct codec_spec zc_pool_codec(const struct zc_slot *s)
 {
 	uint32_t word = atomic_load_explicit(&s->codec, memory_order_relaxed);

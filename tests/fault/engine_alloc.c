@@ -15,6 +15,7 @@
 #include "shim.h"
 #include "world.h"
 
+#include "os/clock.h"
 #include "os/log.h"
 #include "os/thread.h"
 
@@ -170,6 +171,39 @@ static void recompress(struct world *w)
 	o.codec = "deflate:1";
 	rc = tmem_host_recompress(w->host, &o, NULL);
 	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress: %d", rc);
+	fill(w, 0, 0, 5, 15);
+}
+
+/* Upkeep with a rate: the first step marks, the second, a second later by its clock, packs. */
+static uint64_t maintain_ns;
+
+static uint64_t maintain_now(void *ctx)
+{
+	(void)ctx;
+	return maintain_ns;
+}
+
+static void maintain(struct world *w)
+{
+	int rc;
+
+	if (!w_start(w, NULL))
+		return;
+	fill(w, 0, 0, 0, 30);
+	rc = tmem_tunable_set(w->host, NULL, "recompress_codec", "deflate:1", NULL, 0);
+	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress_codec: %d", rc);
+	rc = tmem_tunable_set(w->host, NULL, "recompress_rate", "1000", NULL, 0);
+	W_CHECK(rc == 0, "recompress_rate: %d", rc);
+	rc = tmem_tunable_set(w->host, NULL, "recompress_idle_ms", "1000", NULL, 0);
+	W_CHECK(rc == 0, "recompress_idle_ms: %d", rc);
+	maintain_ns = 1000000000;
+	os_clock_replace(maintain_now, NULL);
+	for (unsigned i = 0; i < 3; i++) {
+		tmem_host_maintain(w->host);
+		maintain_ns += 1000000000;
+	}
+	os_clock_replace(NULL, NULL);
+	w_get_all(w, 0);
 	fill(w, 0, 0, 5, 15);
 }
 
@@ -944,6 +978,7 @@ static const struct scenario {
 } scenarios[] = {
 	{"host_lz4", host_lz4},
 	{"recompress", recompress},
+	{"maintain", maintain},
 	{"train", train},
 	{"pool_codec", pool_codec},
 	{"bytes", bytes},

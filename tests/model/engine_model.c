@@ -553,13 +553,33 @@ static void recompress(struct worker *w)
 		fail(w, "recompress: %d", rc);
 }
 
+/* A step of upkeep, with its tunables now this, now that. */
+static void maintain(struct worker *w)
+{
+	static const struct {
+		const char *name, *value[3];
+	} k[] = {
+		{"idle_ms", {"0", "300", "2000"}},
+		{"pressure_ppm", {"1000000", "1000", "0"}},
+		{"recompress_rate", {"0", "1000", "1000000"}},
+		{"recompress_idle_ms", {"1000", "1500", "60000"}},
+		{"recompress_codec", {"zstd:3", "deflate:1", "lz4hc:3"}},
+	};
+	unsigned i = rnd(w, sizeof(k) / sizeof(k[0]));
+	int rc = tmem_tunable_set(host, NULL, k[i].name, k[i].value[rnd(w, 3)], NULL, 0);
+
+	if (rc && rc != -ENOMEM)
+		fail(w, "%s: %d", k[i].name, rc);
+	tmem_host_maintain(host);
+}
+
 static void *disturb(void *arg)
 {
 	static const char *const codec[] = {"lz4", "lz4", "lz4", "zstd:1", "zstd:-3", "none"};
 	struct worker *w = arg;
 
 	while (!atomic_load(&stop)) {
-		switch (rnd(w, 21)) {
+		switch (rnd(w, 23)) {
 		case 0:
 			/* Not while it is tight: verify and quiet checks want it defined. */
 			(void)tmem_host_set_limit(host, (tight ? 1 : 2) * (2u + rnd(w, 4)) << 20);
@@ -598,6 +618,10 @@ static void *disturb(void *arg)
 		case 10:
 		case 11:
 			recompress(w);
+			break;
+		case 12:
+		case 13:
+			maintain(w);
 			break;
 		default:
 			(void)tmem_host_compact(host, 1u << 20);

@@ -87,6 +87,15 @@ static void bad_values_keep_the_old(void **state)
 		{"codec", "zstd:1000"},
 		{"overflow_rate", "5"},
 		{"freeze", "yes"},
+		{"idle_ms", "2592000001"},
+		{"idle_ms", "1K"},
+		{"pressure_ppm", "1000001"},
+		{"recompress_rate", "1000001"},
+		{"recompress_idle_ms", "999"},
+		{"recompress_idle_ms", "86400001"},
+		{"recompress_codec", "zstd:1000"},
+		{"recompress_codec", "lz77"},
+		{"recompress_codec", ""},
 	};
 	char before[64];
 
