@@ -221,8 +221,8 @@ TMEM_API int tmem_client_set_weight(tmem_client *client, uint32_t weight);
 /*
  * A new empty pool. shards: how many locks, 2^n; 0: 256. Without
  * TMEM_POOL_PERSIST it is *ephemeral*: its pages may be gone at any time, and
- * a get removes the page that it finds. Pool id; -ENOMEM; -EINVAL: shards or
- * unknown flags; -EOPNOTSUPP: another page size.
+ * a get removes the page that it finds. Pool id; -ENOMEM; -EDQUOT: the client's
+ * limit; -EINVAL: shards or unknown flags; -EOPNOTSUPP: another page size.
  */
 TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags,
 				    uint32_t shards) TMEM_CHECK;
@@ -283,7 +283,7 @@ TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
  * A new pool of the same client that holds the same pages. The stored data is
  * shared and counted once; each pool then changes by itself. Puts into the
  * source that run at the same time may or may not be in the copy. Pool id; on
- * failure (-ENOENT, -ENOMEM; -EOPNOTSUPP: a shared pool) there is no new pool.
+ * failure (-ENOENT, -ENOMEM, -EDQUOT; -EOPNOTSUPP: a shared pool) there is no new pool.
  */
 TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHECK;
 
@@ -338,14 +338,13 @@ typedef struct tmem_save {
  * Write the client's persistent pages to a file, compressed as they are. Pools that are
  * ephemeral or shared are left out. Nothing is stopped meanwhile: each page is as it
  * was at some moment of the call, and pages that came or went may or may not be in
- * it; freeze the client to save one instant. Pools cannot be destroyed before it ends.
- * The file has its name when it is complete and on the disk. io may be NULL. May take
- * long; allocates some 300 KiB and 4 bytes for 64 pages, not charged to the host. 0;
- * -ENOMEM; -EIO: a stored page is damaged; -EOPNOTSUPP: a precompressed pool;
- * -EBUSY: a pool was destroyed meanwhile, or
- * somebody is saving to that name; -EINVAL; -ECANCELED; or the error of the file. After
- * any failure there is no new file, an older one of that name is as it was, and the
- * store is, too.
+ * it (pools that came are not); freeze the client to save one instant. Pools cannot be destroyed
+ * before it ends. The file has its name when it is complete and on the disk. io may be NULL. May
+ * take long; allocates some 300 KiB and 40 bytes for 64 pages, not charged to the host. 0; -ENOMEM;
+ * -EIO: a stored page is damaged; -EOPNOTSUPP: a precompressed pool; -EBUSY: a pool was destroyed
+ * meanwhile, or somebody is saving to that name; -EINVAL; -ECANCELED; or the error of the file.
+ * After any failure there is no new file, an older one of that name is as it was, and the store is,
+ * too.
  */
 TMEM_API int tmem_client_save(tmem_client *client, const char *path, tmem_save *io) TMEM_CHECK;
 /*
@@ -353,8 +352,10 @@ TMEM_API int tmem_client_save(tmem_client *client, const char *path, tmem_save *
  * io->pool (in the order of the file; io->pools says how many there are). io may be NULL.
  * May take long; allocates some 300 KiB, not charged. 0; -EBADMSG: not such a file,
  * cut short, or damaged: io->offset and io->error say where and how; -EOPNOTSUPP: from a
- * newer version, or needs a codec that is not here; -ENOMEM, -EDQUOT, -EINVAL, -ECANCELED;
- * or the error of the file. After any failure there is no new client, and *out is NULL.
+ * newer version, or needs a codec that is not here; -E2BIG: holds a zpage that is too large
+ * for the host's allocator (zbud takes less than a page, zsmalloc clusters of 16); -ENOMEM,
+ * -EINVAL, -ECANCELED; or the error of the file. After any failure there is no new client,
+ * and *out is NULL.
  */
 TMEM_API int tmem_client_restore(tmem_host *host, const char *path, tmem_save *io,
 				 tmem_client **out) TMEM_CHECK;

@@ -425,6 +425,12 @@ static int take_zpage(struct restorer *r, const uint8_t *p, uint32_t n)
 	zc_thread_leave(r->t);
 	if (rc == -EBADMSG)
 		return damaged(r, "a zpage cannot be decompressed");
+	if (rc == -E2BIG) {
+		r->io->offset = r->record_at;
+		snprintf(r->io->error, sizeof(r->io->error),
+			 "the allocator '%s' has no room for a zpage of %zu bytes",
+			 zpool_type(r->h->zpool), k.z.zsize);
+	}
 	return rc == 1 ? damaged(r, "a page comes twice") : rc;
 }
 

@@ -12,16 +12,23 @@
  * the client first (tmem_client_freeze()), and thaws it, or destroys it, after.
  *
  * A word that is present from beginning to end is seen, for its leaf exists all
- * the while, so the list has it (the same argument as in share.c). Pages of a
- * cluster are written once, with the mask of the places that are still named.
+ * the while, so the list has it (the same argument as in share.c), and its pool is
+ * one of those that were listed first. Pages of a cluster are written once, with
+ * the mask of the places that are still named.
+ *
+ *   I1  a handle is in the file at most once: restore takes no file where it is twice
+ *
+ * The list names each leaf once, by its handle; one whose id has become another leaf's
+ * is passed over. Inside a leaf, slots that were written are not written again, whatever
+ * they have become since.
  *
  * The file appears under its name complete and on the disk, or not at all: it is
  * written under another name, synced, and renamed. A failure leaves neither, and
  * the store as it was. A damaged zpage makes it fail: a file with holes that
  * nobody notices is worse than none.
  *
- * Memory: one buffer of SAVE_BUFFER bytes and 4 bytes a leaf, for the length of
- * the call, and not charged to the host: saving works at the limit.
+ * Memory: one buffer of SAVE_BUFFER bytes, 16 KiB of ids and 40 bytes a leaf of one pool,
+ * for the length of the call, and not charged to the host: saving works at the limit.
  *
  * Pools that share zpages (clones) are written one by one, so what they share is
  * in the file twice, and is two zpages when it comes back.
@@ -43,6 +50,7 @@ struct saver {
 	int fd;
 	uint8_t *buf;
 	size_t used;
+	int32_t *id; /* of the pools to be saved */
 	uint64_t bytes, records, pages, zpages, total, next_progress;
 	uint32_t whole, pool, pools;
 	uint32_t codecs; /* announced, one bit an id */
@@ -156,16 +164,16 @@ static int write_zpage(struct saver *v, const struct item *k)
 	return 0;
 }
 
-/* The leaf's same-filled pages, under its lock, into the buffer (there is room). */
-static void note_same(struct saver *v, const struct index_cursor *c)
+/* The leaf's same-filled pages but those in `done`, into the buffer (there is room). Which. */
+static uint64_t note_same(struct saver *v, const struct index_cursor *c, uint64_t done)
 {
 	uint8_t *p = v->buf + v->used + SAVE_RECORD;
-	uint64_t mask = *c->immediate;
+	uint64_t mask = *c->immediate & ~done;
 	struct index_oid oid;
 	unsigned n = 0;
 
 	if (!mask)
-		return;
+		return 0;
 	memset(p, 0, SAVE_SAME);
 	index_cursor_oid(c, &oid);
 	save_put32(p, v->pool);
@@ -177,10 +185,15 @@ static void note_same(struct saver *v, const struct index_cursor *c)
 		save_put64(p + SAVE_SAME + 8 * (size_t)n++, c->words[__builtin_ctzll(m)]);
 	record_end(v, SAVE_T_SAME, SAVE_SAME + 8 * (size_t)n);
 	v->pages += n;
+	return mask;
 }
 
-/* The zpage of a word made safe; the leaf is locked. -EAGAIN: all its pins are taken, for now. */
-static int note_zpage(struct saver *v, const struct index_cursor *c, unsigned slot, struct item *k)
+/*
+ * The zpage of a word made safe; the leaf is locked, `done` are the slots that were saved.
+ * -EAGAIN: all its pins are taken, for now.
+ */
+static int note_zpage(struct saver *v, const struct index_cursor *c, unsigned slot, uint64_t done,
+		      struct item *k)
 {
 	uint64_t word = c->words[slot], handle = zc_word_handle(word);
 
@@ -203,6 +216,8 @@ static int note_zpage(struct saver *v, const struct index_cursor *c, unsigned sl
 	k->mask = 1;
 	if (k->z.pages > 1)
 		zc_words_of(c, slot, k->z.pages, &k->mask);
+	/* A cluster may have come over slots that were saved as something else (I1). */
+	k->mask &= ~(uint32_t)(done >> k->index % INDEX_FANOUT);
 	return 0;
 }
 
@@ -268,35 +283,52 @@ static int finish_item(struct saver *v, struct item *k)
 	return rc;
 }
 
-/* One word a lock hold. The leaf's id may be another pool's by now, or nobody's. */
-static int save_leaf(struct saver *v, arena_id leaf)
+/* A leaf, by its id and by what it was when it was listed. */
+struct listed {
+	struct index_oid oid;
+	uint64_t base;
+	arena_id leaf;
+};
+
+/* Its id may be nobody's by now, or another pool's, or of other pages of this pool. */
+static bool lock_listed(struct saver *v, const struct listed *l, struct index_cursor *c)
 {
-	bool same_noted = false;
+	struct index_oid oid;
+
+	if (!index_lock_leaf(v->h->index, l->leaf, c))
+		return false;
+	index_cursor_oid(c, &oid);
+	if (c->pool == v->s->pool && c->base == l->base && memcmp(&oid, &l->oid, sizeof(oid)) == 0)
+		return true;
+	index_unlock(c);
+	return false;
+}
+
+/*
+ * One zpage a lock hold, and in each all same-filled pages that are not in the file yet:
+ * a page may become one, or cease to be one, at any time.
+ */
+static int save_leaf(struct saver *v, const struct listed *leaf)
+{
 	uint64_t done = 0;
 	uint8_t *room;
-	int rc = record_begin(v, SAVE_SAME + 8 * INDEX_FANOUT, &room);
+	int rc = 0;
 
 	for (unsigned slot = 0; slot < INDEX_FANOUT && rc == 0; slot++) {
 		struct index_cursor c;
 		struct item k;
 		bool found;
 
-		if (!index_lock_leaf(v->h->index, leaf, &c))
+		rc = record_begin(v, SAVE_SAME + 8 * INDEX_FANOUT, &room);
+		if (rc || !lock_listed(v, leaf, &c))
 			break;
-		if (c.pool != v->s->pool) {
-			index_unlock(&c);
-			break;
-		}
-		if (!same_noted)
-			note_same(v, &c);
-		same_noted = true;
+		done |= note_same(v, &c, done);
 		/* Slots that have nothing to save are skipped under the one lock. */
-		while (slot < INDEX_FANOUT &&
-		       (done >> slot & 1 || !c.words[slot] || *c.immediate >> slot & 1))
+		while (slot < INDEX_FANOUT && (done >> slot & 1 || !c.words[slot]))
 			slot++;
 		found = slot < INDEX_FANOUT;
 		if (found)
-			rc = note_zpage(v, &c, slot, &k);
+			rc = note_zpage(v, &c, slot, done, &k);
 		index_unlock(&c);
 		if (!found)
 			break;
@@ -315,7 +347,7 @@ static int save_leaf(struct saver *v, arena_id leaf)
 /* ---- pools --------------------------------------------------------------------------- */
 
 struct leaves {
-	arena_id *id;
+	struct listed *leaf;
 	uint64_t n, room;
 };
 
@@ -325,7 +357,9 @@ static int list_leaf(void *arg, struct index_cursor *c)
 
 	if (l->n == l->room)
 		return -EAGAIN;
-	l->id[l->n++] = c->leaf;
+	index_cursor_oid(c, &l->leaf[l->n].oid);
+	l->leaf[l->n].base = c->base;
+	l->leaf[l->n++].leaf = c->leaf;
 	return 0;
 }
 
@@ -336,12 +370,12 @@ static int list_leaves(struct index_pool *pool, struct leaves *l)
 	l->room = index_pool_pages(pool) / 32 + 64;
 	do {
 		l->n = 0;
-		l->id = os_alloc(l->room * sizeof(arena_id));
-		if (!l->id)
+		l->leaf = os_alloc(l->room * sizeof(*l->leaf));
+		if (!l->leaf)
 			return -ENOMEM;
 		rc = index_walk(pool, list_leaf, l);
 		if (rc) {
-			os_free(l->id);
+			os_free(l->leaf);
 			l->room *= 2;
 		}
 	} while (rc);
@@ -381,43 +415,53 @@ static int save_pool(struct saver *v, int32_t id)
 		uint64_t before = v->pages;
 
 		v->t = zc_thread_enter(v->h, v->s);
-		rc = save_leaf(v, l.id[i]);
+		rc = save_leaf(v, &l.leaf[i]);
 		zc_count(v->t, ZC_SAVED_PAGES, v->pages - before);
 		zc_thread_leave(v->t);
 		if (rc == 0)
 			rc = tell(v);
 	}
-	os_free(l.id);
+	os_free(l.leaf);
 	return rc;
 }
 
-/* Call fn for each pool that is saved, entered. */
-static int each_saved(struct saver *v, int (*fn)(struct saver *v, int32_t id))
+/*
+ * The pools that are saved: by their ids, for a pool that comes later may get a slot
+ * before others.
+ */
+static void list_pools(struct saver *v)
 {
 	struct zc_slot *slot;
+
+	for (uint32_t i = 0; i < ZC_SLOTS && (slot = zc_slot_of(v->c, i)); i++) {
+		int32_t id = atomic_load(&slot->id);
+		struct zc_slot *s = id < 0 ? NULL : zc_pool_enter(v->c, id);
+
+		if (!s)
+			continue;
+		if (s->flags & TMEM_POOL_PERSIST && !s->shared) {
+			v->id[v->pools++] = id;
+			v->total += index_pool_pages(s->pool);
+		}
+		zc_pool_leave(s);
+	}
+}
+
+static int save_pools(struct saver *v)
+{
 	int rc = 0;
 
-	v->pool = 0;
-	for (uint32_t i = 0; rc == 0 && i < ZC_SLOTS && (slot = zc_slot_of(v->c, i)); i++) {
-		int32_t id = atomic_load(&slot->id);
-
-		v->s = id < 0 ? NULL : zc_pool_enter(v->c, id);
-		if (!v->s)
-			continue;
-		if (v->s->flags & TMEM_POOL_PERSIST && !v->s->shared && v->pool < v->pools) {
-			rc = fn(v, id);
-			v->pool++;
+	for (; v->pool < v->pools && rc == 0; v->pool++) {
+		v->s = zc_pool_enter(v->c, v->id[v->pool]);
+		if (!v->s) {
+			snprintf(v->io->error, sizeof(v->io->error),
+				 "pool %d was destroyed meanwhile", v->id[v->pool]);
+			return -EBUSY;
 		}
+		rc = save_pool(v, v->id[v->pool]);
 		zc_pool_leave(v->s);
 	}
 	return rc;
-}
-
-static int count_pool(struct saver *v, int32_t id)
-{
-	(void)id;
-	v->total += index_pool_pages(v->s->pool);
-	return 0;
 }
 
 static int write_end(struct saver *v)
@@ -440,16 +484,9 @@ static int write_file(struct saver *v)
 {
 	int rc;
 
-	v->pools = UINT32_MAX;
-	(void)each_saved(v, count_pool);
-	v->pools = v->pool;
+	list_pools(v);
 	write_header(v);
-	rc = each_saved(v, save_pool);
-	/* A pool that was destroyed meanwhile: the header's number would not be right. */
-	if (rc == 0 && v->pool != v->pools) {
-		snprintf(v->io->error, sizeof(v->io->error), "a pool was destroyed meanwhile");
-		rc = -EBUSY;
-	}
+	rc = save_pools(v);
 	if (rc == 0)
 		rc = write_end(v);
 	return rc ? rc : os_file_sync(v->fd);
@@ -496,7 +533,8 @@ int tmem_client_save(tmem_client *c, const char *path, tmem_save *io)
 	v.io->offset = 0;
 	temporary = os_alloc(len + sizeof(".part"));
 	v.buf = os_alloc(SAVE_BUFFER);
-	if (!temporary || !v.buf)
+	v.id = os_alloc(ZC_SLOTS * sizeof(*v.id));
+	if (!temporary || !v.buf || !v.id)
 		goto out;
 	snprintf(temporary, len + sizeof(".part"), "%s.part", path);
 	v.fd = open_temporary(temporary);
@@ -517,6 +555,7 @@ out:
 	if (rc && !v.io->error[0])
 		snprintf(v.io->error, sizeof(v.io->error), "cannot save to %.100s: %s", path,
 			 rc == -ECANCELED ? "stopped" : strerror(-rc));
+	os_free(v.id);
 	os_free(v.buf);
 	os_free(temporary);
 	return rc;

@@ -13,7 +13,9 @@
  *
  * A word that is present in the source from beginning to end is seen: its leaf
  * exists all the while, so the first walk lists it. What changes meanwhile may
- * be in the copy or not.
+ * be in the copy or not. A listed id may be another leaf's by the time it is
+ * copied, whose pages came by their own id, or will: the first word at a handle
+ * of the copy stays, and what would be the second is let go.
  *
  * Count full. A page alone has room for 32 references. When they are used up,
  * the zpage is copied, and the copy takes the place of the original in the
@@ -206,6 +208,7 @@ static int link_leaf(struct leaf_copy *k, uint64_t copied)
 {
 	struct index_cursor c;
 	int rc = index_lock_create(k->to->pool, &k->oid, k->base, &c);
+	uint64_t twice = 0;
 	arena_id leaf;
 
 	if (rc)
@@ -213,21 +216,28 @@ static int link_leaf(struct leaf_copy *k, uint64_t copied)
 	leaf = c.leaf;
 	for (uint64_t m = k->have; m; m &= m - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(m);
+		uint64_t handle = zc_word_handle(k->word[slot].word);
+		bool there = index_cursor_present(&c, slot);
 
-		index_cursor_set(&c, slot, k->word[slot]);
+		if (there)
+			twice |= (uint64_t)1 << slot;
+		else
+			index_cursor_set(&c, slot, k->word[slot]);
 		if (copied >> slot & 1) {
-			uint64_t handle = zc_word_handle(k->word[slot].word);
-
-			zpage_set_leaf(zpool_peek(k->h->zpool, handle), c.leaf);
+			if (!there)
+				zpage_set_leaf(zpool_peek(k->h->zpool, handle), c.leaf);
 			zpool_set_movable(k->h->zpool, handle, true);
 		}
 	}
 	k->linked = true;
+	k->have &= ~twice;
 	if (k->to->ev)
 		atomic_fetch_add_explicit(&k->to->ev->pages,
 					  (unsigned)__builtin_popcountll(k->have),
 					  memory_order_relaxed);
 	index_unlock(&c);
+	for (uint64_t m = twice; m; m &= m - 1)
+		zc_drop(k->h, k->t, &k->word[__builtin_ctzll(m)], 1);
 	return k->to->ev ? queue_leaf(k, leaf) : 0;
 }
 
