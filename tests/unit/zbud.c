@@ -4,15 +4,6 @@
 
 #include "os/thread.h"
 
-/* Frames that n objects of `size` bytes take. */
-static uint64_t frames_of(struct store *s)
-{
-	struct zpool_stats st;
-
-	zpool_stats(s->zp, &st);
-	return st.frame_bytes >> OS_FRAME_SHIFT;
-}
-
 static void test_every_size(void **state)
 {
 	struct store s;
@@ -270,7 +261,7 @@ static void test_evict_pinned(void **state)
 	assert_int_equal(s.evictions, 2);
 	assert_int_equal(frames_of(&s), frames);
 	store_check(&s);
-	store_expect_at(&s, p, 0, 1000);
+	store_expect_at(p, 0, 1000);
 	zpool_unmap(s.zp, h);
 	zpool_compact(s.zp, UINT64_MAX);
 	assert_int_equal(frames_of(&s), 0);
@@ -390,11 +381,11 @@ static void test_move_under_reader(void **state)
 	zpool_compact(s.zp, UINT64_MAX);
 	assert_int_equal(s.moves, 1);
 	assert_true(s.pinned && s.pinned != s.rec[s.pinned_n].h);
-	store_expect_at(&s, zpool_peek(s.zp, s.pinned), s.pinned_n, s.rec[s.pinned_n].size);
+	store_expect_at(zpool_peek(s.zp, s.pinned), s.pinned_n, s.rec[s.pinned_n].size);
 	store_check(&s);
 	/* Its old place is kept until he is done: a new object does not get it. */
 	assert_int_equal(store_put(&s, 2, 1000, 0), 0);
-	store_expect_at(&s, zpool_peek(s.zp, s.pinned), s.pinned_n, s.rec[s.pinned_n].size);
+	store_expect_at(zpool_peek(s.zp, s.pinned), s.pinned_n, s.rec[s.pinned_n].size);
 	zpool_unmap(s.zp, s.pinned);
 	for (uint32_t n = 0; n < 3; n++)
 		store_expect(&s, n);
@@ -472,7 +463,7 @@ static void test_bug_address_from_moved_data(void **state)
 		unsigned char *p = zpool_map(s.zp, s.rec[n].h);
 
 		assert_ptr_equal(p, zpool_peek(s.zp, s.rec[n].h));
-		store_expect_at(&s, p, n, 700 + n);
+		store_expect_at(p, n, 700 + n);
 		zpool_unmap(s.zp, s.rec[n].h);
 	}
 	store_drop_all(&s);
@@ -552,10 +543,7 @@ static void test_bug_lock_order(void **state)
 
 	(void)state;
 	os_mutex_init(&c.lock, OS_RANK_SHARD, "owner");
-	frames_init(&c.s.f, 0);
-	c.s.n = 64;
-	c.s.rec = calloc(c.s.n, sizeof(*c.s.rec));
-	assert_int_equal(zpool_create("zbud", &c.s.f, &crossing_owner, &c, &c.s.zp), 0);
+	store_open_owned(&c.s, 64, 0, &crossing_owner, &c);
 	for (unsigned i = 0; i < 2; i++)
 		assert_int_equal(os_thread_create(&t[i], "up", crossing_bottom_up, &c), 0);
 	for (unsigned i = 0; i < 60000; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * An owner for tests of zpool drivers: objects are records in a table, the first four
- * bytes of each object are its record's number, the rest follows from it.
+ * bytes of each object are its record's number (smaller ones have what fits of it), the rest
+ * follows from it.
  */
 #ifndef ZPOOL_STORE_H
 #define ZPOOL_STORE_H
@@ -98,13 +99,20 @@ static inline bool store_evict(void *ctx, zpool_handle h, void *ptr, size_t size
 
 static const struct zpool_owner store_owner = {.move = store_move, .evict = store_evict};
 
-static inline void store_open(struct store *s, uint32_t n, uint64_t limit)
+/* With functions of the test's own, which are given ctx. */
+static inline void store_open_owned(struct store *s, uint32_t n, uint64_t limit,
+				    const struct zpool_owner *owner, void *ctx)
 {
 	memset(s, 0, sizeof(*s));
 	frames_init(&s->f, limit);
 	s->n = n;
 	s->rec = calloc(n, sizeof(*s->rec));
-	assert_int_equal(zpool_create(STORE_ZPOOL, &s->f, &store_owner, s, &s->zp), 0);
+	assert_int_equal(zpool_create(STORE_ZPOOL, &s->f, owner, ctx, &s->zp), 0);
+}
+
+static inline void store_open(struct store *s, uint32_t n, uint64_t limit)
+{
+	store_open_owned(s, n, limit, &store_owner, s);
 }
 
 /* The account holds what the statistics say. */
@@ -143,17 +151,15 @@ static inline int store_put(struct store *s, uint32_t n, uint32_t size, unsigned
 	p = zpool_peek(s->zp, s->rec[n].h);
 	for (uint32_t i = 4; i < size; i++)
 		p[i] = store_byte(n, i);
-	memcpy(p, &n, sizeof(n));
+	memcpy(p, &n, size < sizeof(n) ? size : sizeof(n));
 	zpool_set_movable(s->zp, s->rec[n].h, true);
 	return 0;
 }
 
-static inline void store_expect_at(struct store *s, const unsigned char *p, uint32_t n,
-				   uint32_t size)
+static inline void store_expect_at(const unsigned char *p, uint32_t n, uint32_t size)
 {
-	(void)s;
 	assert_non_null(p);
-	assert_memory_equal(p, &n, sizeof(n));
+	assert_memory_equal(p, &n, size < sizeof(n) ? size : sizeof(n));
 	for (uint32_t i = 4; i < size; i++)
 		if (p[i] != store_byte(n, i))
 			fail_msg("record %u of %u bytes differs at %u", n, size, i);
@@ -161,7 +167,7 @@ static inline void store_expect_at(struct store *s, const unsigned char *p, uint
 
 static inline void store_expect(struct store *s, uint32_t n)
 {
-	store_expect_at(s, zpool_map(s->zp, s->rec[n].h), n, s->rec[n].size);
+	store_expect_at(zpool_map(s->zp, s->rec[n].h), n, s->rec[n].size);
 	zpool_unmap(s->zp, s->rec[n].h);
 }
 
@@ -178,6 +184,15 @@ static inline void store_drop_all(struct store *s)
 		store_drop(s, n);
 }
 
+static inline uint64_t frames_of(const struct store *s)
+{
+	struct zpool_stats st;
+
+	zpool_stats(s->zp, &st);
+	return st.frame_bytes >> OS_FRAME_SHIFT;
+}
+
+/* Of zbud. */
 static inline uint32_t frame_of(const struct store *s, uint32_t n)
 {
 	return (uint32_t)(s->rec[n].h >> 6);

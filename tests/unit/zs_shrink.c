@@ -5,14 +5,6 @@
 
 #include "alloc/zsmalloc.h"
 
-static uint64_t frames_of(struct store *s)
-{
-	struct zpool_stats st;
-
-	zpool_stats(s->zp, &st);
-	return st.frame_bytes >> OS_FRAME_SHIFT;
-}
-
 static uint64_t present(const struct store *s, uint32_t from, uint32_t to)
 {
 	uint64_t n = 0;
@@ -133,7 +125,7 @@ static void test_pinned(void **state)
 	assert_int_equal(zpool_shrink(s.zp, UINT64_MAX, &got), 0);
 	assert_int_equal(s.evictions, 100);
 	store_check(&s);
-	store_expect_at(&s, p, 50, 500);
+	store_expect_at(p, 50, 500);
 	assert_true(frames_of(&s) > 0);
 	zpool_unmap(s.zp, h);
 	zpool_compact(s.zp, UINT64_MAX);
@@ -187,10 +179,7 @@ static void test_put_meanwhile(void **state)
 	uint64_t got;
 
 	(void)state;
-	frames_init(&m.s.f, 0);
-	m.s.n = 600;
-	m.s.rec = calloc(m.s.n, sizeof(*m.s.rec));
-	assert_int_equal(zpool_create("zsmalloc", &m.s.f, &owner, &m, &m.s.zp), 0);
+	store_open_owned(&m.s, 600, 0, &owner, &m);
 	for (uint32_t n = 0; n < 200; n++)
 		assert_int_equal(store_put(&m.s, n, 2000, 0), 0);
 	assert_int_equal(zpool_shrink(m.s.zp, UINT64_MAX, &got), 0);

@@ -1,147 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* zsmalloc: one behaviour a test. Random sequences are in tests/model/zpool_model.c. */
+#define STORE_ZPOOL "zsmalloc"
+#include "zpool_store.h"
+
 #include "alloc/zsmalloc.h"
-#include "os/mem.h"
-
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-/* Sanitizers keep shadow memory: what is resident says little then. */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define RESIDENT_IS_TRUE 0
-#else
-#define RESIDENT_IS_TRUE 1
-#endif
-
-/*
- * The owner: objects are records in a table, and the first four bytes of each
- * object are its record's number.
- */
-struct record {
-	zpool_handle h;
-	uint32_t size;
-	bool refuse;
-};
-
-struct store {
-	struct frames f;
-	struct zpool *zp;
-	struct record *rec;
-	uint32_t n;
-	uint64_t moves;
-	bool pin_next;	     /* a reader comes in between at the next move */
-	zpool_handle pinned; /* and this is what it has */
-	uint32_t pinned_n;
-};
-
-static bool store_move(void *ctx, zpool_handle from, void *src, zpool_handle to, void *dst,
-		       size_t size)
-{
-	struct store *s = ctx;
-	uint32_t n;
-
-	memcpy(&n, src, sizeof(n));
-	assert_true(n < s->n);
-	assert_int_equal(s->rec[n].h, from);
-	assert_true(size >= s->rec[n].size);
-	if (s->rec[n].refuse)
-		return false;
-	if (s->pin_next) {
-		assert_ptr_equal(zpool_map(s->zp, from), src);
-		s->pinned = from;
-		s->pinned_n = n;
-		s->pin_next = false;
-	}
-	memcpy(dst, src, size);
-	s->rec[n].h = to;
-	s->moves++;
-	return true;
-}
-
-static const struct zpool_owner store_owner = {.move = store_move};
-
-static void store_open(struct store *s, uint32_t n, uint64_t limit)
-{
-	memset(s, 0, sizeof(*s));
-	frames_init(&s->f, limit);
-	s->n = n;
-	s->rec = calloc(n, sizeof(*s->rec));
-	assert_int_equal(zpool_create("zsmalloc", &s->f, &store_owner, s, &s->zp), 0);
-}
-
-/* I8: the account holds what the statistics say, and all of it comes back. */
-static void store_check(struct store *s)
-{
-	struct zpool_stats st;
-
-	assert_int_equal(zpool_verify(s->zp), 0);
-	zpool_stats(s->zp, &st);
-	assert_int_equal(frames_used(&s->f), st.frame_bytes + st.meta_bytes);
-}
-
-static void store_close(struct store *s)
-{
-	store_check(s);
-	zpool_destroy(s->zp);
-	assert_int_equal(frames_used(&s->f), 0);
-	free(s->rec);
-}
-
-static unsigned char store_byte(uint32_t n, uint32_t i)
-{
-	return (unsigned char)(n * 31 + i * 7 + 1);
-}
-
-static int store_put(struct store *s, uint32_t n, uint32_t size)
-{
-	int ret = zpool_malloc(s->zp, size, &s->rec[n].h);
-	unsigned char *p;
-
-	if (ret)
-		return ret;
-	s->rec[n].size = size;
-	p = zpool_peek(s->zp, s->rec[n].h);
-	for (uint32_t i = 4; i < size; i++)
-		p[i] = store_byte(n, i);
-	memcpy(p, &n, size < 4 ? size : 4);
-	zpool_set_movable(s->zp, s->rec[n].h, true);
-	return 0;
-}
-
-static void store_expect(struct store *s, uint32_t n)
-{
-	unsigned char *p = zpool_map(s->zp, s->rec[n].h);
-
-	assert_non_null(p);
-	assert_memory_equal(p, &n, s->rec[n].size < 4 ? s->rec[n].size : 4);
-	for (uint32_t i = 4; i < s->rec[n].size; i++)
-		if (p[i] != store_byte(n, i))
-			fail_msg("record %u of %u bytes differs at %u", n, s->rec[n].size, i);
-	zpool_unmap(s->zp, s->rec[n].h);
-}
-
-static void store_drop(struct store *s, uint32_t n)
-{
-	if (s->rec[n].h)
-		zpool_free(s->zp, s->rec[n].h);
-	s->rec[n].h = 0;
-}
-
-static uint64_t rnd_state = 42;
-static uint32_t rnd(uint32_t below)
-{
-	rnd_state ^= rnd_state << 13;
-	rnd_state ^= rnd_state >> 7;
-	rnd_state ^= rnd_state << 17;
-	return (uint32_t)((rnd_state >> 32) * below >> 32);
-}
 
 static void test_every_size(void **state)
 {
@@ -155,11 +17,11 @@ static void test_every_size(void **state)
 	assert_int_equal(zpool_malloc(s.zp, LAST + 1, &h), -EINVAL);
 	assert_int_equal(zpool_malloc(s.zp, SIZE_MAX, &h), -EINVAL);
 	for (uint32_t n = 1; n <= LAST; n += n < 4200 ? 1 : 61) {
-		assert_int_equal(store_put(&s, n, n), 0);
+		assert_int_equal(store_put(&s, n, n, 0), 0);
 		assert_true(s.rec[n].h != 0 && s.rec[n].h >> ZPOOL_HANDLE_BITS == 0);
 		assert_int_equal((uintptr_t)zpool_peek(s.zp, s.rec[n].h) % 16, 2);
 	}
-	assert_int_equal(store_put(&s, LAST, LAST), 0);
+	assert_int_equal(store_put(&s, LAST, LAST, 0), 0);
 	store_check(&s);
 	for (uint32_t n = 1; n <= LAST; n++)
 		if (s.rec[n].h)
@@ -184,8 +46,8 @@ static void test_pins(void **state)
 
 	(void)state;
 	store_open(&s, 2, 0);
-	assert_int_equal(store_put(&s, 0, 100), 0);
-	assert_int_equal(store_put(&s, 1, 100), 0);
+	assert_int_equal(store_put(&s, 0, 100, 0), 0);
+	assert_int_equal(store_put(&s, 1, 100, 0), 0);
 	h = s.rec[0].h;
 	assert_false(zpool_pinned(s.zp, h));
 	for (int i = 0; i < ZPOOL_PINS_MAX; i++)
@@ -217,7 +79,7 @@ static void test_full(void **state)
 
 	(void)state;
 	store_open(&s, N, 8 << 20);
-	while (store_put(&s, n, SIZE) == 0)
+	while (store_put(&s, n, SIZE, 0) == 0)
 		n++;
 	assert_true(frames_used(&s.f) <= 8 << 20);
 	assert_true(frames_used(&s.f) > (8 << 20) - 8192); /* the last frame was tried too */
@@ -225,7 +87,7 @@ static void test_full(void **state)
 	store_check(&s);
 	for (uint32_t i = 0; i < 1000; i++) {
 		store_drop(&s, i * 3);
-		assert_int_equal(store_put(&s, i * 3, SIZE - i % 10), 0);
+		assert_int_equal(store_put(&s, i * 3, SIZE - i % 10, 0), 0);
 	}
 	for (uint32_t i = 0; i < n; i++)
 		store_expect(&s, i);
@@ -233,18 +95,18 @@ static void test_full(void **state)
 		store_drop(&s, i);
 	/* The account is stopped at once: chunks that are resident must serve to their end. */
 	for (n = 0; n < 4000; n++)
-		assert_int_equal(store_put(&s, n, SIZE), 0);
+		assert_int_equal(store_put(&s, n, SIZE, 0), 0);
 	limit = frames_used(&s.f);
 	frames_set_limit(&s.f, limit);
-	for (more = n; store_put(&s, more, SIZE) == 0; more++)
+	for (more = n; store_put(&s, more, SIZE, 0) == 0; more++)
 		assert_int_equal(frames_used(&s.f), limit);
 	store_check(&s);
 	for (uint32_t i = 0; i < more; i += 2)
 		store_drop(&s, i);
 	frames_set_limit(&s.f, 1); /* less than is used */
 	for (uint32_t i = 0; i < more; i += 2)
-		assert_int_equal(store_put(&s, i, SIZE), 0);
-	assert_int_equal(store_put(&s, more, SIZE), -ENOMEM);
+		assert_int_equal(store_put(&s, i, SIZE, 0), 0);
+	assert_int_equal(store_put(&s, more, SIZE, 0), -ENOMEM);
 	frames_set_limit(&s.f, 0);
 	for (uint32_t i = 0; i < more; i++) {
 		store_expect(&s, i);
@@ -277,14 +139,14 @@ static void test_full_room(void **state)
 	c = class_of(&s, 1100);
 	n = c.slots + c.slots / 2;
 	for (uint32_t i = 0; i < n; i++)
-		assert_int_equal(store_put(&s, i, 1100), 0);
+		assert_int_equal(store_put(&s, i, 1100, 0), 0);
 	for (uint32_t i = 1; i <= gone; i++)
 		store_drop(&s, i * 3);
 	zpool_compact(s.zp, UINT64_MAX);
 	c = class_of(&s, 1100);
 	assert_int_equal(c.zspages, 2);
 	frames_set_limit(&s.f, 1);
-	while (store_put(&s, n, 1100) == 0)
+	while (store_put(&s, n, 1100, 0) == 0)
 		n++;
 	c = class_of(&s, 1100);
 	assert_true(c.resident_frames * 4096 - c.objects * c.size < 2ull * c.size);
@@ -310,7 +172,7 @@ static void test_empty_is_small(void **state)
 		uint32_t slots = class_of(&s, size).slots;
 
 		for (uint32_t i = 0; i < slots; i++)
-			assert_int_equal(store_put(&s, i, size), 0);
+			assert_int_equal(store_put(&s, i, size, 0), 0);
 		for (uint32_t i = 0; i < slots; i++)
 			store_drop(&s, i);
 		c = class_of(&s, size);
@@ -330,11 +192,11 @@ static void test_no_thrash(void **state)
 	(void)state;
 	store_open(&s, 1, 0);
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		assert_int_equal(store_put(&s, 0, sizes[i]), 0);
+		assert_int_equal(store_put(&s, 0, sizes[i], 0), 0);
 		store_drop(&s, 0);
 		zpool_stats(s.zp, &a);
 		for (int k = 0; k < 100; k++) {
-			assert_int_equal(store_put(&s, 0, sizes[i]), 0);
+			assert_int_equal(store_put(&s, 0, sizes[i], 0), 0);
 			store_drop(&s, 0);
 		}
 		zpool_stats(s.zp, &b);
@@ -364,7 +226,7 @@ static void half_returns(uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t size = zpage_size();
 
-		assert_int_equal(store_put(&s, i, size), 0);
+		assert_int_equal(store_put(&s, i, size, 0), 0);
 		sum += size;
 	}
 	store_check(&s);
@@ -412,7 +274,7 @@ static void test_compact_some(void **state)
 	(void)state;
 	store_open(&s, 20000, 0);
 	for (uint32_t i = 0; i < s.n; i++)
-		assert_int_equal(store_put(&s, i, zpage_size()), 0);
+		assert_int_equal(store_put(&s, i, zpage_size(), 0), 0);
 	for (uint32_t i = 0; i < s.n; i++)
 		if (rnd(4))
 			store_drop(&s, i);
@@ -438,7 +300,7 @@ static void test_compact_unmovable(void **state)
 	store_open(&s, 10000, 0);
 	was = calloc(s.n, sizeof(*was));
 	for (uint32_t i = 0; i < s.n; i++) {
-		assert_int_equal(store_put(&s, i, 900 + i % 200), 0);
+		assert_int_equal(store_put(&s, i, 900 + i % 200, 0), 0);
 		switch (i % 40) {
 		case 0:
 			assert_non_null(zpool_map(s.zp, s.rec[i].h));
@@ -478,12 +340,11 @@ static void test_compact_unmovable(void **state)
 static void test_pin_while_moving(void **state)
 {
 	struct store s;
-	unsigned char *p;
 
 	(void)state;
 	store_open(&s, 2000, 0);
 	for (uint32_t i = 0; i < s.n; i++)
-		assert_int_equal(store_put(&s, i, 2000), 0);
+		assert_int_equal(store_put(&s, i, 2000, 0), 0);
 	for (uint32_t i = 0; i < s.n; i++)
 		if (i % 8)
 			store_drop(&s, i);
@@ -491,9 +352,7 @@ static void test_pin_while_moving(void **state)
 	zpool_compact(s.zp, UINT64_MAX);
 	assert_false(s.pin_next);
 	assert_int_equal(objects(&s), s.n / 8 + 1);
-	p = zpool_peek(s.zp, s.pinned);
-	for (uint32_t k = 4; k < 2000; k++)
-		assert_int_equal(p[k], store_byte(s.pinned_n, k));
+	store_expect_at(zpool_peek(s.zp, s.pinned), s.pinned_n, 2000);
 	store_check(&s);
 	zpool_unmap(s.zp, s.pinned);
 	assert_int_equal(objects(&s), s.n / 8);
@@ -536,14 +395,15 @@ static void test_no_owner(void **state)
 
 static void test_stats(void **state)
 {
+	static const struct zpool_owner owner = {.move = store_move}; /* evicts nothing */
 	struct zpool_stats st;
 	uint64_t reclaimed = 7;
 	struct store s;
 
 	(void)state;
-	store_open(&s, 100, 0);
+	store_open_owned(&s, 100, 0, &owner, &s);
 	for (uint32_t i = 0; i < 100; i++)
-		assert_int_equal(store_put(&s, i, i < 50 ? 1000 : 3800), 0);
+		assert_int_equal(store_put(&s, i, i < 50 ? 1000 : 3800, 0), 0);
 	zpool_stats(s.zp, &st);
 	assert_int_equal(st.objects, 100);
 	assert_int_equal(st.huge_objects, 50);
