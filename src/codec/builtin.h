@@ -14,9 +14,12 @@ extern const struct codec codec_zstd_dict;
 extern const struct codec codec_opaque;
 
 /*
- * What a codec without working memory gives as its context: a pointer that is
- * not NULL and that nobody follows.
+ * For codecs without working memory: their context is a pointer that is not
+ * NULL and that nobody follows.
  */
-extern char codec_no_context;
+void *codec_no_dctx_create(void);
+void codec_no_destroy(void *ctx);
+/* Of a codec that nobody decompresses with in this way: -EBADMSG. */
+int codec_no_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n);
 
 #endif

@@ -37,16 +37,6 @@ static void lz4_cctx_destroy(void *cctx)
 	os_free(cctx);
 }
 
-static void *lz4_dctx_create(void)
-{
-	return &codec_no_context;
-}
-
-static void lz4_dctx_destroy(void *dctx)
-{
-	(void)dctx;
-}
-
 static size_t lz4_compress(void *cctx, const void *src, size_t n, void *dst, size_t cap)
 {
 	struct lz4_cctx *c = cctx;
@@ -78,8 +68,8 @@ const struct codec codec_lz4 = {
 	.level_default = 1,
 	.cctx_create = lz4_cctx_create,
 	.cctx_destroy = lz4_cctx_destroy,
-	.dctx_create = lz4_dctx_create,
-	.dctx_destroy = lz4_dctx_destroy,
+	.dctx_create = codec_no_dctx_create,
+	.dctx_destroy = codec_no_destroy,
 	.cctx_bytes = sizeof(struct lz4_cctx),
 	.compress = lz4_compress,
 	.decompress = lz4_decompress,

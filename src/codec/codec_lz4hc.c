@@ -45,16 +45,6 @@ static size_t lz4hc_compress(void *cctx, const void *src, size_t n, void *dst, s
 	return size > 0 ? (size_t)size : 0;
 }
 
-static void *lz4hc_dctx_create(void)
-{
-	return &codec_no_context;
-}
-
-static void lz4hc_dctx_destroy(void *dctx)
-{
-	(void)dctx;
-}
-
 static int lz4hc_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n)
 {
 	return codec_lz4.decompress(dctx, src, size, dst, n);
@@ -68,8 +58,8 @@ const struct codec codec_lz4hc = {
 	.level_default = LZ4HC_CLEVEL_DEFAULT,
 	.cctx_create = lz4hc_cctx_create,
 	.cctx_destroy = lz4hc_cctx_destroy,
-	.dctx_create = lz4hc_dctx_create,
-	.dctx_destroy = lz4hc_dctx_destroy,
+	.dctx_create = codec_no_dctx_create,
+	.dctx_destroy = codec_no_destroy,
 	.cctx_bytes = sizeof(struct lz4hc_cctx),
 	.compress = lz4hc_compress,
 	.decompress = lz4hc_decompress,

@@ -12,20 +12,20 @@
 #include <errno.h>
 #include <string.h>
 
-char codec_no_context;
+static char no_context;
 
 static void *raw_cctx_create(int level)
 {
 	(void)level;
-	return &codec_no_context;
+	return &no_context;
 }
 
-static void *raw_dctx_create(void)
+void *codec_no_dctx_create(void)
 {
-	return &codec_no_context;
+	return &no_context;
 }
 
-static void raw_ctx_destroy(void *ctx)
+void codec_no_destroy(void *ctx)
 {
 	(void)ctx;
 }
@@ -52,14 +52,14 @@ const struct codec codec_raw = {
 	.name = "none",
 	.id = CODEC_ID_RAW,
 	.cctx_create = raw_cctx_create,
-	.cctx_destroy = raw_ctx_destroy,
-	.dctx_create = raw_dctx_create,
-	.dctx_destroy = raw_ctx_destroy,
+	.cctx_destroy = codec_no_destroy,
+	.dctx_create = codec_no_dctx_create,
+	.dctx_destroy = codec_no_destroy,
 	.compress = raw_compress,
 	.decompress = raw_decompress,
 };
 
-static int opaque_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n)
+int codec_no_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n)
 {
 	(void)dctx;
 	(void)src;
@@ -73,9 +73,9 @@ const struct codec codec_opaque = {
 	.name = "precompressed",
 	.id = CODEC_ID_OPAQUE,
 	.cctx_create = raw_cctx_create,
-	.cctx_destroy = raw_ctx_destroy,
-	.dctx_create = raw_dctx_create,
-	.dctx_destroy = raw_ctx_destroy,
+	.cctx_destroy = codec_no_destroy,
+	.dctx_create = codec_no_dctx_create,
+	.dctx_destroy = codec_no_destroy,
 	.compress = raw_compress,
-	.decompress = opaque_decompress,
+	.decompress = codec_no_decompress,
 };

@@ -31,11 +31,11 @@
 #define ZSTD_DISABLE_DEPRECATE_WARNINGS
 
 #include "codec/builtin.h"
+#include "codec/zstd_parameters.h"
 #include "os/check.h"
 #include "os/mem.h"
 
 #include <errno.h>
-#include <zstd.h>
 
 /* Sizes of input that have parameters of their own: up to and including. */
 static const size_t tier_bytes[] = {4096, 16384, 65536};
@@ -49,14 +49,9 @@ struct zstd_cctx {
 
 static ZSTD_parameters tier_parameters(int level, size_t bytes)
 {
-	ZSTD_parameters p = {.cParams = ZSTD_getCParams(level, bytes, 0)};
-	unsigned match_max = level < 0 ? 4 : 5;
-
 	/* noDictIDFlag and no size, no checksum: without a frame they would not be written. */
-	p.fParams.noDictIDFlag = 1;
-	if (p.cParams.strategy == ZSTD_fast && p.cParams.minMatch > match_max)
-		p.cParams.minMatch = match_max;
-	return p;
+	return (ZSTD_parameters){.cParams = zstd_parameters(level, bytes, 0),
+				 .fParams.noDictIDFlag = 1};
 }
 
 static size_t workspace_bytes(int level)

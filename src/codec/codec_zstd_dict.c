@@ -22,13 +22,13 @@
 #include "codec/dict.h"
 
 #include "codec/builtin.h"
+#include "codec/zstd_parameters.h"
 #include "os/check.h"
 #include "os/mem.h"
 
 #include <errno.h>
 #include <string.h>
 #include <zdict.h>
-#include <zstd.h>
 
 #define INPUT_MAX 4096u
 
@@ -40,11 +40,6 @@ struct codec_dict {
 	_Alignas(64) char content[];
 };
 
-struct dict_cctx {
-	ZSTD_CCtx *z; /* in workspace[] */
-	_Alignas(64) char workspace[];
-};
-
 static size_t round_up(size_t n)
 {
 	return (n + 63) / 64 * 64;
@@ -52,12 +47,7 @@ static size_t round_up(size_t n)
 
 static ZSTD_compressionParameters parameters(int level, size_t content_bytes)
 {
-	ZSTD_compressionParameters p = ZSTD_getCParams(level, INPUT_MAX, content_bytes);
-
-	/* As for single pages without one: codec_zstd.c. */
-	if (p.strategy == ZSTD_fast && p.minMatch > (level < 0 ? 4u : 5u))
-		p.minMatch = level < 0 ? 4 : 5;
-	return p;
+	return zstd_parameters(level, INPUT_MAX, content_bytes);
 }
 
 static size_t cdict_bytes(size_t content_bytes, int level)
@@ -109,7 +99,7 @@ int codec_dict_level(const struct codec_dict *d)
 /* ---- contexts ------------------------------------------------------------------------ */
 
 /* For any dictionary of the level. */
-static size_t workspace_bytes(int level)
+static size_t dict_cctx_size(int level)
 {
 	size_t most = 0;
 
@@ -121,39 +111,22 @@ static size_t workspace_bytes(int level)
 	return most;
 }
 
-static size_t dict_cctx_size(int level)
-{
-	return sizeof(struct dict_cctx) + workspace_bytes(level);
-}
-
 static void *dict_cctx_create(int level)
 {
-	size_t bytes = workspace_bytes(level);
-	struct dict_cctx *c = os_zalloc_aligned(sizeof(*c) + bytes);
+	size_t bytes = dict_cctx_size(level);
+	void *workspace = os_zalloc_aligned(bytes);
 
-	if (!c)
-		return NULL;
-	c->z = ZSTD_initStaticCCtx(c->workspace, bytes);
-	if (!c->z) {
-		os_free(c);
-		return NULL;
+	/* The context is the beginning of its workspace. */
+	if (workspace && !ZSTD_initStaticCCtx(workspace, bytes)) {
+		os_free(workspace);
+		workspace = NULL;
 	}
-	return c;
+	return workspace;
 }
 
 static void dict_cctx_destroy(void *cctx)
 {
 	os_free(cctx);
-}
-
-static void *dict_dctx_create(void)
-{
-	return &codec_no_context;
-}
-
-static void dict_dctx_destroy(void *dctx)
-{
-	(void)dctx;
 }
 
 static size_t no_compress(void *cctx, const void *src, size_t n, void *dst, size_t cap)
@@ -166,16 +139,6 @@ static size_t no_compress(void *cctx, const void *src, size_t n, void *dst, size
 	return 0;
 }
 
-static int no_decompress(void *dctx, const void *src, size_t size, void *dst, size_t n)
-{
-	(void)dctx;
-	(void)src;
-	(void)size;
-	(void)dst;
-	(void)n;
-	return -EBADMSG;
-}
-
 const struct codec codec_zstd_dict = {
 	.name = "zstd-dictionary",
 	.id = CODEC_ID_ZSTD_DICT,
@@ -184,11 +147,11 @@ const struct codec codec_zstd_dict = {
 	.level_default = 1,
 	.cctx_create = dict_cctx_create,
 	.cctx_destroy = dict_cctx_destroy,
-	.dctx_create = dict_dctx_create,
-	.dctx_destroy = dict_dctx_destroy,
+	.dctx_create = codec_no_dctx_create,
+	.dctx_destroy = codec_no_destroy,
 	.cctx_bytes = 304 << 10,
 	.compress = no_compress,
-	.decompress = no_decompress,
+	.decompress = codec_no_decompress,
 	.cctx_size = dict_cctx_size,
 };
 
@@ -197,15 +160,14 @@ const struct codec codec_zstd_dict = {
 size_t codec_dict_compress(void *cctx, const struct codec_dict *d, const void *src, size_t n,
 			   void *dst, size_t cap)
 {
-	struct dict_cctx *c = cctx;
 	ZSTD_frameParameters none = {.noDictIDFlag = 1};
 	size_t size;
 
 	tmem_assert(size, n > 0 && n <= INPUT_MAX);
-	size = ZSTD_compressBegin_usingCDict_advanced(c->z, d->c, none, n);
+	size = ZSTD_compressBegin_usingCDict_advanced(cctx, d->c, none, n);
 	/* The workspace was made for any dictionary of this level. */
 	tmem_must(!ZSTD_isError(size));
-	size = ZSTD_compressBlock(c->z, dst, cap, src, n);
+	size = ZSTD_compressBlock(cctx, dst, cap, src, n);
 	return ZSTD_isError(size) ? 0 : size;
 }
 
