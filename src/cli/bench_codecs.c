@@ -232,14 +232,13 @@ static int bench(const struct pages *pages, bool json)
 
 int cmd_bench_codecs(int argc, char **argv)
 {
-	struct pages_want want = {.max_bytes = MAX_BYTES};
+	uint64_t max_bytes = MAX_BYTES;
 	const char *path = NULL;
 	bool json = false;
 	const struct cli_option options[] = {
 		{"pages", 'p', CLI_TEXT, &path, "FILE", "pages, end to end; without: made here", 0,
 		 0},
-		{"max", 'm', CLI_SIZE, &want.max_bytes, "SIZE", "read at most this much (256M)", 0,
-		 0},
+		{"max", 'm', CLI_SIZE, &max_bytes, "SIZE", "read at most this much (256M)", 0, 0},
 		{"json", 'J', CLI_FLAG, &json, NULL, "print JSON", 0, 0},
 		{0},
 	};
@@ -248,21 +247,12 @@ int cmd_bench_codecs(int argc, char **argv)
 					  "the same pages.",
 					  options, false};
 	struct pages pages = {0};
-	char *paths[1], err[512];
-	int operands, code = cli_parse(&syntax, argc, argv, &operands);
+	char err[512];
+	int code = cli_parse(&syntax, argc, argv, NULL);
 
 	if (code >= 0)
 		return code;
-	if (operands)
-		return cli_usage(COMMAND, "'%s': no operands, see --pages", argv[1]);
-	if (path) {
-		paths[0] = (char *)path;
-		code = pages_from_files(paths, 1, &want, &pages, err, sizeof(err));
-	} else {
-		code = bench_pages_make(&pages);
-		snprintf(err, sizeof(err), "cannot make pages: %s", strerror(-code));
-	}
-	if (code)
+	if (bench_pages_load(path, max_bytes, &pages, err, sizeof(err)))
 		return cli_fail(COMMAND, "%s", err);
 	code = bench(&pages, json);
 	pages_free(&pages);

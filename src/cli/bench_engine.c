@@ -359,18 +359,9 @@ static int measure(struct engine *e)
 
 static int load(struct engine *e, const char *path, uint64_t max_bytes)
 {
-	struct pages_want want = {.max_bytes = max_bytes};
-	char *paths[1], err[512];
-	int code;
+	char err[512];
 
-	if (path) {
-		paths[0] = (char *)path;
-		code = pages_from_files(paths, 1, &want, &e->pages, err, sizeof(err));
-	} else {
-		code = bench_pages_make(&e->pages);
-		snprintf(err, sizeof(err), "cannot make pages: %s", strerror(-code));
-	}
-	if (code)
+	if (bench_pages_load(path, max_bytes, &e->pages, err, sizeof(err)))
 		return cli_fail(COMMAND, "%s", err);
 	drop_same_filled(e);
 	if (e->pages.count < PAGES_LEAST)
@@ -415,15 +406,13 @@ int cmd_bench_engine(int argc, char **argv)
 					  "same pages, and compares every page that comes back.",
 					  options, false};
 	char err[256];
-	int operands, code;
+	int code;
 
 	e.threads = cpus > 1 ? 2 : 1;
 	e.rounds = 41;
-	code = cli_parse(&syntax, argc, argv, &operands);
+	code = cli_parse(&syntax, argc, argv, NULL);
 	if (code >= 0)
 		return code;
-	if (operands)
-		return cli_usage(COMMAND, "'%s': no operands, see --pages", argv[1]);
 	if (codec_parse(codec, &e.spec, err, sizeof(err)))
 		return cli_usage(COMMAND, "--codec: %s", err);
 	e.ephemeral = strcmp(kind, "ephemeral") == 0;

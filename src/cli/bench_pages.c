@@ -162,6 +162,20 @@ int bench_pages_make(struct pages *out)
 	return 0;
 }
 
+int bench_pages_load(const char *path, uint64_t max_bytes, struct pages *out, char *err,
+		     size_t errlen)
+{
+	struct pages_want want = {.max_bytes = max_bytes};
+	int code;
+
+	if (path)
+		return pages_from_files((char *const *)&path, 1, &want, out, err, errlen);
+	code = bench_pages_make(out);
+	if (code)
+		snprintf(err, errlen, "cannot make pages: %s", strerror(-code));
+	return code;
+}
+
 /* ---- pages by number ------------------------------------------------------------------ */
 
 #define TEXT_BYTES (BENCH_PAGES_BYTES / 4)

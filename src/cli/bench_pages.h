@@ -10,6 +10,12 @@
 /* Fills *out; says in out->name what it is. 0 or -ENOMEM. */
 int bench_pages_make(struct pages *out) __attribute__((warn_unused_result));
 /*
+ * The pages of the file at path, at most max_bytes (0: pages.h's limit), or
+ * made up where path is NULL. 0, or a negative errno with a sentence in err.
+ */
+int bench_pages_load(const char *path, uint64_t max_bytes, struct pages *out, char *err,
+		     size_t errlen) __attribute__((warn_unused_result));
+/*
  * Pages without end, each its own, made from their number when they are
  * needed: the same kinds and the same parts of each as above. NULL: no memory.
  * One thread at a time.

@@ -135,26 +135,19 @@ int cmd_bench_alloc(int argc, char **argv)
 		"by\n"
 		"side: density, put, get, and what it costs to get a frame back.",
 		options, false};
-	struct pages_want want;
 	struct codec_spec spec;
 	struct pages pages;
 	json_t *given, *found, *drivers;
 	uint32_t *sizes;
 	char err[512];
-	int operands, code;
+	int code;
 
-	code = cli_parse(&syntax, argc, argv, &operands);
+	code = cli_parse(&syntax, argc, argv, NULL);
 	if (code >= 0)
 		return code;
-	if (operands)
-		return cli_usage(command, "'%s': no operands, see --pages", argv[1]);
 	if (codec_parse(codec, &spec, err, sizeof(err)))
 		return cli_usage(command, "--codec: %s", err);
-	want = (struct pages_want){.max_bytes = max_bytes};
-	snprintf(err, sizeof(err), "out of memory");
-	code = path ? pages_from_files((char *const *)&path, 1, &want, &pages, err, sizeof(err))
-		    : bench_pages_make(&pages);
-	if (code)
+	if (bench_pages_load(path, max_bytes, &pages, err, sizeof(err)))
 		return cli_fail(command, "%s", err);
 	sizes = zsizes(&pages, &spec, cluster, &n);
 	given = cli_json(command);
@@ -198,13 +191,11 @@ int cmd_bench_index(int argc, char **argv)
 		options, false};
 	json_t *found;
 	bool failed;
-	int operands, code;
+	int code;
 
-	code = cli_parse(&syntax, argc, argv, &operands);
+	code = cli_parse(&syntax, argc, argv, NULL);
 	if (code >= 0)
 		return code;
-	if (operands)
-		return cli_usage(command, "'%s': no operands", argv[1]);
 	found = bench_index(threads, pages);
 	if (!found)
 		return cli_fail(command, "out of memory");

@@ -69,18 +69,11 @@ static int share_pages(struct peers *p, const struct pages *from)
 
 static int load(struct peers *p, const char *path, uint64_t max_bytes)
 {
-	struct pages_want want = {.max_bytes = max_bytes};
-	char *paths[1] = {(char *)path}, err[512];
 	struct pages pages;
+	char err[512];
 	int code;
 
-	if (path) {
-		code = pages_from_files(paths, 1, &want, &pages, err, sizeof(err));
-	} else {
-		code = bench_pages_make(&pages);
-		snprintf(err, sizeof(err), "cannot make pages: %s", strerror(-code));
-	}
-	if (code)
+	if (bench_pages_load(path, max_bytes, &pages, err, sizeof(err)))
 		return cli_fail(COMMAND, "%s", err);
 	snprintf(p->source, sizeof(p->source), "%s", pages.name);
 	code = share_pages(p, &pages);
@@ -317,13 +310,11 @@ int cmd_bench_peers(int argc, char **argv)
 		"memcached, nbdkit's zstd memory and zram, gets all of them back and compares.\n"
 		"What is not installed is left out. zram needs root.",
 		options, false};
-	int operands, code;
+	int code;
 
-	code = cli_parse(&syntax, argc, argv, &operands);
+	code = cli_parse(&syntax, argc, argv, NULL);
 	if (code >= 0)
 		return code;
-	if (operands)
-		return cli_usage(COMMAND, "'%s': no operands, see --pages", argv[1]);
 	p.ways = p.threads[1] > 1 ? 2 : 1;
 	p.store[2].ops = peer_rocksdb();
 	code = load(&p, path, max_bytes);

@@ -375,12 +375,10 @@ int cmd_bench_store(int argc, char **argv)
 	char err[200], need[CLI_TEXT_MAX], have[CLI_TEXT_MAX];
 	struct codec_spec spec;
 	uint64_t free_bytes = available();
-	int operands, code = cli_parse(&syntax, argc, argv, &operands);
+	int code = cli_parse(&syntax, argc, argv, NULL);
 
 	if (code >= 0)
 		return code;
-	if (operands)
-		return cli_usage(COMMAND, "'%s' is too much", argv[1]);
 	if (pages && b.data)
 		return cli_usage(COMMAND, "--pages or --data, not both");
 	if (b.codec && codec_parse(b.codec, &spec, err, sizeof(err)))

@@ -67,7 +67,7 @@ struct cli_option {
 
 struct cli_syntax {
 	const char *command;  /* "estimate", "bench engine" */
-	const char *operands; /* as in the usage line; "" for none */
+	const char *operands; /* as in the usage line; "" for none: refused */
 	const char *about;    /* what help says under the usage line; several lines allowed */
 	const struct cli_option *options; /* ends with name NULL */
 	bool stop_at_operand;		  /* what follows the first operand is not ours */
@@ -75,8 +75,9 @@ struct cli_syntax {
 
 /*
  * Parse argv[1..]. --help and -h are known by themselves: help goes to stdout.
- * Operands are moved to the front: argv[1 .. *operands]. A "--" ends the
- * options and is dropped. Returns -1 to go on, or the exit code to leave with.
+ * Operands are moved to the front: argv[1 .. *operands] (operands may be NULL
+ * where there are none). A "--" ends the options and is dropped. Returns -1 to
+ * go on, or the exit code to leave with.
  */
 int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, int *operands)
 	__attribute__((warn_unused_result));

@@ -264,6 +264,9 @@ int cli_parse(const struct cli_syntax *s, int argc, char **argv, int *operands)
 			code = parse_letters(s, argc, argv, &i);
 		}
 	}
-	*operands = n;
+	if (n && !*s->operands && code == CLI_OK)
+		return cli_usage(s->command, "'%s': no operands", argv[1]);
+	if (operands)
+		*operands = n;
 	return code == CLI_OK ? -1 : code;
 }
