@@ -116,11 +116,11 @@ static const struct cli_option options[] = {
 	{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},
 };
 
-/* Parse the words of a line; operands come back in argv[1..]. */
+/* Parse the words of a line; operands come back in argv[1..] (operands NULL: none allowed). */
 static int parse(const char *line, bool stop, char **argv, int *operands)
 {
 	static char copy[256];
-	const struct cli_syntax syntax = {"test", "", "", options, stop};
+	const struct cli_syntax syntax = {"test", operands ? "WORD..." : "", "", options, stop};
 	char *at;
 	int argc = 0;
 
@@ -195,6 +195,11 @@ static void mistakes_are_named(void **state)
 	char *argv[16];
 	size_t i;
 	int n;
+
+	assert_int_equal(parse("t -f one", false, argv, NULL), CLI_USAGE);
+	assert_non_null(strstr(said, "'one': no operands"));
+	assert_int_equal(parse("t -f", false, argv, NULL), -1);
+	assert_true(flag);
 
 	for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
 		assert_int_equal(parse(lines[i][0], false, argv, &n), CLI_USAGE);
