@@ -225,7 +225,8 @@ static void zbud_free_now(struct zbud_pool *p, zpool_handle h)
 {
 	uint32_t id = zbud_frame_of(h);
 	struct zbud_frame *f = &p->desc[id];
-	bool gone = false;
+	uint32_t gone[ZBUD_BATCH];
+	unsigned n = 0;
 
 	os_mutex_lock(&p->lock);
 	zbud_clear(p, h);
@@ -233,12 +234,11 @@ static void zbud_free_now(struct zbud_pool *p, zpool_handle h)
 		if (f->first || f->last)
 			zbud_relist(p, id);
 		else
-			gone = zbud_frame_empty(p, id);
+			n = zbud_frame_empty(p, id, gone);
 	}
 	zbud_sample_verify(p);
 	os_mutex_unlock(&p->lock);
-	if (gone)
-		zbud_release(p, &id, 1);
+	zbud_release(p, gone, n);
 }
 
 static void zbud_free(struct zpool *zp, zpool_handle h)

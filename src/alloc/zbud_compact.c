@@ -99,8 +99,8 @@ static bool zbud_move(struct zbud_pool *p, uint32_t src, uint32_t dst, uint16_t 
 		return true;
 	}
 	zbud_clear(p, from);
-	if (zbud_frame_empty(p, src))
-		gone->id[gone->n++] = src;
+	zbud_frame_gone(p, src);
+	gone->id[gone->n++] = src;
 	return true;
 }
 

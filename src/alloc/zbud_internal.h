@@ -128,10 +128,12 @@ void zbud_queue_del(struct zbud_pool *p, uint32_t id, enum zbud_where where);
 bool zbud_grow(struct zbud_pool *p);
 /* A spare frame, made part of a queue as the youngest; 0 if there is none. */
 uint32_t zbud_spare_use(struct zbud_pool *p, enum zbud_kind kind);
-/* A frame that came empty: true when it is for zbud_release(), false when it was kept as spare. */
-bool zbud_frame_empty(struct zbud_pool *p, uint32_t id);
-/* Return frames to the OS, and their numbers. No lock held. */
-void zbud_release(struct zbud_pool *p, const uint32_t *id, unsigned n);
+/* A frame that came empty becomes spare. How many frames gone[] has then for zbud_release(). */
+unsigned zbud_frame_empty(struct zbud_pool *p, uint32_t id, uint32_t gone[ZBUD_BATCH]);
+/* A frame that came empty and is for zbud_release(). */
+void zbud_frame_gone(struct zbud_pool *p, uint32_t id);
+/* Return frames to the OS, and their numbers; sorts id[]. No lock held. */
+void zbud_release(struct zbud_pool *p, uint32_t *id, unsigned n);
 /* Return up to `want` spare frames; how many. No lock held. */
 uint64_t zbud_spares_return(struct zbud_pool *p, uint64_t want);
 

@@ -79,7 +79,7 @@ static void zbud_evict_objects(struct zbud_pool *p, const struct zbud_victim *v,
 }
 
 /* True when the frame goes back to the OS. */
-static bool zbud_evict_frame(struct zbud_pool *p, const struct zbud_victim *v)
+static bool zbud_evict_frame(struct zbud_pool *p, struct zbud_victim *v)
 {
 	struct zbud_frame *f = &p->desc[v->id];
 	unsigned evicted = 0, refused = 0;

@@ -601,6 +601,54 @@ static void test_resident(void **state)
 	store_close(&s);
 }
 
+/*
+ * Frames that come empty go back half a batch at a time: few stay, and what is
+ * freed and allocated in turn does not go to and fro.
+ */
+static void test_empty_frames_go_in_batches(void **state)
+{
+	enum { N = 4000, BATCH = 16 };
+	struct zpool_stats st;
+	struct zbud_info info;
+	struct store s;
+	uint64_t freed;
+
+	(void)state;
+	store_open(&s, N, 0);
+	for (uint32_t n = 0; n < N; n++)
+		assert_int_equal(store_put(&s, n, 1900, 0), 0);
+	for (uint32_t n = 0; n < N; n++) {
+		store_drop(&s, n);
+		zbud_info(s.zp, &info);
+		assert_true(info.spare <= BATCH);
+		if (n != N / 2)
+			continue;
+		zpool_stats(s.zp, &st);
+		freed = st.freed_frames;
+		for (uint32_t k = 0; k < 200; k++) { /* 4 frames come and go */
+			for (uint32_t i = 0; i < 8; i++)
+				assert_int_equal(store_put(&s, i, 1900, 0), 0);
+			for (uint32_t i = 0; i < 8; i++)
+				store_drop(&s, i);
+		}
+		zpool_stats(s.zp, &st);
+		assert_in_range(st.freed_frames - freed, 0, BATCH);
+	}
+	/* The less there is, the less is kept. */
+	assert_true(frames_of(&s) <= 1);
+	assert_int_equal(frames_of(&s), info.spare);
+	zpool_stats(s.zp, &st);
+	assert_true(st.freed_frames >= N / 2 - 1);
+	/* Numbers that came back together are used together. */
+	for (uint32_t n = 0; n < N; n++)
+		assert_int_equal(store_put(&s, n, 1900, 0), 0);
+	zbud_info(s.zp, &info);
+	assert_true(info.ids <= N / 2 + 2 * BATCH);
+	store_check(&s);
+	store_drop_all(&s);
+	store_close(&s);
+}
+
 /* The account refuses at any moment: nothing changes, nothing is lost. */
 static void test_refused(void **state)
 {
@@ -691,6 +739,7 @@ int main(void)
 		cmocka_unit_test(test_bug_address_from_moved_data),
 		cmocka_unit_test(test_bug_lock_order),
 		cmocka_unit_test(test_resident),
+		cmocka_unit_test(test_empty_frames_go_in_batches),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_map),
 	};
