@@ -44,6 +44,7 @@ struct engine_result {
 	uint64_t frame_bytes, head_bytes; /* head: zpages' own headers */
 	uint64_t fixed_bytes; /* of the store with one page in it, but for that page's frame */
 	double frame_ns;      /* what the system takes to make one frame resident */
+	double frame_back_ns; /* and to take it back */
 	struct engine_churn churn;
 };
 

@@ -285,11 +285,11 @@ static int refill(struct engine *e)
 	return e->thread[0].code;
 }
 
-/* The system's price of a frame, several at a time as the store asks for them. */
+/* The system's price of a frame, there and back, several at a time as the store asks for them. */
 static int take_frame_price(struct engine *e)
 {
 	enum { FRAMES = 2048, CALL = 8, TRIES = 5 };
-	double ns[TRIES];
+	double ns[TRIES], back[TRIES];
 	int code = 0;
 
 	for (unsigned i = 0; i < TRIES && !code; i++) {
@@ -300,11 +300,17 @@ static int take_frame_price(struct engine *e)
 		for (unsigned k = 0; k < FRAMES && !code; k += CALL)
 			code = os_frames_populate(base + k * OS_FRAME_SIZE, CALL * OS_FRAME_SIZE);
 		ns[i] = (double)(os_clock_thread_cpu_ns() - start) / FRAMES;
+		start = os_clock_thread_cpu_ns();
+		for (unsigned k = 0; k < FRAMES && !code; k += CALL)
+			os_frames_return(base + k * OS_FRAME_SIZE, CALL * OS_FRAME_SIZE);
+		back[i] = (double)(os_clock_thread_cpu_ns() - start) / FRAMES;
 		if (base)
 			os_unreserve(base, FRAMES * OS_FRAME_SIZE);
 	}
-	if (!code)
+	if (!code) {
 		e->r.frame_ns = cli_median(ns, TRIES);
+		e->r.frame_back_ns = cli_median(back, TRIES);
+	}
 	return code;
 }
 
