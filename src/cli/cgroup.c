@@ -7,7 +7,6 @@
 #include "os/mem.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <mntent.h>
 #include <signal.h>
@@ -20,15 +19,9 @@
 static int write_text(const char *dir, const char *name, const char *text)
 {
 	char path[CGROUP_PATH_MAX + 64];
-	int fd, code;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = os_file_open(path, O_WRONLY, 0);
-	if (fd < 0)
-		return fd;
-	code = os_file_write(fd, text, strlen(text));
-	os_file_close(fd);
-	return code;
+	return os_file_write_text(path, text);
 }
 
 static char *read_text(const char *dir, const char *name)

@@ -22,18 +22,12 @@
 static int write_text(int id, const char *name, const char *text)
 {
 	char path[128];
-	int fd, code;
 
 	if (id < 0)
 		snprintf(path, sizeof(path), CONTROL "/%s", name);
 	else
 		snprintf(path, sizeof(path), "/sys/block/zram%d/%s", id, name);
-	fd = os_file_open(path, O_WRONLY, 0);
-	if (fd < 0)
-		return fd;
-	code = os_file_write(fd, text, strlen(text));
-	os_file_close(fd);
-	return code;
+	return os_file_write_text(path, text);
 }
 
 /* Other swap of the highest priority would take a share of our pages. */

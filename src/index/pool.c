@@ -225,7 +225,8 @@ uint64_t index_pool_pages(struct index_pool *ip)
 	return pages;
 }
 
-void index_pool_spread(struct index_pool *ip, uint64_t *fullest, uint64_t *mean_milli)
+/* Of all shards, one after the other; fullest: of the one that has most. */
+static uint64_t count_objects(struct index_pool *ip, uint64_t *fullest)
 {
 	uint64_t sum = 0;
 	unsigned i;
@@ -240,22 +241,19 @@ void index_pool_spread(struct index_pool *ip, uint64_t *fullest, uint64_t *mean_
 			*fullest = sh->objects;
 		os_mutex_unlock(&sh->lock);
 	}
-	*mean_milli = sum * 1000 / ip->shards;
+	return sum;
+}
+
+void index_pool_spread(struct index_pool *ip, uint64_t *fullest, uint64_t *mean_milli)
+{
+	*mean_milli = count_objects(ip, fullest) * 1000 / ip->shards;
 }
 
 uint64_t index_pool_objects(struct index_pool *ip)
 {
-	uint64_t sum = 0;
-	unsigned i;
+	uint64_t fullest;
 
-	for (i = 0; i < ip->shards; i++) {
-		struct index_shard *sh = &ip->shard[i];
-
-		os_mutex_lock(&sh->lock);
-		sum += sh->objects;
-		os_mutex_unlock(&sh->lock);
-	}
-	return sum;
+	return count_objects(ip, &fullest);
 }
 
 unsigned index_pool_shards(const struct index_pool *ip)

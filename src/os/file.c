@@ -83,6 +83,17 @@ int os_file_write(int fd, const void *buf, size_t n)
 	return 0;
 }
 
+int os_file_write_text(const char *path, const char *text)
+{
+	int rc, fd = os_file_open(path, O_WRONLY, 0);
+
+	if (fd < 0)
+		return fd;
+	rc = os_file_write(fd, text, strlen(text));
+	os_file_close(fd);
+	return rc;
+}
+
 /* One read until the end or until size bytes; their number or -errno. */
 static ssize_t read_up_to(int fd, char *buf, size_t size)
 {

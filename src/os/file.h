@@ -18,6 +18,8 @@ ssize_t os_file_pread(int fd, void *buf, size_t n, uint64_t offset)
 int os_file_pwrite(int fd, const void *buf, size_t n, uint64_t offset)
 	__attribute__((warn_unused_result));
 int os_file_write(int fd, const void *buf, size_t n) __attribute__((warn_unused_result));
+/* All of text to a file that is there, as those of /proc and /sys are. 0 or -errno. */
+int os_file_write_text(const char *path, const char *text);
 /* A whole small file (at most max bytes) as a NUL-terminated os_alloc'd string; NULL with errno. */
 char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));
 /* All of the file is on the disk when 0 is returned; else -errno. */

@@ -34,7 +34,7 @@ enum os_rank {
 	OS_RANK_ARENA = 90,	/* alloc: one metadata arena */
 	OS_RANK_SPAN = 95,	/* zsmalloc: free spans */
 	OS_RANK_TRACE = 97,	/* zcache: one buffer of the recorder */
-	OS_RANK_LEAF = 100,	/* log, clock: nothing is taken inside */
+	OS_RANK_LEAF = 100,	/* nothing is taken inside */
 };
 
 struct os_mutex {

@@ -193,6 +193,11 @@ static void files(void **state)
 	assert_null(os_file_slurp(path, 10, &len));
 	assert_int_equal(errno, EFBIG);
 
+	/* Over what is there: a file that has a size keeps its end. */
+	assert_int_equal(os_file_write_text(path, "HELLO"), 0);
+	assert_int_equal(os_file_pread(fd, buf, sizeof(buf), 0), 11);
+	assert_string_equal(buf, "HELLO world");
+
 	assert_int_equal(os_file_pwrite(fd, "x", 1, 2 * MIB), 0);
 	/* Not every file system can punch. */
 	if (os_file_punch(fd, 0, OS_FRAME_SIZE) == 0) {
@@ -206,6 +211,7 @@ static void files(void **state)
 	assert_int_equal(os_file_pwrite(fd, buf, 1, 0), -EBADF);
 	unlink(path);
 	assert_int_equal(os_file_open(path, O_RDONLY, 0), -ENOENT);
+	assert_int_equal(os_file_write_text(path, "x"), -ENOENT);
 	errno = 0;
 	assert_null(os_file_slurp(path, 10, NULL));
 	assert_int_equal(errno, ENOENT);
