@@ -8,14 +8,13 @@
 #ifndef TMEM_E2E_CORRUPT_H
 #define TMEM_E2E_CORRUPT_H
 
-#include <stdbool.h>
+#include "named_page.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PAGE  4096u
-#define WORDS (PAGE / 8)
-#define MIB   (1048576u / PAGE) /* pages of a mebibyte */
+#define MIB (1048576u / PAGE) /* pages of a mebibyte */
 
 /* Memory whose every page is `version` of itself. */
 struct mem {
@@ -35,16 +34,8 @@ extern const struct mode map_modes[], process_modes[], thread_modes[], call_mode
 extern const char *self; /* path of this program */
 
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *fmt, ...);
-double now_s(void);
 void sleep_ms(unsigned ms);
 uint64_t rnd(void); /* a thread's own sequence */
-uint64_t mix(uint64_t z);
-
-/* Pages: version 0 is a page of zeros. Incompressible when the version is odd and `noise` is set.
- */
-extern bool noise;
-void fill_page(uint64_t *p, uint64_t place, uint64_t version);
-void check_page(const uint64_t *p, uint64_t place, uint64_t version, const char *where);
 
 uint64_t *map_pages(size_t pages);
 struct mem mem_make(size_t pages); /* mapped and filled */

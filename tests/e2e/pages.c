@@ -4,9 +4,9 @@
  *
  *   e2e-pages MODE MIB SECONDS [SEED]
  *
- * It keeps MIB megabytes of anonymous memory in a few mappings. Each page
- * carries {magic, place, version, check}, and the rest follows from them by a
- * small generator; a table of the versions, one word a page, is the model.
+ * It keeps MIB megabytes of anonymous memory in a few mappings, in pages that
+ * say what they must hold (named_page.h); a table of the versions, one word a
+ * page, is the model.
  * MODE chooses what is done besides writing and reading pages at random:
  *
  *   touch    nothing
@@ -24,10 +24,10 @@
  * A wrong page is named: stale, zero, torn, or another's. Exit code 1 then.
  * Prints one line of counts; the same MODE, MIB and SEED do the same things.
  */
+#include "named_page.h"
+
 #include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,9 +36,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE	4096u
-#define WORDS	(PAGE / 8)
-#define MAGIC	0x74726e7363646e74u
 #define REGIONS 8
 #define THREADS 4
 #define PACE	(100.0 * (1 << 20)) /* bytes a second */
@@ -60,21 +57,6 @@ struct work {
 
 static struct region regions[REGIONS];
 
-static double now_s(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-static uint64_t mix(uint64_t z)
-{
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
-
 static uint64_t rnd(struct work *w)
 {
 	return mix(w->rng += 0x9e3779b97f4a7c15u);
@@ -86,66 +68,9 @@ __attribute__((noreturn)) static void die(const char *what)
 	exit(2);
 }
 
-/* Compressible about three times: one random word in eight, the rest small. */
-static uint64_t word_of(uint64_t place, uint64_t version, unsigned i)
-{
-	uint64_t h = mix(place * 0x10001 + version * 0x1000003 + i);
-
-	return h % 8 == 0 ? mix(h) : h >> 8 & 0xff;
-}
-
 static uint64_t place_of(const struct region *r, size_t page)
 {
 	return (uint64_t)r->id << 40 | page;
-}
-
-static void fill(uint64_t *p, uint64_t place, uint64_t version)
-{
-	p[0] = MAGIC;
-	p[1] = place;
-	p[2] = version;
-	p[3] = mix(place ^ version);
-	for (unsigned i = 4; i < WORDS; i++)
-		p[i] = word_of(place, version, i);
-}
-
-static const char *kind_of_wrong(const uint64_t *p, uint64_t place, uint64_t version)
-{
-	bool zero = true;
-
-	for (unsigned i = 0; i < WORDS; i++)
-		zero &= p[i] == 0;
-	if (zero)
-		return "zero";
-	if (p[0] != MAGIC || p[3] != mix(p[1] ^ p[2]))
-		return "garbage";
-	if (p[1] != place)
-		return "another page's";
-	return p[2] != version ? "stale" : "torn";
-}
-
-/* The content that place and version call for, or zeros for version 0. */
-static void check_page(const uint64_t *p, uint64_t place, uint64_t version, const char *where)
-{
-	bool good = true;
-
-	if (version == 0) {
-		for (unsigned i = 0; i < WORDS; i++)
-			good &= p[i] == 0;
-	} else {
-		good = p[0] == MAGIC && p[1] == place && p[2] == version &&
-		       p[3] == mix(place ^ version);
-		for (unsigned i = 4; i < WORDS; i++)
-			good &= p[i] == word_of(place, version, i);
-	}
-	if (good)
-		return;
-	fprintf(stderr,
-		"e2e-pages: WRONG PAGE (%s) in %s: place %llx, version %llu, found %llx version "
-		"%llu\n",
-		kind_of_wrong(p, place, version), where, (unsigned long long)place,
-		(unsigned long long)version, (unsigned long long)p[1], (unsigned long long)p[2]);
-	_exit(1);
 }
 
 static void check_in(const struct region *r, size_t page, const char *where)
@@ -155,7 +80,7 @@ static void check_in(const struct region *r, size_t page, const char *where)
 
 static void write_in(struct region *r, size_t page)
 {
-	fill(r->base + page * WORDS, place_of(r, page), ++r->version[page]);
+	fill_page(r->base + page * WORDS, place_of(r, page), ++r->version[page]);
 }
 
 static void check_all(struct work *w, const char *where)
