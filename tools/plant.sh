@@ -184,6 +184,10 @@ for where in checks tsan run; do
 		fi
 	fi
 	mapfile -t named < <(printf '%s\n' "${named[@]}" | sort -u | grep .)
+	configure "$where" || die "the tree cannot be configured ($where): $(tail -n 3 "$T/log")"
+	[ "$where" = run ] || for t in "${named[@]}"; do
+		grep -q "^[a-z]* $t " "$T/$where.tests" || die "no test is called $t"
+	done
 	[ ${#named[@]} = 0 ] || baseline "$where" "${named[@]}"
 	later=()
 	for patch in "${patches[@]}"; do
