@@ -145,7 +145,7 @@ print("up", flush=True)
 time.sleep(60)' >"$T/up" &
 PIDS=($!)
 for _ in {1..100}; do
-	grep -q up "$T/up" && break
+	grep -qs up "$T/up" && break
 	sleep 0.05
 done
 right estimate_process "could be evicted" estimate "${PIDS[0]}"
@@ -171,7 +171,8 @@ right estimate_files "2 files" estimate --codec lz4 "$TMEM" "$0"
 printf 'x' >"$T/one"
 right estimate_one_byte "4.0 KiB in 1 pages" estimate --codec zstd:1 "$T/one"
 mkdir "$T/d" && cp "$T/one" "$T/d/123"
-(cd "$T/d" && right estimate_digits_file "./123" estimate --codec lz4 ./123)
+cd "$T/d" && right estimate_digits_file "./123" estimate --codec lz4 ./123
+cd - >/dev/null || exit 1
 if [ -w /dev/full ]; then
 	"$TMEM" --help >/dev/full 2>"$T/err"
 	check stdout_full "exit code not 1 when stdout is full" test $? = 1
@@ -198,7 +199,7 @@ wrong bench_engine_zbud_none 1 "shrinks enough for zbud" bench engine --pages "$
 for z in zsmalloc zbud; do
 	right "bench_engine_ephemeral_$z" "\"zpool\": \"$z\"" bench engine --pages "$T/pages" \
 		--no-scale -r 1 -k ephemeral -Z "$z" -J
-	fields "bench_engine_ephemeral_${z}_sane" 'd["kind"] == "ephemeral" and d["get_over_raw"] > 0.5 and
+	fields "bench_engine_ephemeral_${z}_sane" 'd["kind"] == "ephemeral" and d["get_over_raw"] > 0 and
 		d["original_bytes"] == d["pages"] * 4096 and ("churn_operations" in d) == (d["zpool"] == "zsmalloc")'
 done
 right bench_engine_none '"codec": "none"' bench engine --pages "$T/pages" --no-scale -r 1 -c none -J
@@ -245,10 +246,11 @@ else
 	for sig in TERM KILL; do
 		"$TMEM" bench run --no-tmem --fraction 0.8 --rounds 50 -- python3 "$T/prog.py" >"$T/out" 2>"$T/err" &
 		PIDS=($!)
-		for _ in {1..200}; do
+		for ((i = 0; i < 600; i++)); do
 			grep -q "^/dev/zram[1-9]" /proc/swaps && break
 			sleep 0.05
 		done
+		check "bench_run_zram_up_$sig" "no swap came up in 30 s: $(head -n 1 "$T/err")" test $i -lt 600
 		kill -$sig "${PIDS[0]}"
 		wait "${PIDS[0]}" 2>/dev/null
 		for _ in {1..60}; do # the watcher comes after it
@@ -267,9 +269,11 @@ if command -v groff >/dev/null; then
 		groff -mdoc -ww -z "$m" >"$T/warnings" 2>&1
 		check "man_$(basename "$m")" "$(head -n 1 "$T/warnings")" test ! -s "$T/warnings"
 	done
-	for c in estimate run "bench engine" "bench alloc" "bench index" "bench run"; do
+	for c in estimate run "bench engine" "bench alloc" "bench index" "bench run" \
+		"bench peers" "bench codecs" "bench store" trace replay; do
 		# shellcheck disable=SC2086
-		"$TMEM" $c --help | grep -o -- ' --[a-z][a-z-]*' | sort -u | while read -r o; do
+		# Of --help itself tmem.1 speaks.
+		"$TMEM" $c --help | grep -vw help | grep -o -- ' --[a-z][a-z-]*' | sort -u | while read -r o; do
 			grep -q -- "${o#-}" "$ROOT/docs/man/tmem-${c%% *}.1" || echo "$o"
 		done >"$T/missing"
 		check "man_options_${c// /_}" "not in the manual: $(tr '\n' ' ' <"$T/missing")" test ! -s "$T/missing"

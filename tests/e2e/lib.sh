@@ -132,6 +132,13 @@ brief() {
 	[ "$(calc "($(number_of "$T/$1.report.json" over_limit_s) < 0.1) * ($PEAK <= $LIMIT * 1.34)")" = 1 ]
 }
 
+# Whether pages really left, by this report.
+evicted() {
+	local n
+	n=$(number_of "$1" evicted_pages)
+	[ "${n:-0}" -gt 0 ]
+}
+
 # The report of NAME is there, the limit held within 5 % (25 % when BUSY), and something was really evicted.
 check_limit() {
 	local name=$1 j=$T/$1.report.json seen most=${BUSY:+1.25}
@@ -145,7 +152,7 @@ check_limit() {
 		not_ok "$name.limit" "peak $(mib "$PEAK") of $(mib "$LIMIT"): $(calc "$PEAK / $LIMIT" %.3f)"
 	elif [ "$(calc "(${seen:-0} > $LIMIT * ($most + 0.05) + 8388608)")" = 1 ] && ! brief "$name"; then
 		not_ok "$name.limit" "seen from outside $(mib "$seen") of $(mib "$LIMIT"), reported $(mib "$PEAK")"
-	elif [ "$(number_of "$j" evicted_pages)" = 0 ]; then
+	elif ! evicted "$j"; then
 		not_ok "$name.limit" "nothing was evicted: the test is too small"
 	else
 		note "$name: peak_total / limit = $(calc "$PEAK / $LIMIT" %.3f)"
@@ -162,8 +169,8 @@ check_over() {
 	check "$1.limit" "over the limit for ${seconds:-?} s" test "$(calc "(${seconds:-9} < $most)")" = 1
 }
 
-# half NAME COMMAND...: the same exit code and standard output in half of the bare peak, within
-# the limit. FILTER, if set, is a command that both outputs go through before they are compared;
+# half NAME COMMAND...: the same exit code and standard output (which is not empty) in half of the
+# bare peak, within the limit. FILTER, if set, is a command that both outputs go through before they are compared;
 # LIMIT_CHECK, if set, what is called instead of check_limit.
 half() {
 	local name=$1 code
@@ -172,6 +179,10 @@ half() {
 	shift
 	if [ "${BARE:-0}" -lt 8388608 ]; then
 		not_ok "$name" "the bare run failed: exit code $code, $(tail -n 1 "$T/$name.bare.err")"
+		return 1
+	fi
+	if [ -z "$(${FILTER:-cat} <"$T/$name.bare.out" | head -c 1)" ]; then
+		not_ok "$name" "the bare run says nothing that could be compared"
 		return 1
 	fi
 	limited "$name" $((BARE / 2)) "$@"

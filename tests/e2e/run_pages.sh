@@ -23,6 +23,7 @@ for mode; do
 	tail -n 2 "$T/$mode.tmem.err" | sed 's/^/# /'
 	check "$mode" "exit code $CODE: $(tail -n 1 "$T/$mode.tmem.err")" \
 		test "$CODE.$(cat "$T/$mode.tmem.out")" = "0.all pages right"
+	check "$mode.evicted" "nothing was evicted: the test is too small" evicted "$T/$mode.report.json"
 	case $mode in
 	# After a fork the parent's and the child's pages are both there; the figures are only printed.
 	fork | careful-fork) ;;

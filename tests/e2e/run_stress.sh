@@ -30,6 +30,9 @@ if command -v stress-ng >/dev/null; then
 	stress vm_zero $((mb * 1048576)) --vm 2 --vm-bytes "$((mb * 2))m" --vm-keep --vm-method zero-one
 	# Writes nothing but zeros and ones, as fast as it can.
 	check_over vm_zero
+	for s in vm vm_zero; do
+		check $s.evicted "nothing was evicted: the test is too small" evicted "$T/$s.report.json"
+	done
 	seconds=$([ -n "$LONG" ] && echo 60 || echo 2)
 	for s in mremap madvise fork brk munmap ${LONG:+mmapfork}; do
 		stress "$s" $((mb * 1048576)) "--$s" 1

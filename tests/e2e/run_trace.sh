@@ -76,11 +76,14 @@ CHILD=$(pgrep -P "${PIDS[0]}" | head -n 1)
 kill -KILL "${PIDS[0]}"
 wait "${PIDS[0]}" 2>/dev/null
 PIDS=()
-sleep 0.3
+for ((i = 0; i < 50; i++)); do
+	[ -n "$(grep -s '^State:' "/proc/$CHILD/status" | grep -v Z)" ] || break
+	sleep 0.1
+done
 check killed_readable "not readable" grep -q "has no end" <("$TMEM" trace --info "$T/killed.trace")
 # A zombie that nobody has waited for yet is no program.
-check killed_alone "the program lives on without its tracer" \
-	test -z "$(grep -s '^State:' "/proc/$CHILD/status" | grep -v Z)"
+check killed_alone "the program '$CHILD' lives on without its tracer" \
+	test -n "$CHILD" -a -z "$(grep -s '^State:' "/proc/$CHILD/status" | grep -v Z)"
 
 # Damage is refused, with its place.
 cp "$T/by_read.trace" "$T/bad.trace"
@@ -107,8 +110,9 @@ if run_works "$BUILD"; then
 		>"$T/out" 2>"$T/err" </dev/null
 	CODE=$?
 	note "memory: exit code $CODE, $("$TMEM" trace --info "$T/memory.trace" | head -n 1)"
-	check memory "no pages in the trace: $(tail -n 1 "$T/err")" \
-		test "$(pages put "$T/memory.trace")" -gt 100
+	check memory "exit code $CODE: $(tail -n 1 "$T/err")" test "$CODE.$(cat "$T/out")" = "0.all pages right"
+	n=$(pages put "$T/memory.trace")
+	check memory.pages "${n:-no} pages in the trace" test "${n:-0}" -gt 100
 else
 	skip memory "tmem run cannot be had: $RUN_REASON"
 fi
