@@ -344,7 +344,8 @@ typedef struct tmem_save {
  * -EIO: a stored page is damaged; -EOPNOTSUPP: a precompressed pool; -EBUSY: a pool was destroyed
  * meanwhile, or somebody is saving to that name; -EINVAL; -ECANCELED; or the error of the file.
  * After any failure there is no new file, an older one of that name is as it was, and the store is,
- * too.
+ * too; but if all that failed was to make the file's name last, the file is there, and io->error
+ * says so.
  */
 TMEM_API int tmem_client_save(tmem_client *client, const char *path, tmem_save *io) TMEM_CHECK;
 /*

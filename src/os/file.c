@@ -241,30 +241,39 @@ int os_file_sync(int fd)
 	return rc ? -errno : 0;
 }
 
-/* The folder's own entry is data of the folder. */
-static int sync_folder_of(const char *path)
+/* The folder that a name is in, open; or -errno. */
+static int open_folder_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	size_t len = !slash ? 1 : slash == path ? 1 : (size_t)(slash - path);
 	char *folder = os_alloc(len + 1);
-	int fd, rc;
+	int fd;
 
 	if (!folder)
 		return -ENOMEM;
 	memcpy(folder, slash ? path : ".", len);
 	folder[len] = '\0';
 	fd = os_file_open(folder, O_RDONLY | O_DIRECTORY, 0);
-	rc = fd;
-	if (fd >= 0) {
-		rc = os_file_sync(fd);
-		os_file_close(fd);
-	}
 	os_free(folder);
-	/* Some file systems cannot; then it is as lasting as they make it. */
-	return rc == -EINVAL || rc == -EROFS ? 0 : rc;
+	return fd;
 }
 
-int os_file_rename(const char *from, const char *to)
+/*
+ * The folder's own entry is data of the folder. All that may fail for want of something
+ * comes before the rename, which cannot be taken back.
+ */
+int os_file_rename(const char *from, const char *to, bool *renamed)
 {
-	return rename(from, to) ? -errno : sync_folder_of(to);
+	int fd = open_folder_of(to), rc;
+
+	*renamed = false;
+	if (fd < 0)
+		return fd;
+	rc = rename(from, to) ? -errno : 0;
+	*renamed = rc == 0;
+	if (rc == 0)
+		rc = os_file_sync(fd);
+	os_file_close(fd);
+	/* Some file systems cannot; then it is as lasting as they make it. */
+	return *renamed && (rc == -EINVAL || rc == -EROFS) ? 0 : rc;
 }

@@ -24,8 +24,12 @@ int os_file_write_text(const char *path, const char *text);
 char *os_file_slurp(const char *path, size_t max, size_t *len) __attribute__((warn_unused_result));
 /* All of the file is on the disk when 0 is returned; else -errno. */
 int os_file_sync(int fd) __attribute__((warn_unused_result));
-/* Give a file another name, in place of what had it, and make that last; 0 or -errno. */
-int os_file_rename(const char *from, const char *to) __attribute__((warn_unused_result));
+/*
+ * Give a file another name, in place of what had it, and make that last; 0 or -errno.
+ * After a failure *renamed says whether it has the name, though it may not last.
+ */
+int os_file_rename(const char *from, const char *to, bool *renamed)
+	__attribute__((warn_unused_result));
 /* Remove a file's name; 0 or -errno. */
 int os_file_unlink(const char *path);
 /* Make the file so many bytes long; 0 or -errno. */

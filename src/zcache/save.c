@@ -24,8 +24,9 @@
  *
  * The file appears under its name complete and on the disk, or not at all: it is
  * written under another name, synced, and renamed. A failure leaves neither, and
- * the store as it was. A damaged zpage makes it fail: a file with holes that
- * nobody notices is worse than none.
+ * the store as it was; but for a folder that cannot be synced: then the file is there,
+ * and the caller is told that its name may not last. A damaged zpage makes it fail: a file with
+ * holes that nobody notices is worse than none.
  *
  * Memory: one buffer of SAVE_BUFFER bytes, 16 KiB of ids and 40 bytes a leaf of one pool,
  * for the length of the call, and not charged to the host: saving works at the limit.
@@ -510,8 +511,11 @@ static int open_temporary(const char *name)
 		rc = os_file_about(fd, &about);
 	if (rc == 0 && (!about.regular || about.links != 1 || !os_file_named(name, &about)))
 		rc = -EBUSY;
-	if (rc == 0)
+	if (rc == 0) {
 		rc = os_file_truncate(fd, 0);
+		if (rc)
+			(void)os_file_unlink(name);
+	}
 	if (rc) {
 		os_file_close(fd);
 		return rc;
@@ -524,6 +528,7 @@ int tmem_client_save(tmem_client *c, const char *path, tmem_save *io)
 	tmem_save none = TMEM_SAVE;
 	struct saver v = {.h = c->host, .c = c, .io = io ? io : &none, .fd = -1};
 	size_t len = strlen(path);
+	bool renamed = false;
 	char *temporary;
 	int rc = -ENOMEM;
 
@@ -543,9 +548,12 @@ int tmem_client_save(tmem_client *c, const char *path, tmem_save *io)
 		goto out;
 	rc = write_file(&v);
 	if (rc == 0)
-		rc = os_file_rename(temporary, path);
-	if (rc)
+		rc = os_file_rename(temporary, path, &renamed);
+	if (rc && !renamed)
 		(void)os_file_unlink(temporary);
+	else if (rc)
+		snprintf(v.io->error, sizeof(v.io->error),
+			 "saved, but its name may not outlast a power failure: %s", strerror(-rc));
 	os_file_close(v.fd);
 out:
 	v.io->pages = v.pages;

@@ -10,6 +10,8 @@
  *   flipped bits  in the file, behind the store's back: a get gives the right
  *                 bytes or -EIO, never others
  *   cut           the file gets shorter: the same
+ *   saved file    in pieces, interrupted: nothing may show; reads fail: no new
+ *                 client; writes or waits fail: no file, the older one is there
  *   write errors  while the store is filled, writing, waiting for it or reading
  *                 it back fails, or writes are torn: every page that was
  *                 acknowledged is there
@@ -319,6 +321,86 @@ static void write_errors(void)
 	       torn);
 }
 
+/* ---- a saved client ---------------------------------------------------------------- */
+
+static uint64_t pages_of(const struct world *w)
+{
+	tmem_stats st = {.size = sizeof(st)};
+
+	W_CHECK(tmem_host_stats(w->host, &st) == 0, "stats");
+	return st.pages;
+}
+
+static int restore(struct world *w, const char *name)
+{
+	uint64_t pages = pages_of(w);
+	tmem_save io = TMEM_SAVE;
+	tmem_client *c;
+	int rc = tmem_client_restore(w->host, name, &io, &c);
+
+	W_CHECK((rc == 0) == (c != NULL) && (rc == 0) == !io.error[0], "restore: %d, %s", rc,
+		io.error);
+	W_CHECK(rc || pages_of(w) == 2 * pages, "restored, but not all");
+	tmem_client_destroy(c);
+	W_CHECK(pages_of(w) == pages, "something of what was restored is left");
+	return rc;
+}
+
+static void saved_in_pieces(struct world *w, const char *name)
+{
+	static const struct shim_io modes[] = {
+		{.interrupt = true}, {.few_bytes = true}, {.interrupt = true, .few_bytes = true}};
+
+	for (unsigned i = 0; i < 3; i++) {
+		int rc;
+
+		shim_io(&modes[i]);
+		rc = tmem_client_save(w->client, name, NULL);
+		W_CHECK(rc == 0, "save: %d", rc);
+		rc = restore(w, name);
+		W_CHECK(rc == 0, "restore: %d", rc);
+		shim_io(NULL);
+	}
+}
+
+static void saved_file(void)
+{
+	struct shim_io io = {.site = SHIM_PREAD, .error = EIO, .fail_site_at = 1};
+	char name[sizeof(path) + 8];
+	unsigned failed = 0;
+	struct world w;
+	int rc;
+
+	w_scenario = "saved file";
+	w_init(&w);
+	W_CHECK(w_start(&w, NULL), "no host");
+	fill(&w);
+	snprintf(name, sizeof(name), "%s.save", path);
+	saved_in_pieces(&w, name);
+	for (;; io.fail_site_at++, failed++) {
+		shim_io(&io);
+		rc = restore(&w, name);
+		if (!shim_io_failed())
+			break;
+		W_CHECK(rc == -EIO, "restore of what cannot be read: %d", rc);
+	}
+	W_CHECK(rc == 0 && failed >= 2, "restore: %d, %u reads failed", rc, failed);
+	/* Writes, then the wait for them; the older file is there. */
+	io.error = ENOSPC;
+	for (unsigned i = 0; i < 2; i++) {
+		io.site = i ? SHIM_SETTLE : SHIM_PWRITE;
+		io.fail_site_at = 1;
+		shim_io(&io);
+		rc = tmem_client_save(w.client, name, NULL);
+		W_CHECK(shim_io_failed() == 1 && rc == -ENOSPC, "save on a full disk: %d", rc);
+		shim_io(NULL);
+		W_CHECK(restore(&w, name) == 0, "the older file cannot be restored");
+	}
+	w_verify(&w);
+	w_end(&w);
+	unlink(name);
+}
+
 static void drop_line(void *ctx, enum os_log_level level, const char *text)
 {
 	(void)ctx;
@@ -347,6 +429,7 @@ int main(void)
 		flipped_bits(true);
 	write_errors();
 	cut();
+	saved_file();
 	shim_alive(&after);
 	W_CHECK(memcmp(&before, &after, sizeof(before)) == 0, "something was left");
 	unlink(path);

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -481,7 +482,9 @@ WRAP(ssize_t, read, int fd, void *buf, size_t n)
 WRAP(ssize_t, write, int fd, const void *buf, size_t n)
 {
 	/* Messages of the test itself go their way. */
-	return fd > 2 && disturb_io(false, &n) ? -1 : __real_write(fd, buf, n);
+	if (fd > 2 && (fail_file(ENOSPC) || fail_site(SHIM_PWRITE) || disturb_io(false, &n)))
+		return -1;
+	return __real_write(fd, buf, n);
 }
 
 WRAP(ssize_t, pread, int fd, void *buf, size_t n, off_t offset)
@@ -557,4 +560,25 @@ WRAP(int, fdatasync, int fd)
 WRAP(int, flock, int fd, int operation)
 {
 	return fail_file(ENOLCK) ? -1 : __real_flock(fd, operation);
+}
+
+WRAP(int, fsync, int fd)
+{
+	return fail_file(EIO) || fail_site(SHIM_SETTLE) ? -1 : __real_fsync(fd);
+}
+
+WRAP(int, rename, const char *from, const char *to)
+{
+	return fail_file(EIO) ? -1 : __real_rename(from, to);
+}
+
+/* The same by its two names. */
+WRAP(int, fstat, int fd, struct stat *st)
+{
+	return fail_file(EIO) ? -1 : __real_fstat(fd, st);
+}
+
+WRAP(int, fstat64, int fd, struct stat64 *st)
+{
+	return fail_file(EIO) ? -1 : __real_fstat64(fd, st);
 }

@@ -23,7 +23,8 @@ enum shim_kind {
 	SHIM_THREAD,   /* pthread_create: EAGAIN */
 	SHIM_TLS,      /* pthread_key_create: EAGAIN, pthread_setspecific: ENOMEM */
 	SHIM_CHARGE,   /* frames_charge: the limit refuses */
-	SHIM_FILE,     /* open: EMFILE; pwrite, ftruncate, fallocate: ENOSPC */
+	SHIM_FILE, /* open: EMFILE; write, ftruncate, fallocate: ENOSPC; syncs, rename, fstat: EIO
+		    */
 	SHIM_KINDS
 };
 

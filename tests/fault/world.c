@@ -186,7 +186,8 @@ static uint32_t next_version(struct world *w, unsigned object, enum w_kind kind)
 
 static void judge_put(const struct world *w, int rc, bool noisy)
 {
-	W_CHECK(rc == 0 || rc == -ENOMEM || rc == -E2BIG, "put: %d", rc);
+	W_CHECK(rc == 0 || rc == -ENOMEM || rc == -E2BIG || (rc == -EDQUOT && w->quota), "put: %d",
+		rc);
 	W_CHECK(rc != -E2BIG || (noisy && !w->raw), "put: too poor, but it is not");
 	W_CHECK(rc != -ENOMEM || !must_work(w), "put: no memory, but there is");
 }
@@ -410,7 +411,8 @@ void w_clone(struct world *w, unsigned from, unsigned to)
 		return;
 	W_CHECK(p->id < 0, "the scenario clones into a pool that exists");
 	p->id = tmem_pool_clone(w->client, w->pool[from].id);
-	W_CHECK(p->id >= 0 || p->id == -ENOMEM, "clone: %d", p->id);
+	W_CHECK(p->id >= 0 || p->id == -ENOMEM || (p->id == -EDQUOT && w->quota), "clone: %d",
+		p->id);
 	W_CHECK(p->id >= 0 || !must_work(w), "clone refused");
 	if (p->id >= 0)
 		memcpy(p->want, w->pool[from].want, sizeof(p->want));
@@ -439,6 +441,16 @@ void w_codec(struct world *w, const char *codec)
 		return;
 	rc = tmem_host_set_codec(w->host, codec);
 	W_CHECK(rc == 0 || (rc == -ENOMEM && !must_work(w)), "codec %s: %d", codec, rc);
+}
+
+uint64_t w_pages(const struct world *w)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < W_POOLS; i++)
+		for (unsigned k = 0; w->pool[i].id >= 0 && k < W_OBJECTS * W_PAGES; k++)
+			n += w->pool[i].want[k / W_PAGES][k % W_PAGES] != 0;
+	return n;
 }
 
 /* ---- judging everything ---------------------------------------------------------- */

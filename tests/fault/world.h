@@ -37,6 +37,7 @@ struct world {
 	struct w_pool pool[W_POOLS];
 	uint32_t version[W_OBJECTS]; /* the last one; an object belongs to one thread */
 	bool may_refuse;	     /* puts may fail without a failure made by the shim */
+	bool quota;		     /* the client has a limit */
 	bool raw;		     /* poor pages are kept */
 	bool damaged;		     /* reads failed: failures are counted in the statistics */
 };
@@ -80,6 +81,8 @@ void w_codec(struct world *w, const char *codec);
 int w_try(struct world *w, unsigned pool, unsigned object, unsigned page, bool invalidate);
 /* What a page is called in the store, for calls of one's own. */
 tmem_oid w_handle(unsigned object, unsigned page, uint64_t *index);
+/* How many pages the model has. */
+uint64_t w_pages(const struct world *w);
 /* Get every page of the pool's model, present and absent. */
 void w_get_all(struct world *w, unsigned pool);
 

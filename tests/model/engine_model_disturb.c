@@ -53,7 +53,7 @@ static void tunable(struct worker *w)
 	if (rc != -EINVAL || !err[0] || strcmp(before, after) != 0)
 		fail(w, "tunable %s: a bad value: %d, %s, was %s, is %s", name, rc, err, before,
 		     after);
-	rc = tmem_tunable_set(host, c, name, tunables[k].good[rnd(w, 2) ? 0 : rnd(w, 4)], NULL, 0);
+	rc = tmem_tunable_set(host, c, name, tunables[k].good[rnd(w, 4) ? 0 : rnd(w, 4)], NULL, 0);
 	/* A codec may need memory. */
 	if (rc && rc != -ENOMEM)
 		fail(w, "tunable %s: %d", name, rc);
@@ -118,15 +118,16 @@ static void freeze(struct worker *w)
 
 static void limits(struct worker *w)
 {
-	switch (rnd(w, 4)) {
+	switch (rnd(w, 6)) {
 	case 0:
-		host_limit_set(w, (tight ? 1 : 2) * (2u + rnd(w, 4)) << 20);
+		host_limit_set(w, (tight ? 1 : 4) * (2u + rnd(w, 4)) << 20);
 		break;
 	case 1:
+	case 2:
 		/* Not none while it is tight: then the peak has a bound. */
 		host_limit_set(w, tight ? 4u << 20 : 0);
 		break;
-	case 2:
+	case 3:
 		client_limit_set(w, (1u + rnd(w, 4)) << 20);
 		break;
 	default:
