@@ -174,8 +174,8 @@ typedef struct tmem_recompress_result {
  * idle pages with a denser codec, compacts, and returns when the pass is over
  * or the rates allow no more. For a thread that calls it every 100 ms or so;
  * safe beside all other calls. A pass begins idle_ms after the last one ended,
- * and before that a call does nothing. Pages of shared pools, pages in the
- * overflow file and what another pool shares (clones) are left alone.
+ * and before that a call does nothing. Pages in the overflow file and what
+ * another pool shares (clones) are left alone.
  *
  * opts, result may be NULL. 0; -EBUSY: another thread is in a step; -ENOMEM:
  * ended early for lack of memory; -EINVAL, -ENOENT, -ERANGE: opts. Whatever is

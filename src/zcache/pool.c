@@ -26,6 +26,12 @@
  * destroyer went to sleep. A stripe may be raised for a moment by users of a
  * stale id; that only delays.
  *
+ * Slots. Who comes by a leaf, without having been asked by the client (recompression),
+ * enters by the slot. The leaf's lock keeps the slot in memory while he does: its pool
+ * cannot end before. Once he has lowered his count nothing does; but he still looks at
+ * `dying`. So he leaves under a lock that whoever frees the slot takes in between:
+ * the leaf's, or host->lock, by which clients and shared pools leave their lists.
+ *
  *   I1  slot->id >= 0  =>  slot->pool is that pool and may be used by who entered
  *   I2  slot->id == -1 and no destroyer at work  =>  slot->pool == NULL
  *
@@ -70,6 +76,38 @@ void zc_pool_leave(struct zc_slot *s)
 		os_cond_broadcast(&s->gone);
 		os_mutex_unlock(&s->lock);
 	}
+}
+
+/*
+ * For who may not take the slot's lock in its order, since he holds a shard. Its
+ * holder holds it for some instructions and takes no other inside.
+ */
+static void wake_destroyer(struct zc_slot *s)
+{
+	while (!os_mutex_trylock(&s->lock))
+		;
+	os_cond_broadcast(&s->gone);
+	os_mutex_unlock(&s->lock);
+}
+
+bool zc_pool_enter_slot(struct zc_slot *s)
+{
+	struct zc_stripe *stripe = &s->stripe[os_thread_number() % ZC_STRIPES];
+
+	if (atomic_load(&s->id) < 0)
+		return false;
+	atomic_fetch_add(&stripe->users, 1);
+	if (tmem_likely(atomic_load(&s->id) >= 0))
+		return true;
+	zc_pool_leave_slot(s);
+	return false;
+}
+
+void zc_pool_leave_slot(struct zc_slot *s)
+{
+	atomic_fetch_sub(&s->stripe[os_thread_number() % ZC_STRIPES].users, 1);
+	if (atomic_load(&s->dying))
+		wake_destroyer(s);
 }
 
 static bool slot_in_use(struct zc_slot *s)
@@ -210,17 +248,22 @@ tmem_pool tmem_pool_create(tmem_client *c, uint32_t flags, uint32_t shards)
 	return rc;
 }
 
-/* The slot's id is -1 by our hand: wait for users and end the pool. */
-static void pool_end(struct tmem_client *c, struct zc_slot *s)
+void zc_pool_wait(struct zc_slot *s)
 {
-	bool cloned;
-
 	os_mutex_lock(&s->lock);
 	atomic_store(&s->dying, true);
 	while (slot_in_use(s))
 		os_cond_wait(&s->gone, &s->lock);
 	atomic_store(&s->dying, false);
 	os_mutex_unlock(&s->lock);
+}
+
+/* The slot's id is -1 by our hand: wait for users and end the pool. */
+static void pool_end(struct tmem_client *c, struct zc_slot *s)
+{
+	bool cloned;
+
+	zc_pool_wait(s);
 	atomic_fetch_sub(&s->host->npools, 1);
 	atomic_fetch_sub(&s->client->npools, 1);
 	if (s->shared) {

@@ -10,7 +10,8 @@
  *
  * Each member has a slot of its own in its own table, entered and ended like
  * any other (pool.c); only what the slot points to is shared. `home` is a slot
- * in nobody's table: the index pool needs an owner that outlives each member.
+ * in nobody's table: the index pool needs an owner that outlives each member. It
+ * is entered by who comes from a leaf (recompression), and waited for at the end.
  *
  * A UUID is a name, not a key: it may be on the disk for all to read. So who
  * may join is said by the maker, client by client.
@@ -83,6 +84,13 @@ static void join(struct zc_shared *sh, struct tmem_client *c, struct zc_slot *s)
 	sh->members++;
 }
 
+static void home_free(struct tmem_host *h, struct zc_shared *sh)
+{
+	os_cond_destroy(&sh->home.gone);
+	os_mutex_destroy(&sh->home.lock);
+	zc_free(h, sh, sizeof(*sh));
+}
+
 static int make(struct tmem_client *c, const uint8_t uuid[16], uint32_t shards,
 		struct zc_shared **out)
 {
@@ -107,10 +115,13 @@ static int make(struct tmem_client *c, const uint8_t uuid[16], uint32_t shards,
 	os_mutex_unlock(&h->lock);
 	sh->home.flags = TMEM_POOL_SHARED;
 	sh->home.ev = &sh->ev;
-	atomic_init(&sh->home.id, -1);
+	/* Nobody's id, but it says that home may be entered (zc_pool_enter_slot()). */
+	atomic_init(&sh->home.id, 0);
+	os_mutex_init(&sh->home.lock, OS_RANK_POOL, "zcache shared pool");
+	os_cond_init(&sh->home.gone);
 	rc = index_pool_create(h->index, shards, &zc_pam, &sh->home, &sh->home, &sh->home.pool);
 	if (rc) {
-		zc_free(h, sh, sizeof(*sh));
+		home_free(h, sh);
 		return rc;
 	}
 	zc_evict_init(&sh->ev, h, &sh->own, ZC_EPHEMERAL);
@@ -123,6 +134,11 @@ static void end(struct tmem_host *h, struct zc_shared *sh)
 {
 	struct zc_pass *pass, *next;
 
+	atomic_store(&sh->home.id, -1);
+	zc_pool_wait(&sh->home);
+	/* Who was inside may still be on his way out (pool.c, slots). */
+	os_mutex_lock(&h->lock);
+	os_mutex_unlock(&h->lock);
 	index_pool_destroy(sh->home.pool);
 	zc_evict_exit(&sh->ev);
 	zc_counts_end_pool(&sh->home);
@@ -132,7 +148,7 @@ static void end(struct tmem_host *h, struct zc_shared *sh)
 		next = pass->next;
 		zc_free(h, pass, sizeof(*pass));
 	}
-	zc_free(h, sh, sizeof(*sh));
+	home_free(h, sh);
 }
 
 tmem_pool tmem_pool_create_shared(tmem_client *c, const uint8_t uuid[16], uint32_t flags,

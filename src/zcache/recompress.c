@@ -23,7 +23,7 @@
  *     for each zpage all of whose references are words here (M):
  *       not OLD: mark it, go on
  *       else: note word and handle, pin it, hold its dictionary     [pick]
- *     enter the pool, so that neither it nor its client ends
+ *     enter the pool, so that neither it nor its client ends  (pool.c, slots)
  *   unlock
  *     check the checksum, unpack, pack                     no lock held
  *     dense enough: a new zpage, not movable, nobody's     [charged like any other]
@@ -45,6 +45,13 @@
  *
  *   X1  after an exchange refs(new) = words in L that name it, and
  *       refs(old) = words taken out = what is dropped
+ *
+ * What is left alone. A zpage that a clone shares: its words lie in leaves that no
+ * one lock covers and that it does not know, so they cannot all be exchanged; to
+ * exchange those of one leaf would keep the old zpage beside the new one, and take
+ * memory for it. It is recompressed when one of the two has let go of it and the
+ * other has adopted it (share.c). And pages in the overflow file, which are no
+ * memory. Pools that clients share are pools like any other here.
  *
  * What comes back with the old codec's checksum right but cannot be unpacked,
  * or whose checksum is wrong, is left as it is for a get to report.
@@ -183,32 +190,6 @@ static void learn(struct zc_recompress *r, unsigned kind, bool worth)
 
 /* ---- picking: under the shard's lock ----------------------------------------------------- */
 
-/*
- * Enter the pool of a locked leaf, by its slot. False: it is ending, or is
- * nobody's own (a shared one). The leaf keeps the slot in memory, so this may
- * be done and undone under the lock; that is why, should a destroyer be waiting
- * for the moment between, he is woken against the lock order, by trylock: he
- * holds the slot's lock for some instructions and takes no other inside.
- */
-bool zc_pool_enter_slot(struct zc_slot *s)
-{
-	struct zc_stripe *stripe = &s->stripe[os_thread_number() % ZC_STRIPES];
-
-	if (atomic_load(&s->id) < 0)
-		return false;
-	atomic_fetch_add(&stripe->users, 1);
-	if (tmem_likely(atomic_load(&s->id) >= 0))
-		return true;
-	atomic_fetch_sub(&stripe->users, 1);
-	if (atomic_load(&s->dying)) {
-		while (!os_mutex_trylock(&s->lock))
-			;
-		os_cond_broadcast(&s->gone);
-		os_mutex_unlock(&s->lock);
-	}
-	return false;
-}
-
 /* Look at the zpage of the word at `slot`; true: it was picked. */
 static bool look_at(struct step *p, const struct index_cursor *c, unsigned slot, bool marks_only)
 {
@@ -257,12 +238,10 @@ static bool pick_leaf(struct step *p)
 			if (c.words[slot] && !(*c.immediate >> slot & 1) &&
 			    zc_word_kind(c.words[slot]) == ZC_LOCAL)
 				look_at(p, &c, slot, p->picks == PICKS_MAX);
-	} else {
-		p->s = NULL;
+		if (!p->picks)
+			zc_pool_leave_slot(p->s);
 	}
 	index_unlock(&c);
-	if (p->s && !p->picks)
-		zc_pool_leave(p->s);
 	return p->picks != 0;
 }
 
@@ -475,6 +454,14 @@ static bool may_go_on(struct step *p)
 	return !p->o->cpu_percent || p->r->cpu_ns > 0;
 }
 
+/* Entered by its slot, which goes with its client: that takes host->lock before. */
+static void leave_pool(struct tmem_host *h, struct zc_slot *s)
+{
+	os_mutex_lock(&h->lock);
+	zc_pool_leave(s);
+	os_mutex_unlock(&h->lock);
+}
+
 static void recompress_leaf(struct step *p)
 {
 	if (!pick_leaf(p))
@@ -490,7 +477,7 @@ static void recompress_leaf(struct step *p)
 	}
 	exchange_leaf(p);
 	zc_thread_leave(p->t);
-	zc_pool_leave(p->s);
+	leave_pool(p->h, p->s);
 	if (p->r->freed / OS_FRAME_SIZE >= COMPACT_FRAMES) {
 		(void)zpool_compact(p->h->zpool, p->r->freed / OS_FRAME_SIZE);
 		p->r->freed = 0;
@@ -600,7 +587,7 @@ static void train_one(struct step *p)
 	atomic_store(&s->trained_at, index_pool_pages(s->pool));
 	if (zc_train(s, TRAIN_BYTES, p->spec.level, &out) == 0)
 		p->out->trained = out.kept;
-	zc_pool_leave(s);
+	leave_pool(p->h, s);
 }
 
 int tmem_host_recompress(tmem_host *h, const tmem_recompress *options,

@@ -651,6 +651,16 @@ struct zc_slot *zc_slot_of(struct tmem_client *c, uint32_t number);
 /* NULL: no such pool. Keeps the pool from ending until zc_pool_leave(). Lock-free. */
 struct zc_slot *zc_pool_enter(struct tmem_client *c, tmem_pool pool);
 void zc_pool_leave(struct zc_slot *s);
+/*
+ * The same for who is no user of the client and found the pool by itself: under the
+ * lock of one of its leaves, or host->lock. The client may end meanwhile, so it is
+ * left under host->lock, by zc_pool_leave(), or under the same lock of a leaf, by
+ * zc_pool_leave_slot(). False: it is ending, or in the making.
+ */
+bool zc_pool_enter_slot(struct zc_slot *s);
+void zc_pool_leave_slot(struct zc_slot *s);
+/* The slot's id is -1 by the caller's hand: sleep until nobody is inside. */
+void zc_pool_wait(struct zc_slot *s);
 /* A place in the client's table; NULL: no memory, or no place. */
 struct zc_slot *zc_slot_take(struct tmem_client *c);
 void zc_slot_give_back(struct tmem_client *c, struct zc_slot *s);
@@ -779,8 +789,6 @@ int zc_overflow_verify(struct tmem_host *h);
 void zc_recompress_destroy(struct tmem_host *h);
 /* The next pass tries again what was not worth it: there is a new dictionary. */
 void zc_recompress_again(struct tmem_host *h);
-/* Enter the pool of a locked leaf, or under host->lock; false: it is ending, or shared. */
-bool zc_pool_enter_slot(struct zc_slot *s);
 
 /* ---- train.c --------------------------------------------------------------- */
 

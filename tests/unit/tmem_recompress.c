@@ -513,6 +513,76 @@ static void races(void **state)
 	test_close(&race);
 }
 
+/* ---- shared pools ------------------------------------------------------------------ */
+
+static const uint8_t uuid[16] = "recompressed";
+
+static void shared_pools(void **state)
+{
+	struct test_host t = test_open(NULL);
+	tmem_client *other;
+	tmem_pool one = t.pool, theirs;
+	uint64_t before;
+	tmem_recompress_result r;
+
+	(void)state;
+	assert_int_equal(tmem_client_create(t.host, "other", &other), 0);
+	t.pool = tmem_pool_create_shared(t.client, uuid, 0, 4);
+	assert_int_equal(tmem_pool_allow(t.client, t.pool, other, 1), 0);
+	theirs = tmem_pool_create_shared(other, uuid, 0, 0);
+	assert_true(t.pool >= 0 && theirs >= 0);
+	put_words(&t, 1, 0, 500);
+	before = test_stats(t.host).compressed_bytes;
+	r = run(t.host, NULL);
+	assert_int_equal(r.recompressed, 500);
+	assert_true(test_stats(t.host).compressed_bytes < before * 3 / 4);
+	check_words(&t, t.pool, 1, 0, 500);
+	/* What one replaces, the other has recompressed; also when its maker has gone. */
+	put_words(&t, 1, 100, 150);
+	assert_int_equal(tmem_pool_destroy(t.client, t.pool), 0);
+	assert_int_equal(run(t.host, NULL).recompressed, 50);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	t.pool = one;
+	for (uint64_t i = 0; i < 500; i++) {
+		struct test_page p, want;
+		tmem_oid oid = test_oid(1);
+
+		words_page(&want, 1ull << 32 | i);
+		assert_int_equal(tmem_get(other, theirs, &oid, i, &p), 0);
+		assert_memory_equal(&p, &want, sizeof(p));
+	}
+	tmem_client_destroy(other);
+	assert_int_equal(test_stats(t.host).pages, 0);
+	test_close(&t);
+}
+
+/* Whoever is being recompressed may end at any moment: private pools, shared ones, clients. */
+static void ends_meanwhile(void **state)
+{
+	struct test_host here;
+	os_thread r;
+
+	(void)state;
+	race = here = test_open(NULL);
+	atomic_store(&stop, false);
+	assert_int_equal(os_thread_create(&r, "recompress", recompressor, NULL), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(tmem_client_create(race.host, "short", &here.client), 0);
+		here.pool = i % 2 ? tmem_pool_create(here.client, TMEM_POOL_PERSIST, 1)
+				  : tmem_pool_create_shared(here.client, uuid, 0, 1);
+		assert_true(here.pool >= 0);
+		put_words(&here, i, 0, 60);
+		check_words(&here, here.pool, i, 0, 60);
+		if (i % 4 < 2)
+			assert_int_equal(tmem_pool_destroy(here.client, here.pool), 0);
+		tmem_client_destroy(here.client);
+	}
+	atomic_store(&stop, true);
+	os_thread_join(r);
+	assert_true(test_stats(race.host).recompressed > 100);
+	test_close(&race);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -528,6 +598,8 @@ int main(void)
 		cmocka_unit_test(ephemeral),
 		cmocka_unit_test(at_the_limit),
 		cmocka_unit_test(races),
+		cmocka_unit_test(shared_pools),
+		cmocka_unit_test(ends_meanwhile),
 	};
 
 	return cmocka_run_group_tests_name("tmem_recompress", tests, NULL, NULL);
