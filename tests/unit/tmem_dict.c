@@ -8,33 +8,13 @@
 
 #define N 1200u
 
-/* Much in common between pages, little within one; `style`: pages of another kind. */
-static void record_page(struct test_page *p, uint64_t seed, unsigned style)
-{
-	char *at = (char *)p->word, *end = at + sizeof(p->word);
-	uint64_t r = test_mix(seed);
-
-	memset(p, 0, sizeof(*p));
-	while (end - at > 96) {
-		unsigned k;
-
-		r = test_mix(r);
-		k = (unsigned)(r % 150) + style * 1000;
-		at += sprintf(at, "{\"id\":%u,\"field_%u\":\"value-%x\",", k * 7919, k,
-			      k * 2654435761u);
-		memcpy(at, &r, 5);
-		at += 5;
-	}
-	p->word[511] = seed;
-}
-
 static void put_records(struct test_host *t, uint64_t from, uint64_t to, unsigned style)
 {
 	tmem_oid oid = test_oid(3);
 	struct test_page p;
 
 	for (uint64_t i = from; i < to; i++) {
-		record_page(&p, i, style);
+		test_record(&p, i, style);
 		assert_int_equal(tmem_put(t->client, t->pool, &oid, i, &p), 0);
 	}
 }
@@ -46,7 +26,7 @@ static void check_records(struct test_host *t, tmem_pool pool, uint64_t from, ui
 	struct test_page p, want;
 
 	for (uint64_t i = from; i < to; i++) {
-		record_page(&want, i, style);
+		test_record(&want, i, style);
 		assert_int_equal(tmem_get(t->client, pool, &oid, i, &p), 0);
 		assert_memory_equal(&p, &want, sizeof(p));
 	}
@@ -302,14 +282,14 @@ static void *worker(void *arg)
 		int rc;
 
 		if (r >> 40 & 1) {
-			record_page(&p, me << 48 | i << 32 | ++next, 0);
+			test_record(&p, me << 48 | i << 32 | ++next, 0);
 			rc = tmem_put(race.client, race.pool, &oid, i, &p);
 			version[i] = rc ? 0 : next;
 			bad += rc != 0;
 			continue;
 		}
 		rc = tmem_get(race.client, race.pool, &oid, i, &p);
-		record_page(&want, me << 48 | i << 32 | version[i], 0);
+		test_record(&want, me << 48 | i << 32 | version[i], 0);
 		bad += rc != !version[i] || (!rc && memcmp(&p, &want, sizeof(p)) != 0);
 	}
 	return (void *)bad;

@@ -217,26 +217,6 @@ static void through_the_overflow_file(void **state)
 	test_close(&t[1]);
 }
 
-/* Much in common between pages, little within one: what dictionaries are for. */
-static void record_page(struct test_page *p, uint64_t seed)
-{
-	char *at = (char *)p->word, *end = at + sizeof(p->word);
-	uint64_t r = test_mix(seed);
-
-	memset(p, 0, sizeof(*p));
-	while (end - at > 96) {
-		unsigned k;
-
-		r = test_mix(r);
-		k = (unsigned)(r % 150);
-		at += sprintf(at, "{\"id\":%u,\"field_%u\":\"value-%x\",", k * 7919, k,
-			      k * 2654435761u);
-		memcpy(at, &r, 5);
-		at += 5;
-	}
-	p->word[511] = seed;
-}
-
 /* Pages that need a dictionary of this host come back without it. */
 static void dictionaries_stay_at_home(void **state)
 {
@@ -252,7 +232,7 @@ static void dictionaries_stay_at_home(void **state)
 	for (uint64_t i = 0; i < 1600; i++) {
 		if (i == 1200)
 			assert_int_equal(tmem_pool_train(a.client, a.pool, 16384, &r), 0);
-		record_page(&page, i);
+		test_record(&page, i, 0);
 		assert_int_equal(tmem_put(a.client, a.pool, &oid, i, &page), 0);
 	}
 	assert_int_equal(r.kept, 1);
@@ -260,7 +240,7 @@ static void dictionaries_stay_at_home(void **state)
 	assert_int_equal(tmem_host_verify(a.host, 1), 0);
 	c = restore(b.host, &io);
 	for (uint64_t i = 0; i < 1600; i++) {
-		record_page(&want, i);
+		test_record(&want, i, 0);
 		assert_int_equal(tmem_get(c, 0, &oid, i, &page), 0);
 		assert_memory_equal(&page, &want, sizeof(page));
 	}

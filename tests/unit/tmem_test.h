@@ -50,6 +50,29 @@ static inline void test_check(const struct test_page *p, uint64_t seed, unsigned
 	assert_memory_equal(p, &want, sizeof(want));
 }
 
+/*
+ * Records, much in common between pages and little within one: what dictionaries
+ * are for. `style`: pages of another kind.
+ */
+static inline void test_record(struct test_page *p, uint64_t seed, unsigned style)
+{
+	char *at = (char *)p->word, *end = at + sizeof(p->word);
+	uint64_t r = test_mix(seed);
+
+	memset(p, 0, sizeof(*p));
+	while (end - at > 96) {
+		unsigned k;
+
+		r = test_mix(r);
+		k = (unsigned)(r % 150) + style * 1000;
+		at += sprintf(at, "{\"id\":%u,\"field_%u\":\"value-%x\",", k * 7919, k,
+			      k * 2654435761u);
+		memcpy(at, &r, 5);
+		at += 5;
+	}
+	p->word[511] = seed;
+}
+
 static inline tmem_oid test_oid(uint64_t a)
 {
 	return (tmem_oid){{a, a >> 32, 7}};
