@@ -17,10 +17,11 @@
  *
  * One thread first runs alone, with a full verify every few steps and, where
  * the driver has one, a judge of where it puts things (zpool_model.h); then all
- * run together, with a verify now and then from the compacting thread. On
- * failure the seed is printed. A move is refused only when it meets another
- * thread within microseconds: where that has not happened in time (a slow
- * build, a busy machine), they run on until it has.
+ * run together, with a verify now and then from the compacting thread. Now and
+ * then move() waits before it takes the entry's lock, and the others go for
+ * that very entry: so what a move meets is not left to chance. On failure the
+ * seed is printed. Where no move has been refused in time (a slow build, a busy
+ * machine), they run on until one has.
  */
 #include "zpool_model.h"
 
@@ -36,6 +37,7 @@
 #define THREADS_MAX 16
 #define HELD	    24
 #define STEPS_ALONE 30000
+#define MOVES_WAIT  1000
 #define PATIENCE_S  45
 
 struct entry {
@@ -65,8 +67,9 @@ static const struct driver *driver;
 static struct zpool *zp;
 uint64_t model_seed;
 static const struct judge *judge; /* NULL: nobody, or several threads run */
-static _Atomic bool stop;
-static _Atomic uint64_t moves, moves_refused, evictions, evictions_refused, ephemerals;
+static _Atomic bool together, stop;
+static _Atomic uint32_t moving; /* 1 + the entry for which move() waits; 0: none */
+static _Atomic uint64_t moves, moves_refused, moves_tried, evictions, evictions_refused, ephemerals;
 
 static uint64_t rnd(struct worker *w)
 {
@@ -113,6 +116,11 @@ static bool move(void *ctx, zpool_handle from, void *src, zpool_handle to, void 
 	memcpy(&n, src, sizeof(n));
 	check(n < ENTRIES);
 	e = &entries[n];
+	if (atomic_load(&together) && atomic_fetch_add(&moves_tried, 1) % MOVES_WAIT == 0) {
+		atomic_store(&moving, n + 1);
+		os_sleep_ns(50000);
+		atomic_store(&moving, 0);
+	}
 	os_mutex_lock(&e->lock);
 	/* Odd entries are written in place while mapped: their owner asks for pins. */
 	if (e->h == from && e->movable && !(n % 2 && zpool_pinned(zp, from))) {
@@ -199,10 +207,9 @@ static const struct driver {
 	const char *name;
 	uint32_t (*size)(uint64_t r, uint64_t kind); /* 4..max_size, by two random numbers */
 	const struct judge *judge;
-	bool wait; /* until a move was refused; zbud moves too few objects for that */
 } drivers[] = {
-	{"zsmalloc", zsmalloc_size, NULL, true},
-	{"zbud", zbud_size, &zbud_judge, false},
+	{"zsmalloc", zsmalloc_size, NULL},
+	{"zbud", zbud_size, &zbud_judge},
 };
 
 static void do_put(struct worker *w, uint32_t n)
@@ -363,8 +370,10 @@ static void step(struct worker *w)
 {
 	uint64_t op = rnd(w) % 1000;
 	/* Skewed: some entries are fought over. */
-	uint32_t n = (uint32_t)(rnd(w) % (rnd(w) % 4 ? ENTRIES : 64));
+	uint32_t n = (uint32_t)(rnd(w) % (rnd(w) % 4 ? ENTRIES : 64)), m = atomic_load(&moving);
 
+	if (m && rnd(w) % 2)
+		n = m - 1;
 	w->ops++;
 	if (op < 350)
 		do_put(w, n);
@@ -453,9 +462,10 @@ static void run_alone(struct worker *w)
 static struct worker run_together(unsigned threads, double seconds)
 {
 	uint64_t alone = atomic_load(&moves);
-	bool wait = driver->wait && threads > 1;
+	bool wait = threads > 1;
 	struct worker sum = {0};
 
+	atomic_store(&together, true);
 	for (unsigned i = 0; i < threads; i++)
 		check(os_thread_create(&workers[i].thread, "model", run, &workers[i]) == 0);
 	os_sleep_ns((uint64_t)(seconds * 1e9));
@@ -469,6 +479,7 @@ static struct worker run_together(unsigned threads, double seconds)
 		sum.refused += workers[i].refused;
 		sum.reads += workers[i].reads;
 	}
+	atomic_store(&together, false);
 	settle();
 	check(atomic_load(&moves) > alone && sum.reads > 0);
 	check(!wait || atomic_load(&moves_refused) > 0);
