@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Prints every pair of locks that the tests really nest, "held -> taken", each with one call path:
 # the source of the table in docs/architecture.md. Works on a copy of the tree whose lock.c writes
-# down each new pair; the tree itself is not touched.
+# down each new pair; the tree itself is not touched. Locks that are a test's own are left out.
 #
 #   tools/lock-edges.sh [TEST...]     default: all unit, model and fault tests
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
@@ -49,14 +49,16 @@ meson setup "$T/build" "$T/tree" -Dchecks=1 -Dwerror=false -Dbuildtype=debug >"$
 	ninja -k 0 -C "$T/build" >"$T/log" 2>&1 || say "some targets did not build" >&2
 export TMEM_LOCK_EDGES=$T/edges
 meson test -C "$T/build" --no-rebuild --num-processes 2 "$@" >/dev/null 2>&1 </dev/null
-# addr2line by program; frames of the checker itself left out.
-python3 - "$T/edges" <<'PY'
-import re, subprocess, sys
+# addr2line by program; frames of the checker itself left out, and locks that are a test's own.
+python3 - "$T/edges" "$ROOT/src" <<'PY'
+import pathlib, re, subprocess, sys
 edges, cur = {}, None
+text = "".join(p.read_text() for p in pathlib.Path(sys.argv[2]).rglob("*.c"))
+ours = lambda lock: '"%s"' % lock.rsplit(" ", 1)[0] in text
 for line in open(sys.argv[1]):
     if line.startswith("EDGE"):
         cur = tuple(line.rstrip("\n").split("\t")[1:])
-        keep = cur not in edges
+        keep = cur not in edges and all(map(ours, cur))
         if keep:
             edges[cur] = []
     elif keep:
