@@ -130,12 +130,12 @@ static void save_overflow(struct world *w)
 {
 	tmem_host_options o = options("lz4");
 
-	o.limit_bytes = lz4_baseline + 200 * 1024;
+	o.limit_bytes = lz4_baseline + 140 * 1024;
 	o.overflow_path = overflow_path;
 	w->may_refuse = true;
 	if (!w_start(w, &o))
 		return;
-	fill(w, 0, 0, 0, 120);
+	fill(w, 0, 0, 0, 60);
 	w_put_cluster(w, 0, 1, 0, 16, 0);
 	save_and_restore(w);
 }
@@ -194,10 +194,10 @@ static void traced_long(struct world *w)
 }
 
 const struct scenario alloc_files[] = {
-	{"save", save},
-	{"save_dictionary", save_dictionary},
-	{"save_overflow", save_overflow},
-	{"traced_long", traced_long},
-	{"traced", traced},
-	{NULL, NULL},
+	{"save", save, false},
+	{"save_dictionary", save_dictionary, false},
+	{"save_overflow", save_overflow, false},
+	{"traced_long", traced_long, false},
+	{"traced", traced, false},
+	{NULL, NULL, false},
 };

@@ -26,6 +26,27 @@ static void host_overflow(struct world *w)
 	(void)w_host(w, &o);
 }
 
+static void host_sealed(struct world *w)
+{
+	tmem_host_options o = options("lz4");
+
+	o.overflow_path = overflow_path;
+	o.policy = "s3fifo";
+	o.maintain = 1;
+#ifdef TMEM_HAVE_CRYPTO
+	o.overflow_encrypt = 1;
+#endif
+	(void)w_start(w, &o);
+}
+
+static void host_zbud(struct world *w)
+{
+	tmem_host_options o = options("deflate");
+
+	o.zpool = "zbud";
+	(void)w_start(w, &o);
+}
+
 static void clients(struct world *w)
 {
 	tmem_client *second = NULL;
@@ -202,18 +223,20 @@ static void bytes(struct world *w)
 }
 
 const struct scenario alloc_pools[] = {
-	{"host_lz4", host_lz4},
-	{"host_zstd", host_zstd},
-	{"host_overflow", host_overflow},
-	{"clients", clients},
-	{"pools", pools},
-	{"pool_destroy_full", pool_destroy_full},
-	{"flush", flush},
-	{"two_hosts", two_hosts},
-	{"recompress", recompress},
-	{"maintain", maintain},
-	{"train", train},
-	{"pool_codec", pool_codec},
-	{"bytes", bytes},
-	{NULL, NULL},
+	{"host_lz4", host_lz4, true},
+	{"host_zstd", host_zstd, true},
+	{"host_overflow", host_overflow, true},
+	{"host_sealed", host_sealed, true},
+	{"host_zbud", host_zbud, true},
+	{"clients", clients, true},
+	{"pools", pools, false},
+	{"pool_destroy_full", pool_destroy_full, false},
+	{"flush", flush, false},
+	{"two_hosts", two_hosts, true},
+	{"recompress", recompress, false},
+	{"maintain", maintain, false},
+	{"train", train, false},
+	{"pool_codec", pool_codec, false},
+	{"bytes", bytes, false},
+	{NULL, NULL, false},
 };

@@ -8,8 +8,9 @@
  *   alloc_files.c    save, restore, the recorder
  *   alloc_threads.c  several threads; all sorts
  *
- * A scenario uses the world's calls, which judge what comes back, and leaves the world
- * for engine_alloc.c to verify, use again, and end.
+ * The making of hosts, clients and pools is the same everywhere, so it fails in those
+ * scenarios only that are about it (`whole`). A scenario uses the world's calls, which judge what
+ * comes back, and leaves the world for engine_alloc.c to verify, use again, and end.
  */
 #ifndef TMEM_TESTS_FAULT_ALLOC_SCENARIOS_H
 #define TMEM_TESTS_FAULT_ALLOC_SCENARIOS_H
@@ -25,6 +26,7 @@
 struct scenario {
 	const char *name; /* NULL: the end of a table */
 	void (*run)(struct world *w);
+	bool whole; /* calls fail from the first on, not only when the world has been started */
 };
 extern const struct scenario alloc_pools[], alloc_pages[], alloc_short[], alloc_files[],
 	alloc_threads[];

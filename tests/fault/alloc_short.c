@@ -252,7 +252,7 @@ static void ephemeral_limit(struct world *w)
 	W_CHECK(e.id >= 0 || e.id == -ENOMEM, "ephemeral pool: %d", e.id);
 	if (e.id < 0)
 		return;
-	for (unsigned round = 0; round < 6; round++)
+	for (unsigned round = 0; round < 4; round++)
 		for (unsigned i = 0; i < W_PAGES; i++)
 			eph_put(&e, i);
 	for (unsigned i = 0; i < W_PAGES; i++)
@@ -360,19 +360,19 @@ static void frozen(struct world *w)
 }
 
 const struct scenario alloc_short[] = {
-	{"limit", limit},
-	{"limit_changes", limit_changes},
-	{"overflow", overflow},
-	{"overflow_clone", overflow_clone},
-	{"client_limit", client_limit},
-	{"client_limit_over", client_limit_overflow},
-	{"overflow_back", overflow_back},
-	{"overflow_zbud", overflow_zbud},
-	{"ephemeral_zbud", ephemeral_zbud},
-	{"ephemeral", ephemeral},
-	{"ephemeral_limit", ephemeral_limit},
-	{"ephemeral_clone", ephemeral_clone},
-	{"shared_pool", shared_pool},
-	{"frozen", frozen},
-	{NULL, NULL},
+	{"limit", limit, false},
+	{"limit_changes", limit_changes, false},
+	{"overflow", overflow, false},
+	{"overflow_clone", overflow_clone, false},
+	{"client_limit", client_limit, false},
+	{"client_limit_over", client_limit_overflow, false},
+	{"overflow_back", overflow_back, false},
+	{"overflow_zbud", overflow_zbud, false},
+	{"ephemeral_zbud", ephemeral_zbud, false},
+	{"ephemeral", ephemeral, false},
+	{"ephemeral_limit", ephemeral_limit, false},
+	{"ephemeral_clone", ephemeral_clone, false},
+	{"shared_pool", shared_pool, false},
+	{"frozen", frozen, false},
+	{NULL, NULL, false},
 };

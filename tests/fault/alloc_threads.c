@@ -161,10 +161,10 @@ static void mixed(struct world *w)
 }
 
 const struct scenario alloc_threads[] = {
-	{"thread_reads", thread_reads},
-	{"thread_reads_packed", thread_reads_packed},
-	{"threads_write", threads_write},
-	{"threads_come_and_go", threads_come_and_go},
-	{"mixed", mixed},
-	{NULL, NULL},
+	{"thread_reads", thread_reads, true},
+	{"thread_reads_packed", thread_reads_packed, false},
+	{"threads_write", threads_write, false},
+	{"threads_come_and_go", threads_come_and_go, false},
+	{"mixed", mixed, false},
+	{NULL, NULL, false},
 };

@@ -56,9 +56,12 @@ static bool run_once(const struct scenario *s, bool from_then_on, uint64_t n)
 	w_scenario = name;
 	w_init(&w);
 	shim_alive(&before);
-	shim_arm(n, from_then_on);
+	w.arm_at = s->whole ? 0 : n;
+	w.arm_on = from_then_on;
+	shim_arm(s->whole ? n : 0, from_then_on);
 	s->run(&w);
 	shim_disarm();
+	w.arm_at = 0;
 	failed = shim_failed() > 0;
 	w_verify(&w);
 	/* shim_failed() still counts the run above: what is refused now is a fault of its own. */

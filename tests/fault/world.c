@@ -154,7 +154,11 @@ bool w_pool(struct world *w, unsigned pool, uint32_t shards)
 
 bool w_start(struct world *w, const tmem_host_options *opts)
 {
-	return w_host(w, opts) && w_client(w) && w_pool(w, 0, 4);
+	if (!w_host(w, opts) || !w_client(w) || !w_pool(w, 0, 4))
+		return false;
+	if (w->arm_at)
+		shim_arm(w->arm_at, w->arm_on);
+	return true;
 }
 
 void w_end(struct world *w)

@@ -40,6 +40,9 @@ struct world {
 	bool quota;		     /* the client has a limit */
 	bool raw;		     /* poor pages are kept */
 	bool damaged;		     /* reads failed: failures are counted in the statistics */
+	/* When w_start() is done the n-th call fails, once or from then on; 0: nothing is armed. */
+	uint64_t arm_at;
+	bool arm_on;
 };
 
 extern const char *w_scenario; /* for messages */
@@ -57,7 +60,7 @@ void w_init(struct world *w);
 bool w_host(struct world *w, const tmem_host_options *opts);
 bool w_client(struct world *w);
 bool w_pool(struct world *w, unsigned pool, uint32_t shards);
-/* Host with opts, client, pool 0. */
+/* Host with opts, client, pool 0; then what is to fail is armed. */
 bool w_start(struct world *w, const tmem_host_options *opts);
 
 void w_put(struct world *w, unsigned pool, unsigned object, unsigned page, enum w_kind kind);
