@@ -107,6 +107,31 @@ static void the_oldest_go_first(void **state)
 	test_close(&t);
 }
 
+/*
+ * Entries outlive their pages, and the entry of a same-filled page names any
+ * that is in its place: but only of a pool of its own set.
+ */
+static void entries_of_gone_pages_evict_nothing_persistent(void **state)
+{
+	struct test_host t = open_ephemeral(NULL);
+	tmem_oid oid = test_oid(1);
+	tmem_pool keep = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 0);
+
+	memset(&page, 0x5a, sizeof(page));
+	for (uint64_t i = 0; i < 2000; i++)
+		assert_int_equal(tmem_put(t.client, t.pool, &oid, i, &page), 0);
+	assert_int_equal(tmem_invalidate_object(t.client, t.pool, &oid), 2000);
+	/* The leaves of those are the leaves of these. */
+	for (uint64_t i = 0; i < 2000; i++)
+		assert_int_equal(tmem_put(t.client, keep, &oid, i, &page), 0);
+	for (uint64_t i = 0; i < 10; i++)
+		assert_int_equal(put(&t, i), 0);
+	assert_int_equal(tmem_host_shrink(t.host, UINT64_MAX, NULL), 0);
+	assert_int_equal(tmem_pool_pages(t.client, t.pool), 0);
+	assert_int_equal(tmem_pool_pages(t.client, keep), 2000);
+	test_close(&t);
+}
+
 static void persistent_pages_outrank(void **state)
 {
 	tmem_host_options o = TMEM_HOST_OPTIONS;
@@ -520,6 +545,7 @@ int main(void)
 		cmocka_unit_test(a_get_removes_unless_told_otherwise),
 		cmocka_unit_test(flags_that_are_refused),
 		cmocka_unit_test(the_oldest_go_first),
+		cmocka_unit_test(entries_of_gone_pages_evict_nothing_persistent),
 		cmocka_unit_test(persistent_pages_outrank),
 		cmocka_unit_test(ephemeral_pages_go_before_the_file),
 		cmocka_unit_test(what_was_wanted_has_another_turn),
