@@ -6,10 +6,31 @@
  *                    ^ hand                  out in the order that leaves come
  *
  * At each leaf the hand looks at groups of 8 neighbours. A group that was
- * touched (put, read) since it came by last loses one of its marks, up to
- * three, and stays: the second chance. Of the others every zpage goes all of
- * whose references are in this leaf. So what goes has not been used for at
- * least one round, and what is used often stays for three.
+ * used since it came by last loses one of its marks and stays: the second
+ * chance. A read adds a mark, up to three; a put leaves one, however many pages
+ * of the group are put, for that is no sign that they will be wanted again. Of
+ * the others every zpage goes all of whose references are in this leaf. So what
+ * goes has not been used for at least one round, and what is read often stays
+ * for three. When all are marked the hand goes round at once until some are not:
+ * that is when reads must count for more than puts. (When each put added a mark,
+ * filling a store made all alike, and the first such turn emptied the memory of
+ * what was being read: of reads of 2000 pages while 22000 were put in order, 16 %
+ * went to the file; now none does.)
+ *
+ * Is that "oldest first"? In rounds, not in pages: a clock is a queue whose order
+ * is that of places. Measured on 24000 pages put into memory for 10500, as to what
+ * was in the file at the end: put in order of their indexes, 99 % of it was among
+ * the oldest, as strict order would have all of it; put in random order, 80 %, and
+ * of the youngest tenth of all pages 2 % had gone; replaced at random, 84 %, 1 %.
+ *
+ * The choice was between this and queues of entries as ephemeral pages have
+ * (evict.h), which are exact. They cost 8 bytes a page, 0.5 % of a page of 1600
+ * bytes and as much as the index itself, a lock and 30 ns at each put, and 23 ns
+ * when a page goes, all of it also where nothing ever has to leave memory; and
+ * those who fill memory once, front to back, which is what an overflow file is
+ * for, gain one page in a hundred. The clock costs a byte for 8 KiB of the limit,
+ * at most 1 MiB, a store at each put and read, and a walk over the leaves: the
+ * index is read, 512 bytes for 64 pages, and no zpage of a group that stays.
  *
  * The marks are in a table of bytes indexed by a hash of leaf and group, sized by
  * the limit. Groups that share a byte share their marks, which costs one of
@@ -47,6 +68,14 @@ void zc_overflow_touch(struct tmem_host *h, uint32_t leaf, unsigned slot)
 
 	if (n < MARKS_MAX)
 		atomic_store_explicit(m, (uint8_t)(n + 1), memory_order_relaxed);
+}
+
+void zc_overflow_fresh(struct tmem_host *h, uint32_t leaf, unsigned slot)
+{
+	_Atomic uint8_t *m = marks_of(h->overflow, leaf, slot);
+
+	if (!atomic_load_explicit(m, memory_order_relaxed))
+		atomic_store_explicit(m, 1, memory_order_relaxed);
 }
 
 int over_victims_create(struct tmem_host *h, struct zc_overflow *o)

@@ -335,9 +335,9 @@ static int put_link(struct put *p)
 	if (p->s->ev)
 		atomic_fetch_add_explicit(&p->s->ev->pages, p->n, memory_order_relaxed);
 	if (tmem_unlikely(p->h->overflow != NULL)) {
-		zc_overflow_touch(p->h, c.leaf, slot);
+		zc_overflow_fresh(p->h, c.leaf, slot);
 		if (p->n > 8)
-			zc_overflow_touch(p->h, c.leaf, slot + p->n - 1);
+			zc_overflow_fresh(p->h, c.leaf, slot + p->n - 1);
 	}
 	index_unlock(&c);
 	if (replaced) {

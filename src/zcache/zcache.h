@@ -753,8 +753,9 @@ void zc_overflow_make_room(struct tmem_host *h, struct zc_thread *t);
  * not count for them any more. No lock above OS_RANK_HOST.
  */
 void zc_overflow_wait(struct tmem_host *h);
-/* A page of this leaf was put or read. Cheap, any thread. */
+/* A page of this leaf was read; was put. Cheap, any thread. */
 void zc_overflow_touch(struct tmem_host *h, uint32_t leaf, unsigned slot);
+void zc_overflow_fresh(struct tmem_host *h, uint32_t leaf, unsigned slot);
 /*
  * Write a new zpage with `refs` references; waits until it is there. 0;
  * -ENOMEM, -ENOSPC, -EIO...: nothing was kept.

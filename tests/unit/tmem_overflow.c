@@ -147,6 +147,27 @@ static void what_is_used_stays(void **state)
 	test_close(&t);
 }
 
+/* The first 600 are read, one for each page that is put: what only comes goes before them. */
+static void a_flood_does_not_push_out_what_is_read(void **state)
+{
+	struct test_host t = open_host(false, 0);
+	uint64_t reads = 0, missed = 0, r = 1;
+
+	for (uint64_t i = 0; i < 12000; i++) {
+		assert_int_equal(put(&t, i), 0);
+		r = test_mix(r);
+		if (i < 600)
+			continue;
+		reads++;
+		missed += in_file(&t, r % 600);
+		expect(&t, r % 600);
+	}
+	assert_true(test_stats(t.host).overflow_pages > 6000);
+	assert_true(missed <= reads / 100);
+	assert_true(count_in_file(&t, 600, 3000) > 2900);
+	test_close(&t);
+}
+
 static void what_is_read_often_comes_back(void **state)
 {
 	struct test_host t = open_host(false, 0);
@@ -528,6 +549,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_oldest_go_the_newest_stay),
 		TEST(what_is_used_stays),
+		TEST(a_flood_does_not_push_out_what_is_read),
 		TEST(what_is_read_often_comes_back),
 		TEST(clusters_go_and_come_whole),
 		TEST(shared_pages_wait),
