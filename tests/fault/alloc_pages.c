@@ -38,6 +38,57 @@ static void put_sparse(struct world *w)
 	w_put(w, 0, 2, 3, W_SAME);
 }
 
+/* Object k of many, beside the model's: its one page is k + 1 everywhere; `there`: it is put. */
+static void put_object(struct world *w, tmem_pool pool, uint64_t k, bool *there)
+{
+	tmem_oid oid = {{k, 77, 0}};
+	uint64_t page[TMEM_PAGE_SIZE / 8];
+	int rc;
+
+	for (unsigned i = 0; i < TMEM_PAGE_SIZE / 8; i++)
+		page[i] = k + 1;
+	rc = tmem_put(w->client, pool, &oid, k, page);
+	W_CHECK(rc == 0 || (rc == -ENOMEM && shim_failed()), "object %llu: %d",
+		(unsigned long long)k, rc);
+	*there = rc == 0;
+}
+
+static void check_object(struct world *w, tmem_pool pool, uint64_t k, bool there)
+{
+	tmem_oid oid = {{k, 77, 0}};
+	uint64_t page[TMEM_PAGE_SIZE / 8];
+	int rc = tmem_get(w->client, pool, &oid, k, page);
+
+	W_CHECK(rc == !there, "object %llu: %d", (unsigned long long)k, rc);
+	for (unsigned i = 0; there && i < TMEM_PAGE_SIZE / 8; i++)
+		W_CHECK(page[i] == k + 1, "object %llu: wrong bytes", (unsigned long long)k);
+}
+
+/* So many that a shard's table grows, of the pool and of its clone. */
+static void objects(struct world *w)
+{
+	tmem_pool pool, copy;
+	bool there[80];
+
+	if (!w_start(w, NULL))
+		return;
+	pool = tmem_pool_create(w->client, TMEM_POOL_PERSIST, 1);
+	W_CHECK(pool >= 0 || pool == -ENOMEM, "pool: %d", pool);
+	if (pool < 0)
+		return;
+	for (unsigned k = 0; k < 80; k++)
+		put_object(w, pool, k, &there[k]);
+	copy = tmem_pool_clone(w->client, pool);
+	W_CHECK(copy >= 0 || (copy == -ENOMEM && shim_failed()), "clone: %d", copy);
+	for (unsigned k = 0; k < 80; k++) {
+		check_object(w, pool, k, there[k]);
+		if (copy >= 0)
+			check_object(w, copy, k, there[k]);
+	}
+	W_CHECK(copy < 0 || tmem_pool_destroy(w->client, copy) == 0, "destroy");
+	W_CHECK(tmem_pool_destroy(w->client, pool) == 0, "destroy");
+}
+
 static void same_filled(struct world *w)
 {
 	if (!w_start(w, NULL))
@@ -319,6 +370,7 @@ const struct scenario alloc_pages[] = {
 	{"put_get", put_get, false},
 	{"put_many", put_many, false},
 	{"put_sparse", put_sparse, false},
+	{"objects", objects, false},
 	{"same_filled", same_filled, false},
 	{"replace", replace, false},
 	{"poor", poor, false},
