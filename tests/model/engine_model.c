@@ -175,7 +175,7 @@ static void open_host(unsigned world)
 
 	snprintf(path, sizeof(path), "%s.over", base_path);
 	o.policy = seed0 & 2 || eph ? "s3fifo" : "lru";
-	o.limit_bytes = tight ? 4u << 20 : 0;
+	o.limit_bytes = tight ? TIGHT_BYTES : 0;
 	o.zpool = zpool ? zpool : mix(seed0 + world) % 5 ? "zsmalloc" : "zbud";
 	/* A raw page does not fit into a frame that zbud divides. */
 	zbud = strcmp(o.zpool, "zbud") == 0;

@@ -37,6 +37,7 @@
 #define SHARED	    256 /* pages of the object with many readers */
 #define PAGE	    TMEM_PAGE_SIZE
 #define PATH	    64
+#define TIGHT_BYTES (6u << 20) /* of a host whose limit bites */
 #define ULL(x)	    ((unsigned long long)(x))
 
 struct model_pool {

@@ -120,12 +120,12 @@ static void limits(struct worker *w)
 {
 	switch (rnd(w, 6)) {
 	case 0:
-		host_limit_set(w, (tight ? 1 : 4) * (2u + rnd(w, 4)) << 20);
+		host_limit_set(w, (tight ? 1 : 3) * (3u + rnd(w, 4)) << 20);
 		break;
 	case 1:
 	case 2:
 		/* Not none while it is tight: then the peak has a bound. */
-		host_limit_set(w, tight ? 4u << 20 : 0);
+		host_limit_set(w, tight ? TIGHT_BYTES : 0);
 		break;
 	case 3:
 		client_limit_set(w, (1u + rnd(w, 4)) << 20);
