@@ -2,6 +2,8 @@
 /* The engine on zbud: what is different from the engine on zsmalloc. */
 #include "tmem_test.h"
 
+#include <unistd.h>
+
 static tmem_host_options options(void)
 {
 	tmem_host_options o = TMEM_HOST_OPTIONS;
@@ -125,6 +127,43 @@ static void bug_room_in_partial_frames(void **state)
 	test_close(&t);
 }
 
+/* A file of a host that packs larger zpages is refused, with the reason, and leaves nothing. */
+static void a_file_that_does_not_fit(void **state)
+{
+	tmem_host_options o = options();
+	struct test_host from = test_open(NULL), to = test_open(&o);
+	char path[] = "/tmp/tmem-zbud-XXXXXX";
+	static struct test_page group[16];
+	tmem_oid oid = test_oid(1);
+	tmem_save io = TMEM_SAVE;
+	tmem_client *c;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	close(fd);
+	for (unsigned i = 0; i < 16; i++)
+		test_fill(&group[i], i, 200);
+	assert_int_equal(tmem_put(from.client, from.pool, &oid, 64, &group[0]), 0);
+	assert_int_equal(tmem_put_cluster(from.client, from.pool, &oid, 0, 16, group), 0);
+	assert_int_equal(tmem_client_save(from.client, path, NULL), 0);
+	assert_int_equal(tmem_client_restore(to.host, path, &io, &c), -E2BIG);
+	assert_null(c);
+	assert_non_null(strstr(io.error, "zbud"));
+	assert_int_equal(test_stats(to.host).pages, 0);
+	assert_int_equal(test_stats(to.host).clients, 1);
+	/* Page by page it fits. */
+	for (unsigned i = 0; i < 16; i++)
+		assert_int_equal(tmem_put(from.client, from.pool, &oid, i, &group[i]), 0);
+	assert_int_equal(tmem_client_save(from.client, path, NULL), 0);
+	assert_int_equal(tmem_client_restore(to.host, path, &io, &c), 0);
+	assert_int_equal(test_stats(to.host).pages, 17);
+	tmem_client_destroy(c);
+	assert_int_equal(unlink(path), 0);
+	test_close(&from);
+	test_close(&to);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -132,6 +171,7 @@ int main(void)
 		cmocka_unit_test(clusters),
 		cmocka_unit_test(too_large),
 		cmocka_unit_test(bug_room_in_partial_frames),
+		cmocka_unit_test(a_file_that_does_not_fit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
