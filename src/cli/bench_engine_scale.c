@@ -162,7 +162,8 @@ static int rounds(struct store *small, struct store *large, bool random, uint8_t
 		code = run(small, pages, pages + PAGE, &a[k]);
 		if (!code)
 			code = run(large, pages, pages + PAGE, &b[k]);
-		ratio[k] = b[k] / a[k];
+		if (!code)
+			ratio[k] = b[k] / a[k];
 	}
 	if (code)
 		return code;
