@@ -286,6 +286,12 @@ TMEM_API int64_t tmem_pool_flush(tmem_client *client, tmem_pool pool);
  * failure (-ENOENT, -ENOMEM, -EDQUOT; -EOPNOTSUPP: a shared pool) there is no new pool.
  */
 TMEM_API tmem_pool tmem_pool_clone(tmem_client *client, tmem_pool pool) TMEM_CHECK;
+/*
+ * Whether what is stored for a page is shared with another pool now, so that
+ * dropping it here would free nothing. 1, 0 or -ENOENT: no such page or pool.
+ */
+TMEM_API int tmem_page_shared(tmem_client *client, tmem_pool pool, const tmem_oid *oid,
+			      uint64_t index);
 
 /* ---- tunables ------------------------------------------------------------------ */
 

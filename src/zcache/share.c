@@ -404,3 +404,39 @@ void zc_adopt(struct tmem_host *h)
 	if (!any)
 		atomic_store(&h->adopt_after_ns, UINT64_MAX);
 }
+
+int tmem_page_shared(tmem_client *c, tmem_pool pool, const tmem_oid *oid, uint64_t index)
+{
+	struct zc_slot *s = zc_pool_enter(c, pool);
+	unsigned slot = zc_slot(index), refs;
+	struct index_cursor at;
+	struct zc_stored z;
+	struct pampd p;
+	uint32_t mask;
+	int rc = 0;
+
+	if (!s)
+		return -ENOENT;
+	index_lock(s->pool, zc_oid(oid), index, &at);
+	if (!index_cursor_present(&at, slot)) {
+		rc = -ENOENT;
+		goto out;
+	}
+	p = index_cursor_get(&at, slot);
+	if (p.immediate)
+		goto out;
+	if (zc_word_kind(p.word) == ZC_LOCAL) {
+		struct zpage *zp = zpool_peek(c->host->zpool, zc_word_handle(p.word));
+
+		zc_stored_of(zp, &z);
+		refs = zpage_refs(zp, zpage_info(zp, __ATOMIC_ACQUIRE));
+	} else {
+		zc_overflow_info(c->host, zc_word_handle(p.word), &z);
+		refs = zc_overflow_refs(c->host, zc_word_handle(p.word));
+	}
+	rc = refs > (z.pages > 1 ? zc_words_of(&at, slot, z.pages, &mask) : 1);
+out:
+	index_unlock(&at);
+	zc_pool_leave(s);
+	return rc;
+}

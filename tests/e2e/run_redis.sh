@@ -11,7 +11,7 @@ SERVER=$(command -v redis-server || command -v redis-check-rdb) || {
 }
 ln -s "$(readlink -f "$SERVER")" "$T/redis-server"
 need_run
-KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 300000)
+KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 600000)
 S=$T/redis.sock
 cli() { redis-cli -s "$S" "$@" 2>/dev/null; }
 
@@ -104,7 +104,7 @@ start bare 0 && keys load && keys check0 || {
 stop
 BARE=$(number_of "$T/bare.json" peak_one_bytes)
 # The save is a second process that walks all of the data, under the same limit.
-LIMIT=$((BARE * 7 / 10 / 4096 * 4096))
+LIMIT=$((BARE / 2 / 4096 * 4096))
 note "bare peak $(mib "$BARE"), limit $(mib "$LIMIT")"
 
 busy_from

@@ -32,6 +32,18 @@ static void put_group(struct test_host *t, tmem_pool pool, uint64_t index, uint6
 	assert_int_equal(tmem_put_cluster(t->client, pool, &oid, index, 8, group), 0);
 }
 
+/* A page alone, one of a cluster, a same-filled one, one that is not there. */
+static void expect_shared(struct test_host *t, tmem_pool pool, bool shared)
+{
+	tmem_oid alone = test_oid(1), group = test_oid(77), same = test_oid(88);
+
+	assert_int_equal(tmem_page_shared(t->client, pool, &alone, 1), shared);
+	assert_int_equal(tmem_page_shared(t->client, pool, &group, 19), shared);
+	assert_int_equal(tmem_page_shared(t->client, pool, &same, 0), 0);
+	assert_int_equal(tmem_page_shared(t->client, pool, &alone, 0), -ENOENT);
+	assert_int_equal(tmem_page_shared(t->client, pool + 1000, &alone, 1), -ENOENT);
+}
+
 static void copies_are_counted_once_and_change_apart(void **state)
 {
 	struct test_host t = test_open(NULL);
@@ -46,6 +58,7 @@ static void copies_are_counted_once_and_change_apart(void **state)
 	assert_int_equal(tmem_put(t.client, t.pool, &oid, 0, &page), 0);
 	zpages = test_stats(t.host).zpages;
 	bytes = test_stats(t.host).compressed_bytes;
+	expect_shared(&t, t.pool, false);
 	b = tmem_pool_clone(t.client, t.pool);
 	assert_true(b >= 0);
 	assert_int_equal(tmem_host_verify(t.host, 1), 0);
@@ -54,6 +67,8 @@ static void copies_are_counted_once_and_change_apart(void **state)
 	assert_int_equal(tmem_pool_pages(t.client, b), PAGES + 9);
 	for (uint64_t i = 0; i < PAGES; i++)
 		expect(&t, b, i, i);
+	expect_shared(&t, t.pool, true);
+	expect_shared(&t, b, true);
 	/* Each changes by itself. */
 	for (uint64_t i = 0; i < PAGES; i += 2)
 		put(&t, b, i, i + 5000);
@@ -65,6 +80,7 @@ static void copies_are_counted_once_and_change_apart(void **state)
 	}
 	assert_int_equal(tmem_host_verify(t.host, 1), 0);
 	assert_int_equal(tmem_pool_destroy(t.client, b), 0);
+	expect_shared(&t, t.pool, false);
 	for (uint64_t i = 0; i < PAGES; i++)
 		expect(&t, t.pool, i, i % 3 ? i : i + 9000);
 	assert_int_equal(test_stats(t.host).zpages, zpages);

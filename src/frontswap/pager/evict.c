@@ -135,10 +135,23 @@ static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t
 	*cmd = (struct agent_cmd){.addr = addr, .slot = index};
 	sl->area = area;
 	sl->first = page;
-	sl->pages = sl->moved = sl->dropped = sl->stored = sl->poor = 0;
+	sl->pages = sl->moved = sl->dropped = sl->kept = 0;
+	sl->stored = sl->unchanged = sl->poor = 0;
 	atomic_store(&sl->state, SLOT_MOVING);
 	sp->slots_busy++;
 	return cmd;
+}
+
+/* A victim becomes page k of a slot (I4), which learns what a kept copy has. */
+static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_t k)
+{
+	uint8_t p = c->page[page % CHUNK_PAGES];
+
+	if (p & PAGE_KEPT) {
+		sl->kept |= 1u << k;
+		sl->print[k] = c->print[page % CHUNK_PAGES];
+	}
+	space_set_page(c, page, (uint8_t)((p & ~PAGE_STATE) | PAGE_TRANSIT));
 }
 
 /*
@@ -174,11 +187,10 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 			cmd = new_command(sp, ncmds, area, first + i, addr);
 		if (!cmd)
 			return false;
+		for (uint32_t k = 0; k < n; k++)
+			page_leaves(c, first + i + k, &sp->slots[cmd->slot], cmd->pages + k);
 		cmd->pages += n;
 		sp->slots[cmd->slot].pages += n;
-		for (uint32_t k = 0; k < n; k++)
-			p[k] = (uint8_t)((p[k] & ~PAGE_STATE) | PAGE_TRANSIT);
-		c->out += n;
 		*pages += n;
 		i += n;
 	}
@@ -273,6 +285,7 @@ static void unshare_more(struct space *sp)
 	if (!n) {
 		sp->unsharing = false;
 		sp->forked = false;
+		keep_end(sp);
 		atomic_store(&sp->shared_off, 0);
 		evict_resync(sp);
 		return;
@@ -371,11 +384,15 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 				moved++;
 				continue;
 			}
-			c->out--;
-			if (cmd.absent >> k & 1)
-				*p = PAGE_ABSENT;
-			else
-				*p = PAGE_RESIDENT | (cmd.error == EAGAIN ? 0 : PAGE_PINNED);
+			if (cmd.absent >> k & 1) {
+				if (*p & PAGE_KEPT)
+					keep_forget(sp, sl->area, sl->first + k);
+				space_set_page(c, sl->first + k, PAGE_ABSENT);
+			} else {
+				space_set_page(c, sl->first + k,
+					       PAGE_RESIDENT | (*p & PAGE_KEPT) |
+						       (cmd.error == EAGAIN ? 0 : PAGE_PINNED));
+			}
 			if (cmd.error == EAGAIN) {
 				uint64_t addr = space_address(sp, sl->area, sl->first + k);
 				struct segment *seg = addr ? space_find(sp, addr) : NULL;
@@ -433,28 +450,24 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 {
 	struct slot *sl = &sp->slots[index];
-	uint32_t kept = 0;
+	uint32_t out = 0, unchanged = 0;
 
 	for (uint32_t k = 0; k < sl->pages; k++) {
 		struct chunk *c;
 		uint64_t addr, done;
-		uint8_t *p;
+		uint8_t p;
 
 		if (!(sl->moved >> k & 1))
 			continue;
 		c = space_chunk(sp, sl->area, sl->first + k, false);
-		p = &c->page[(sl->first + k) % CHUNK_PAGES];
+		p = c->page[(sl->first + k) % CHUNK_PAGES];
 		if (sl->dropped >> k & 1) {
-			uint64_t at;
-			tmem_oid oid;
-
-			space_oid(sl->area, sl->first + k, &oid, &at);
-			tmem_invalidate_page(sp->run->client, sp->pool, &oid, at);
-			*p &= (uint8_t)~PAGE_BUSY;
-			c->out--;
+			keep_forget(sp, sl->area, sl->first + k);
+			space_set_page(c, sl->first + k, p & (uint8_t)~(PAGE_BUSY | PAGE_KEPT));
 		} else if (sl->stored >> k & 1) {
-			*p = PAGE_OUT;
-			kept++;
+			space_set_page(c, sl->first + k, PAGE_OUT);
+			unchanged += sl->unchanged >> k & 1;
+			out++;
 		} else {
 			if (!give_back)
 				return false;
@@ -463,14 +476,16 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 			    !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
 					   1, &done))
 				return sp->gone;
-			c->out--;
-			*p = PAGE_RESIDENT | (sl->poor >> k & 1 ? PAGE_POOR : PAGE_PINNED);
+			space_set_page(c, sl->first + k,
+				       PAGE_RESIDENT |
+					       (sl->poor >> k & 1 ? PAGE_POOR : PAGE_PINNED));
 			atomic_fetch_add_explicit(&sp->run->n.refused_pages, 1,
 						  memory_order_relaxed);
 		}
 		sl->moved &= ~(1u << k);
 	}
-	atomic_fetch_add_explicit(&sp->run->n.evicted_pages, kept, memory_order_relaxed);
+	atomic_fetch_add_explicit(&sp->run->n.evicted_pages, out, memory_order_relaxed);
+	atomic_fetch_add_explicit(&sp->run->n.unchanged_pages, unchanged, memory_order_relaxed);
 	atomic_store(&sl->state, SLOT_FREE);
 	sp->slots_busy--;
 	return true;

@@ -208,11 +208,9 @@ bool pager_serve_stored(struct space *sp, struct segment *seg, uint64_t page)
 		    page >= at + done && page < at + n)
 			ok = false;
 		if (done) {
-			space_oid(seg->area, at, &oid, &index);
-			tmem_invalidate_range(r->client, sp->pool, &oid, index, done);
 			space_mark_resident(sp, seg, addr, done, ARRIVAL_STORED);
-			for (uint64_t k = 0; k < done; k++)
-				space_chunk(sp, seg->area, at + k, false)->out--;
+			keep_or_drop(sp, seg->area, at, done,
+				     sp->buf + (size_t)i * AGENT_PAGE);
 			atomic_fetch_add_explicit(&r->n.pages_in, done, memory_order_relaxed);
 			added(sp, done);
 		}

@@ -76,6 +76,7 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "same_filled_pages", atomic_load(&r->peak_same));
 	REAL(j, "ratio", compressed ? (double)pages * 4096.0 / (double)compressed : 0);
 	INTEGER(j, "evicted_pages", atomic_load(&r->n.evicted_pages));
+	INTEGER(j, "unchanged_pages", atomic_load(&r->n.unchanged_pages));
 	INTEGER(j, "faults", atomic_load(&r->n.faults));
 	REAL(j, "fault_us_p50", percentile(r, 0.50));
 	REAL(j, "fault_us_p99", percentile(r, 0.99));

@@ -11,6 +11,7 @@
  *   events.c     the order in which things happened
  *   evict.c      which pages leave, and how
  *   fork.c       forks of a process that the kernel does not tell about
+ *   keep.c       stored copies of pages that came back
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
  *   report.c     numbers
@@ -30,11 +31,16 @@
  *       +------------- OUT <---- | ------- TRANSIT-+ refused by the store
  *        REMOVE, UNMAP     stored
  *
- *   I1  OUT      <=> the pool holds the page, and the program does not
+ *   I1  OUT       => the pool holds the page, and the program does not
  *   I2  TRANSIT   => exactly one slot names the page
  *   I3  BUSY      => a slot that names the page is not over; it is not a victim
  *   I4  a page is TRANSIT before the agent is told to move it
  *   I5  REMOVED   => it is not a victim (the kernel may be about to zap it)
+ *   I6  KEPT      => the pool holds what the page was when it came in last, and
+ *                    chunk->print has that content's print. It may have been
+ *                    written to since: a kept copy becomes the page again only
+ *                    when the page, leaving, was found to have the same print.
+ *   I7  chunk->out = pages of it that are OUT, TRANSIT, BUSY or KEPT
  */
 #ifndef TMEM_PAGER_RUN_H
 #define TMEM_PAGER_RUN_H
@@ -75,6 +81,7 @@ struct run_counters {
 	_Atomic uint64_t faults, faults_stored, faults_fresh, faults_transit;
 	_Atomic uint64_t pages_in, pages_fresh, evicted_pages, refused_pages, busy_pages;
 	_Atomic uint64_t rounds, rounds_disturbed, second_chances, anomalies;
+	_Atomic uint64_t unchanged_pages; /* of evicted_pages: the kept copy was still right */
 	_Atomic uint64_t spaces, forks;
 	_Atomic uint64_t fault_hist[HIST_BUCKETS];
 };
@@ -91,6 +98,12 @@ enum page_state {
 	PAGE_REMOVED = 8, /* I5 */
 	PAGE_POOR = 16,	  /* did not compress: leave it alone */
 	PAGE_PINNED = 32, /* could not be moved: shared after a fork, or in use by the kernel */
+	PAGE_KEPT = 64,	  /* I6 */
+};
+
+/* What tells whether a page has changed: XXH3, 128 bits, of its content. See keep.c. */
+struct print {
+	uint64_t lo, hi;
 };
 
 #define CHUNK_PAGES 512u /* unit of allocation of states */
@@ -102,7 +115,8 @@ struct group { /* what is compressed together: run_options.cluster pages, the un
 };
 
 struct chunk {
-	uint32_t out; /* pages OUT, TRANSIT or BUSY: the store holds, or may come to hold, them */
+	uint32_t out;	     /* I7: pages that the store holds, or may come to hold */
+	struct print *print; /* CHUNK_PAGES, of KEPT ones; NULL before the first */
 	uint8_t page[CHUNK_PAGES];
 	struct group group[]; /* CHUNK_PAGES / group_pages */
 };
@@ -137,8 +151,11 @@ struct slot {
 	_Atomic uint32_t state;		      /* A: the worker sets SLOT_STORED */
 	uint32_t area, pages, moved, dropped; /* bit i: page first + i */
 	uint64_t first;
-	uint32_t stored; /* A by state: pages the store took */
-	uint32_t poor;	 /* A by state: pages that do not compress */
+	uint32_t kept;	    /* pages that have a kept copy, with its print */
+	uint32_t stored;    /* A by state: pages the store has */
+	uint32_t unchanged; /* A by state: of those, the kept ones that are as they were */
+	uint32_t poor;	    /* A by state: pages that do not compress */
+	struct print print[AGENT_SLOT_PAGES]; /* of kept ones */
 };
 
 struct range {
@@ -304,6 +321,8 @@ bool space_any(struct space *sp, uint64_t start, uint64_t end);
 /* State of a page; NULL when nothing was ever known (then it is ABSENT). */
 uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page);
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create);
+/* Change a page's state and keep I7. */
+void space_set_page(struct chunk *c, uint64_t page, uint8_t state);
 /* Address of a page, 0 when it is mapped nowhere. */
 uint64_t space_address(struct space *sp, uint32_t area, uint64_t page);
 void space_oid(uint32_t area, uint64_t page, tmem_oid *oid, uint64_t *index);
@@ -382,6 +401,16 @@ bool evict_wait(struct space *sp);
 uint64_t run_goal_managed(const struct run *r);
 uint64_t run_goal_low(const struct run *r);
 uint64_t run_goal_high(const struct run *r);
+
+/* keep.c */
+/* Pages that were copied in from `data` just now stay in the store, or leave it. */
+void keep_or_drop(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char *data);
+/* The store's copy of a page that is not out goes. */
+void keep_forget(struct space *sp, uint32_t area, uint64_t page);
+/* All kept copies of resident pages go. */
+void keep_end(struct space *sp);
+/* Of a slot's pages those that are as their kept copies are: sl->unchanged. A worker's. */
+void keep_compare(struct slot *sl, const uint8_t *data);
 
 /* worker.c */
 int workers_start(struct run *r);

@@ -92,6 +92,27 @@ struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool c
 	return a->chunks[i];
 }
 
+static bool counted(uint8_t p)
+{
+	return (p & PAGE_STATE) == PAGE_OUT || (p & PAGE_STATE) == PAGE_TRANSIT ||
+	       p & (PAGE_BUSY | PAGE_KEPT);
+}
+
+void space_set_page(struct chunk *c, uint64_t page, uint8_t state)
+{
+	uint8_t *p = &c->page[page % CHUNK_PAGES];
+
+	c->out += (uint32_t)counted(state) - (uint32_t)counted(*p);
+	*p = state;
+}
+
+static void chunk_free(struct chunk *c)
+{
+	if (c)
+		os_free(c->print);
+	os_free(c);
+}
+
 uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page)
 {
 	struct chunk *c = space_chunk(sp, area, page, false);
@@ -133,7 +154,8 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 			continue;
 		p = &c->page[page % CHUNK_PAGES];
 		g = &c->group[page % CHUNK_PAGES / sp->group_pages];
-		*p = (uint8_t)((*p & ~(PAGE_STATE | PAGE_REMOVED)) | PAGE_RESIDENT);
+		space_set_page(c, page,
+			       (uint8_t)((*p & ~(PAGE_STATE | PAGE_REMOVED)) | PAGE_RESIDENT));
 		if (!g->queued && (how == ARRIVAL_FOUND ||
 				   (how == ARRIVAL_STORED && g->evicted_at &&
 				    sp->evict_clock - g->evicted_at <= sp->resident_groups)))
@@ -276,8 +298,7 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 
 			switch (*p & PAGE_STATE) {
 			case PAGE_OUT:
-				c->out--;
-				*p = PAGE_ABSENT;
+				space_set_page(c, page, PAGE_ABSENT);
 				break;
 			case PAGE_TRANSIT: /* its slot is still to come: drop it then */
 				for (unsigned i = 0; i < AGENT_SLOTS; i++) {
@@ -288,12 +309,15 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 					    page < sl->first + sl->pages)
 						sl->dropped |= 1u << (page - sl->first);
 				}
-				*p = PAGE_ABSENT | PAGE_BUSY | (unmapped ? 0 : PAGE_REMOVED);
+				space_set_page(c, page,
+					       PAGE_ABSENT | PAGE_BUSY |
+						       (unmapped ? 0 : PAGE_REMOVED));
 				break;
 			case PAGE_RESIDENT:
 				/* Not zapped yet, perhaps: see I5. */
-				*p = (uint8_t)(unmapped ? *p & PAGE_BUSY
-							: (*p & ~(PAGE_POOR | PAGE_PINNED)) |
+				space_set_page(c, page,
+					       unmapped ? *p & PAGE_BUSY
+							: (*p & (PAGE_STATE | PAGE_BUSY)) |
 								  PAGE_REMOVED);
 				break;
 			default:
@@ -304,7 +328,7 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 		    stop - first == CHUNK_PAGES) {
 			for (unsigned g = 0; g < CHUNK_PAGES / sp->group_pages; g++)
 				sp->resident_groups -= c->group[g].queued;
-			os_free(c); /* queue entries of it are skipped when they come up */
+			chunk_free(c); /* queue entries of it are skipped when they come up */
 			sp->areas[area].chunks[first / CHUNK_PAGES] = NULL;
 		}
 	}
@@ -387,7 +411,7 @@ void space_free(struct space *sp)
 {
 	for (uint32_t a = 0; a < sp->nareas; a++) {
 		for (uint32_t c = 0; c < sp->areas[a].nchunks; c++)
-			os_free(sp->areas[a].chunks[c]);
+			chunk_free(sp->areas[a].chunks[c]);
 		os_free(sp->areas[a].chunks);
 	}
 	os_free(sp->areas);
@@ -443,9 +467,15 @@ static int copy_areas(struct space *to, const struct space *from)
 				 * copies it into the child. */
 				if ((c->page[p] & PAGE_STATE) == PAGE_TRANSIT)
 					c->page[p] = PAGE_ABSENT;
-				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED;
-				c->out += (c->page[p] & PAGE_STATE) == PAGE_OUT;
+				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED | PAGE_KEPT;
+				c->out += counted(c->page[p]);
 			}
+			if (!src->chunks[i]->print)
+				continue;
+			c->print = os_alloc(CHUNK_PAGES * sizeof(*c->print));
+			if (!c->print)
+				return -ENOMEM;
+			memcpy(c->print, src->chunks[i]->print, CHUNK_PAGES * sizeof(*c->print));
 		}
 	}
 	return 0;

@@ -33,6 +33,23 @@ static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data
 		sl->poor |= bits;
 }
 
+/* Pages [i, i + n), neighbours in one block: those of which the store has no copy that is right. */
+static void store_block(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i,
+			uint32_t n)
+{
+	uint32_t same = sl->unchanged & ((1u << n) - 1) << i;
+
+	sl->stored |= same;
+	for (uint32_t end = i + n; i < end; i += n) {
+		n = 1;
+		if (same >> i & 1)
+			continue;
+		while (i + n < end && !(same >> (i + n) & 1))
+			n++;
+		store_cluster(sp, sl, data, i, n);
+	}
+}
+
 static void store(const struct job *j)
 {
 	struct space *sp = j->sp;
@@ -41,6 +58,8 @@ static void store(const struct job *j)
 	uint32_t size = sp->run->opts.cluster;
 	uint64_t one = 1;
 
+	if (sl->kept)
+		keep_compare(sl, data);
 	for (uint32_t i = 0; i < sl->pages;) {
 		uint32_t n = 0;
 
@@ -49,7 +68,7 @@ static void store(const struct job *j)
 		       (n == 0 || (sl->first + i + n) % size))
 			n++;
 		if (n)
-			store_cluster(sp, sl, data, i, n);
+			store_block(sp, sl, data, i, n);
 		i += n ? n : 1;
 	}
 	atomic_store(&sl->state, SLOT_STORED);
