@@ -37,6 +37,7 @@
 #define POOR_NS	      10000000000ull
 #define AHEAD_BYTES   (192u * AGENT_PAGE) /* evicted ahead of need */
 #define ROUND_PAGES   32u
+#define COMPANY	      64u /* arrivals: pages of a cluster so close together leave together */
 #define FORK_ROOM_MAX (256ull << 20)
 
 uint64_t run_goal_high(const struct run *r)
@@ -97,7 +98,7 @@ static struct slot *free_slot(struct space *sp, unsigned *index)
 	return NULL;
 }
 
-static bool next_group(struct space *sp, uint64_t *v)
+static bool next_page(struct space *sp, uint64_t *v)
 {
 	struct queue *first = &sp->probation, *second = &sp->main;
 
@@ -155,31 +156,25 @@ static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_
 }
 
 /*
- * Name the victims of one group in commands, one for each run of neighbours,
- * which groups that follow each other share. False: no room in the round for
- * the whole group.
+ * Name pages of a cluster's block in commands, one for each run of neighbours, which
+ * blocks that follow each other share. False: no room in the round for all of them.
  */
-static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t *ncmds,
-		       uint64_t *pages)
+static bool name_pages(struct space *sp, uint32_t area, uint64_t first, uint32_t goes,
+		       uint32_t *ncmds, uint64_t *pages)
 {
 	struct chunk *c = space_chunk(sp, area, first, false);
-	uint64_t base = space_address(sp, area, first);
-	const struct segment *seg;
 
-	for (uint32_t i = 0; i < sp->group_pages;) {
-		uint64_t addr =
-			base ? base + (uint64_t)i * AGENT_PAGE : space_address(sp, area, first + i);
-		uint8_t *p = &c->page[(first + i) % CHUNK_PAGES];
+	for (uint32_t i = 0, n; goes >> i; i += n) {
+		uint64_t addr = goes >> i & 1 ? space_address(sp, area, first + i) : 0;
+		const struct segment *seg = addr ? space_find(sp, addr) : NULL;
+		const uint8_t *p = &c->page[(first + i) % CHUNK_PAGES];
 		struct agent_cmd *cmd;
-		uint32_t n = 1;
 
-		seg = addr ? space_find(sp, addr) : NULL;
+		n = 1;
 		if (!seg || seg->area != area || seg->settled > sp->epoch ||
-		    (sp->careful && !seg->guarded) || !victim(sp, *p, addr)) {
-			i++;
+		    (sp->careful && !seg->guarded) || !victim(sp, *p, addr))
 			continue;
-		}
-		while (i + n < sp->group_pages && addr + n * AGENT_PAGE < seg->end &&
+		while (goes >> (i + n) & 1 && addr + n * AGENT_PAGE < seg->end &&
 		       victim(sp, p[n], addr + (uint64_t)n * AGENT_PAGE))
 			n++;
 		cmd = last_command(sp, *ncmds, area, first + i, addr, n);
@@ -192,9 +187,44 @@ static bool name_group(struct space *sp, uint32_t area, uint64_t first, uint32_t
 		cmd->pages += n;
 		sp->slots[cmd->slot].pages += n;
 		*pages += n;
-		i += n;
 	}
 	return true;
+}
+
+/*
+ * Who leaves with a page: of its cluster's block those that came when it came, and to
+ * the same queue. They were wanted together or not at all, and are stored together.
+ */
+static uint32_t company(const struct space *sp, const struct chunk *c, uint64_t page)
+{
+	uint64_t first = page % CHUNK_PAGES & -(uint64_t)sp->run->opts.cluster;
+	const struct place *at = &c->place[page % CHUNK_PAGES];
+	uint32_t goes = 0;
+
+	for (uint32_t i = 0; i < sp->run->opts.cluster; i++) {
+		const struct place *o = &c->place[first + i];
+
+		if (o == at || (o->queued == QUEUED && o->main == at->main &&
+				o->stamp - at->stamp + COMPANY < 2 * COMPANY))
+			goes |= 1u << i;
+	}
+	return goes;
+}
+
+/* Pages leave the queues: the first by its entry, the others' entries are stale. */
+static void leave_queues(struct space *sp, struct chunk *c, uint64_t first, uint32_t goes,
+			 uint64_t page)
+{
+	for (uint32_t m = goes; m; m &= m - 1) {
+		uint64_t at = first + (uint32_t)__builtin_ctz(m);
+		struct place *o = &c->place[at % CHUNK_PAGES];
+
+		/* What of it stays (pinned, poor) comes back by a resync. */
+		o->queued = at == page ? QUEUED_NOT : QUEUED_STALE;
+		o->main = 0;
+		o->stamp = ++sp->evict_clock;
+		sp->queued_pages--;
+	}
 }
 
 static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
@@ -202,24 +232,32 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 	uint64_t pages = 0, v;
 	uint32_t tries = sp->probation.count + sp->main.count;
 
-	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_group(sp, &v)) {
-		uint32_t area = (uint32_t)(v >> 40);
-		uint64_t first = (v & ((1ull << 40) - 1)) * sp->group_pages;
-		struct chunk *c = space_chunk(sp, area, first, false);
-		struct group *g;
+	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_page(sp, &v)) {
+		uint32_t area = (uint32_t)(v >> 40), goes;
+		uint64_t page = v & ((1ull << 40) - 1);
+		uint64_t first = page & -(uint64_t)sp->run->opts.cluster;
+		struct chunk *c = space_chunk(sp, area, page, false);
+		struct place *at = c ? &c->place[page % CHUNK_PAGES] : NULL;
 
-		if (!c)
-			continue; /* unmapped since */
-		g = &c->group[first % CHUNK_PAGES / sp->group_pages];
-		if (!name_group(sp, area, first, ncmds, &pages)) {
-			queue_push_front(g->main ? &sp->main : &sp->probation, v);
+		if (!at || at->queued == QUEUED_NOT) /* unmapped since */
+			continue;
+		if (at->queued != QUEUED) {
+			bool again = at->queued == QUEUED_AGAIN;
+
+			at->queued = QUEUED_NOT;
+			if (again) {
+				sp->queued_pages--;
+				space_enqueue(sp, at, area, page);
+			}
+			continue;
+		}
+		goes = company(sp, c, page);
+		if (!name_pages(sp, area, first, goes, ncmds, &pages)) {
+			queue_push_front(at->main ? &sp->main : &sp->probation, v);
 			break;
 		}
-		/* What of it stays (pinned, poor) comes back by a resync. */
-		g->queued = 0;
-		g->main = 0;
-		g->evicted_at = ++sp->evict_clock;
-		sp->resident_groups--;
+		leave_queues(sp, c, first, goes, page);
+		bring_left(sp, c, page);
 	}
 }
 
@@ -294,7 +332,7 @@ static void unshare_more(struct space *sp)
 }
 
 /*
- * Queue every group that has resident pages and is on no queue. What could not
+ * Queue every resident page that is on no queue. What could not
  * be moved gets another chance; what did not compress, every ten seconds.
  */
 void evict_resync(struct space *sp)
@@ -316,19 +354,13 @@ void evict_resync(struct space *sp)
 			struct chunk *c = sp->areas[a].chunks[i];
 
 			for (uint32_t p = 0; c && p < CHUNK_PAGES; p++) {
-				struct group *g = &c->group[p / sp->group_pages];
+				struct place *at = &c->place[p];
 
 				c->page[p] &= (uint8_t)~again;
-				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) !=
-					    PAGE_RESIDENT ||
-				    g->queued)
-					continue;
-				if (queue_push(&sp->probation,
-					       (uint64_t)a << 40 | ((uint64_t)i * CHUNK_PAGES + p) /
-									   sp->group_pages)) {
-					g->queued = 1;
-					sp->resident_groups++;
-				}
+				if ((c->page[p] & (PAGE_STATE | PAGE_REMOVED | PAGE_POOR)) ==
+					    PAGE_RESIDENT &&
+				    at->queued == QUEUED_NOT)
+					space_enqueue(sp, at, a, (uint64_t)i * CHUNK_PAGES + p);
 			}
 		}
 	}
@@ -463,7 +495,7 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 		p = c->page[(sl->first + k) % CHUNK_PAGES];
 		if (sl->dropped >> k & 1) {
 			keep_forget(sp, sl->area, sl->first + k);
-			space_set_page(c, sl->first + k, p & (uint8_t)~(PAGE_BUSY | PAGE_KEPT));
+			space_set_page(c, sl->first + k, p & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
 		} else if (sl->stored >> k & 1) {
 			space_set_page(c, sl->first + k, PAGE_OUT);
 			unchanged += sl->unchanged >> k & 1;

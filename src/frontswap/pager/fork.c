@@ -137,7 +137,7 @@ static bool restore(struct space *sp)
 			}
 			if ((*p & PAGE_STATE) == PAGE_OUT) {
 				sp->fork_addr = s->start + (page - s->page) * AGENT_PAGE;
-				if (some++ == STEP_CLUSTERS || !pager_serve_stored(sp, s, page) ||
+				if (some++ == STEP_CLUSTERS || !bring_in(sp, s, page, true) ||
 				    sp->gone)
 					return false;
 				sp->fork_brought++;

@@ -2,20 +2,21 @@
 /*
  * Stored copies of pages that came back.
  *
- * As a rule a page that comes back leaves the store. Not so where a fork made two
- * pools of one: what is stored is shared then, and dropping one of two names frees
- * nothing. If the page leaves again as it came (a child that saves its parent's
- * data reads all of it and changes none), a copy of its own would be stored beside
- * the shared one, and a fork would double the store. So while another pool has it
- * too, the name stays (KEPT), with a print of what it names. When the page leaves,
- * a worker compares prints: the same, and nothing is compressed or stored.
+ * As a rule a page that comes back leaves the store. Not so where that would free
+ * nothing, because the stored bytes are others', too: those of its neighbours in a
+ * cluster of which it came alone (bring.c), or, after a fork, of another process.
+ * There the name stays (KEPT), with a print of what it names. When the page leaves,
+ * a worker compares prints: the same, and nothing is compressed or stored. Else
+ * clusters would fall apart into single pages, which take half as much again, and a
+ * child that saves its parent's data, reading all of it and changing none, would
+ * store everything a second time.
  *
  * Prints have 128 bits, because a changed page that is taken for unchanged would be
  * a wrong page: of 2^40 pages that did change, one errs with a probability of 2^-88.
  * Comparing bytes instead would cost a decompression for each page that leaves.
  *
- * Kept for all pages, with or without a fork, copies cost more memory than they
- * save compression: docs/figures.md.
+ * Kept for pages that have the stored bytes to themselves, copies cost more memory
+ * than they save compression: docs/figures.md.
  */
 #include "frontswap/pager/run.h"
 
@@ -31,28 +32,19 @@ static struct print print_of(const void *page)
 	return (struct print){h.low64, h.high64};
 }
 
-void keep_or_drop(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char *data)
+bool keep(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char *data)
 {
 	struct chunk *c = space_chunk(sp, area, page, false);
-	struct run *r = sp->run;
-	uint64_t index;
-	tmem_oid oid;
-	bool keep;
 
-	space_oid(area, page, &oid, &index);
-	keep = sp->forked && tmem_page_shared(r->client, sp->pool, &oid, index) > 0;
-	if (keep && !c->print)
+	if (!c->print)
 		c->print = os_alloc(CHUNK_PAGES * sizeof(*c->print));
-	keep = keep && c->print;
+	if (!c->print)
+		return false;
 	for (uint64_t k = 0; k < n; k++) {
-		uint8_t state = c->page[(page + k) % CHUNK_PAGES] & (uint8_t)~PAGE_KEPT;
-
-		if (keep)
-			c->print[(page + k) % CHUNK_PAGES] = print_of(data + k * AGENT_PAGE);
-		space_set_page(c, page + k, state | (keep ? PAGE_KEPT : 0));
+		c->print[(page + k) % CHUNK_PAGES] = print_of(data + k * AGENT_PAGE);
+		space_set_page(c, page + k, c->page[(page + k) % CHUNK_PAGES] | PAGE_KEPT);
 	}
-	if (!keep)
-		tmem_invalidate_range(r->client, sp->pool, &oid, index, n);
+	return true;
 }
 
 void keep_forget(struct space *sp, uint32_t area, uint64_t page)
@@ -77,7 +69,8 @@ void keep_end(struct space *sp)
 				if (!(c->page[p] & PAGE_KEPT))
 					continue;
 				if ((c->page[p] & (PAGE_STATE | PAGE_BUSY)) != PAGE_RESIDENT) {
-					all = false; /* on its way: its slot says what becomes of it */
+					all = false; /* on its way: its slot says what becomes of it
+						      */
 					continue;
 				}
 				keep_forget(sp, a, (uint64_t)i * CHUNK_PAGES + p);

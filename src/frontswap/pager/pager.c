@@ -157,66 +157,10 @@ static void make_room(struct space *sp, uint64_t n)
 		evict_to(sp, run_goal_high(r) - n * AGENT_PAGE);
 }
 
-static void added(struct space *sp, uint64_t n)
+void pager_added(struct space *sp, uint64_t n)
 {
 	atomic_fetch_add(&sp->resident, n * AGENT_PAGE);
 	atomic_fetch_add(&sp->run->total_bytes, n * AGENT_PAGE);
-}
-
-bool pager_serve_stored(struct space *sp, struct segment *seg, uint64_t page)
-{
-	struct run *r = sp->run;
-	uint64_t pages = (seg->end - seg->start) / AGENT_PAGE;
-	uint64_t index, first;
-	uint32_t mask, i = 0;
-	bool ok = true;
-	tmem_oid oid;
-	int rc;
-
-	space_oid(seg->area, page, &oid, &index);
-	rc = tmem_get_cluster(r->client, sp->pool, &oid, index, 0, sp->buf, &first, &mask);
-	if (rc) {
-		/* A page that is out and not to be had: the program ends here. */
-		struct uffdio_poison p = {
-			.range = {seg->start + (page - seg->page) * AGENT_PAGE, AGENT_PAGE}};
-
-		ioctl(sp->uffd, UFFDIO_POISON, &p);
-		pager_fail(sp, rc == -EIO ? "a stored page fails its checksum"
-					  : "a stored page is lost");
-		return true;
-	}
-	first = page - (index - first);
-	while (i < TMEM_CLUSTER_MAX && !sp->gone) {
-		uint64_t at = first + i, n = 0, done;
-
-		/* A run of pages that are out, by our own books, and mapped here. */
-		while (i + n < TMEM_CLUSTER_MAX && mask >> (i + n) & 1 && at + n >= seg->page &&
-		       at + n < seg->page + pages) {
-			const uint8_t *p = space_page(sp, seg->area, at + n);
-
-			if (!p || (*p & PAGE_STATE) != PAGE_OUT)
-				break;
-			n++;
-		}
-		if (!n) {
-			i++;
-			continue;
-		}
-		uint64_t addr = seg->start + (at - seg->page) * AGENT_PAGE;
-
-		if (!pager_copy_in(sp, addr, sp->buf + (size_t)i * AGENT_PAGE, n, &done) &&
-		    page >= at + done && page < at + n)
-			ok = false;
-		if (done) {
-			space_mark_resident(sp, seg, addr, done, ARRIVAL_STORED);
-			keep_or_drop(sp, seg->area, at, done,
-				     sp->buf + (size_t)i * AGENT_PAGE);
-			atomic_fetch_add_explicit(&r->n.pages_in, done, memory_order_relaxed);
-			added(sp, done);
-		}
-		i += (uint32_t)n;
-	}
-	return ok || sp->gone;
 }
 
 /* A page in a slot: from there, when it has been copied out; else later. */
@@ -241,7 +185,7 @@ static bool serve_transit(struct space *sp, struct segment *seg, uint64_t addr, 
 		space_mark_resident(sp, seg, addr, 1, ARRIVAL_STORED);
 		*space_page(sp, seg->area, page) |= PAGE_BUSY;
 		atomic_fetch_add_explicit(&sp->run->n.second_chances, 1, memory_order_relaxed);
-		added(sp, 1);
+		pager_added(sp, 1);
 		return true;
 	}
 	pager_fail(sp, "a page in transit is in no slot");
@@ -317,7 +261,7 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 		space_mark_resident(sp, seg, addr, done, ARRIVAL_FRESH);
 		sp->last_fresh_addr = addr + done * AGENT_PAGE;
 		atomic_fetch_add_explicit(&sp->run->n.pages_fresh, done, memory_order_relaxed);
-		added(sp, write ? done : 0);
+		pager_added(sp, write ? done : 0);
 	}
 	return ok || done > 0 || sp->gone;
 }
@@ -355,30 +299,6 @@ static void tell_identity(struct space *sp)
 	pager_copy_in(sp, sp->identity, page, 1, &done);
 }
 
-/* Read on when stored clusters are asked for one behind the other. */
-static void read_ahead(struct space *sp, struct segment *seg, uint64_t page)
-{
-	bool next = sp->last_in_area == seg->area && page >= sp->last_in_page &&
-		    page < sp->last_in_page + 4 * sp->group_pages;
-
-	sp->run_length = next ? sp->run_length + 1 : 0;
-	for (unsigned k = 0; next && k < 2 && sp->run_length > 1 && !sp->gone; k++) {
-		const uint8_t *p;
-
-		while (page < seg->page + (seg->end - seg->start) / AGENT_PAGE &&
-		       (p = space_page(sp, seg->area, page)) && (*p & PAGE_STATE) == PAGE_RESIDENT)
-			page++;
-		p = space_page(sp, seg->area, page);
-		if (page >= seg->page + (seg->end - seg->start) / AGENT_PAGE || !p ||
-		    (*p & PAGE_STATE) != PAGE_OUT ||
-		    run_total(sp->run) + sp->group_pages * AGENT_PAGE > run_goal_high(sp->run))
-			break;
-		pager_serve_stored(sp, seg, page);
-	}
-	sp->last_in_area = seg->area;
-	sp->last_in_page = page;
-}
-
 /* False: not yet; the fault is to be put aside. */
 static bool serve(struct space *sp, uint64_t addr, bool write)
 {
@@ -401,15 +321,15 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 	case PAGE_OUT: {
 		uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 
-		make_room(sp, sp->group_pages);
+		make_room(sp, sp->run->opts.cluster);
 		/* Making room completes slots and evicts, but reads no event:
 		 * the segment is where it was, the page is still out. */
 		if (sp->gone)
 			return true;
-		if (!pager_serve_stored(sp, seg, page))
+		if (!bring_in(sp, seg, page, false))
 			return false;
 		atomic_fetch_add_explicit(&n->faults_stored, 1, memory_order_relaxed);
-		read_ahead(sp, seg, page);
+		bring_ahead(sp, seg, page);
 		return true;
 	}
 	case PAGE_TRANSIT:

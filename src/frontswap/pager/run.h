@@ -11,6 +11,7 @@
  *   events.c     the order in which things happened
  *   evict.c      which pages leave, and how
  *   fork.c       forks of a process that the kernel does not tell about
+ *   bring.c      which pages come in with the one that is wanted
  *   keep.c       stored copies of pages that came back
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
@@ -108,17 +109,30 @@ struct print {
 
 #define CHUNK_PAGES 512u /* unit of allocation of states */
 
-struct group { /* what is compressed together: run_options.cluster pages, the unit of the queues */
-	uint32_t evicted_at; /* eviction clock when pages of it last left; 0: never */
-	uint8_t queued;	     /* on a queue: once */
-	uint8_t main;	     /* came back soon after it had left: to the main queue */
+/*
+ * A page's place in the queues. A page that leaves takes its neighbours along that
+ * came with it; their entries stay in the ring until they come up.
+ */
+enum queued {
+	QUEUED_NOT = 0,
+	QUEUED = 1,	  /* one entry */
+	QUEUED_STALE = 2, /* one entry, and the page left otherwise */
+	QUEUED_AGAIN = 3, /* and came back since: it goes to the end when it comes up */
+};
+struct place {
+	uint32_t stamp; /* resident: sp->arrivals when it came; out: sp->evict_clock; 0: never */
+	uint8_t queued;
+	uint8_t main;	/* came back soon after it had left: to the main queue */
+	uint16_t alone; /* of the first of a cluster's pages: sp->brought when one came alone; 0 */
 };
 
 struct chunk {
 	uint32_t out;	     /* I7: pages that the store holds, or may come to hold */
 	struct print *print; /* CHUNK_PAGES, of KEPT ones; NULL before the first */
+	uint8_t together;    /* how often neighbours are wanted, too, of 255; see bring.c */
+	uint8_t verdicts;    /* how many it stands on, up to a few */
 	uint8_t page[CHUNK_PAGES];
-	struct group group[]; /* CHUNK_PAGES / group_pages */
+	struct place place[CHUNK_PAGES];
 };
 
 /*
@@ -140,7 +154,7 @@ struct segment {
 	uint64_t since_ns; /* careful: moved or grown then */
 };
 
-struct queue { /* a ring of <area, group>; grows */
+struct queue { /* a ring of <area, page>; grows */
 	uint64_t *at;
 	uint32_t head, count, size;
 };
@@ -192,7 +206,6 @@ struct space {
 	struct agent_shm *shm;
 	uint64_t own_start, own_end, identity, staging_a;
 	tmem_pool pool;
-	uint32_t group_pages; /* 1, 2, 4, 8 or 16 */
 	os_thread thread;
 	bool has_thread;
 	struct offer offer;	  /* the listener's, until it sets `offered` */
@@ -214,8 +227,11 @@ struct space {
 	uint32_t nareas, areas_size;
 
 	struct queue probation, main;
-	uint32_t evict_clock;
-	uint64_t resident_groups;
+	uint32_t evict_clock, arrivals; /* pages that left, that came */
+	uint8_t together;		/* as in a chunk, of all of them */
+	uint32_t probes;
+	uint16_t brought;      /* faults on stored pages, never 0 */
+	uint64_t queued_pages; /* resident ones that have a place in a queue */
 
 	struct slot slots[AGENT_SLOTS];
 	_Atomic uint32_t jobs; /* A: slots that a worker has not let go of */
@@ -331,10 +347,11 @@ void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmap
 int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len);
 /* The child's copy of everything; its pool is a clone. NULL: no memory. */
 struct space *space_fork(struct space *parent, int uffd);
-/* Mark n pages from addr resident and queue their groups. */
+/* Mark n pages from addr resident and queue them. */
 enum arrival { ARRIVAL_FRESH, ARRIVAL_STORED, ARRIVAL_FOUND };
 void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n,
 			 enum arrival how);
+void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page);
 bool queue_push(struct queue *q, uint64_t v);
 bool queue_push_front(struct queue *q, uint64_t v);
 bool queue_pop(struct queue *q, uint64_t *v);
@@ -348,11 +365,7 @@ void *pager_thread(void *space);
 void pager_finish(struct space *sp);
 void pager_read_events(struct space *sp); /* one read of the userfaultfd, all dispatched */
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);
-/*
- * Bring in what lives with a page (of the segment's area) in the store. False:
- * EAGAIN for the page itself.
- */
-bool pager_serve_stored(struct space *sp, struct segment *seg, uint64_t page);
+void pager_added(struct space *sp, uint64_t n); /* to the estimate of what is resident */
 void pager_fail(struct space *sp, const char *why);
 bool pager_account(struct space *sp, uint64_t *size, uint64_t *data);
 uint64_t pager_total(struct space *sp);
@@ -402,9 +415,20 @@ uint64_t run_goal_managed(const struct run *r);
 uint64_t run_goal_low(const struct run *r);
 uint64_t run_goal_high(const struct run *r);
 
+/* bring.c */
+/*
+ * Bring in a stored page, and what is stored with it: all of that, or as far as it
+ * is likely to be wanted. False: EAGAIN for the page itself.
+ */
+bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all);
+/* After a fault on a stored page: read on when faults follow each other. */
+void bring_ahead(struct space *sp, struct segment *seg, uint64_t page);
+/* A page of a cluster leaves: one that came alone has stayed alone. */
+void bring_left(struct space *sp, struct chunk *c, uint64_t page);
+
 /* keep.c */
-/* Pages that were copied in from `data` just now stay in the store, or leave it. */
-void keep_or_drop(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char *data);
+/* The store keeps pages that were copied in from `data` just now. False: it cannot. */
+bool keep(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char *data);
 /* The store's copy of a page that is not out goes. */
 void keep_forget(struct space *sp, uint32_t area, uint64_t page);
 /* All kept copies of resident pages go. */

@@ -62,11 +62,6 @@ bool queue_pop(struct queue *q, uint64_t *v)
 
 /* ---- areas and pages -------------------------------------------------------------- */
 
-static size_t chunk_bytes(const struct space *sp)
-{
-	return sizeof(struct chunk) + CHUNK_PAGES / sp->group_pages * sizeof(struct group);
-}
-
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create)
 {
 	struct area *a = &sp->areas[area];
@@ -88,7 +83,7 @@ struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool c
 		a->nchunks = n;
 	}
 	if (!a->chunks[i] && create)
-		a->chunks[i] = os_zalloc(chunk_bytes(sp));
+		a->chunks[i] = os_zalloc(sizeof(struct chunk));
 	return a->chunks[i];
 }
 
@@ -145,30 +140,39 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 {
 	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 
+	sp->arrivals += (uint32_t)n;
 	for (uint64_t end = page + n; page < end; page++) {
 		struct chunk *c = space_chunk(sp, seg->area, page, true);
-		struct group *g;
-		uint8_t *p;
+		struct place *at;
 
 		if (!c) /* no memory for its state: it stays resident, unmanaged */
 			continue;
-		p = &c->page[page % CHUNK_PAGES];
-		g = &c->group[page % CHUNK_PAGES / sp->group_pages];
-		space_set_page(c, page,
-			       (uint8_t)((*p & ~(PAGE_STATE | PAGE_REMOVED)) | PAGE_RESIDENT));
-		if (!g->queued && (how == ARRIVAL_FOUND ||
-				   (how == ARRIVAL_STORED && g->evicted_at &&
-				    sp->evict_clock - g->evicted_at <= sp->resident_groups)))
-			g->main = 1;
-		if (!g->queued) {
-			uint64_t v = (uint64_t)seg->area << 40 | page / sp->group_pages;
-
-			if (queue_push(g->main ? &sp->main : &sp->probation, v)) {
-				g->queued = 1;
-				sp->resident_groups++;
-			}
-		}
+		at = &c->place[page % CHUNK_PAGES];
+		space_set_page(
+			c, page,
+			(uint8_t)((c->page[page % CHUNK_PAGES] & ~(PAGE_STATE | PAGE_REMOVED)) |
+				  PAGE_RESIDENT));
+		if (at->queued == QUEUED || at->queued == QUEUED_AGAIN)
+			continue;
+		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&
+					     sp->evict_clock - at->stamp <= sp->queued_pages))
+			at->main = 1;
+		at->stamp = sp->arrivals;
+		space_enqueue(sp, at, seg->area, page);
 	}
+}
+
+void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page)
+{
+	uint64_t v = (uint64_t)area << 40 | page;
+
+	if (at->queued == QUEUED_STALE)
+		at->queued = QUEUED_AGAIN;
+	else if (queue_push(at->main ? &sp->main : &sp->probation, v))
+		at->queued = QUEUED;
+	else
+		return;
+	sp->queued_pages++;
 }
 
 /* ---- segments ------------------------------------------------------------------------ */
@@ -326,8 +330,8 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 		}
 		if (unmapped && !c->out && first % CHUNK_PAGES == 0 &&
 		    stop - first == CHUNK_PAGES) {
-			for (unsigned g = 0; g < CHUNK_PAGES / sp->group_pages; g++)
-				sp->resident_groups -= c->group[g].queued;
+			for (unsigned p = 0; p < CHUNK_PAGES; p++)
+				sp->queued_pages -= c->place[p].queued & 1;
 			chunk_free(c); /* queue entries of it are skipped when they come up */
 			sp->areas[area].chunks[first / CHUNK_PAGES] = NULL;
 		}
@@ -396,8 +400,8 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool)
 	sp->uffd = uffd;
 	sp->pool = pool;
 	sp->sock = sp->wake = sp->pagemap = sp->statm = -1;
-	sp->group_pages = r->opts.cluster;
 	sp->fresh_window = 1;
+	sp->together = UINT8_MAX; /* until it shows */
 	sp->maps_dirty = true;
 	sp->buf = os_alloc(TMEM_CLUSTER_MAX * AGENT_PAGE);
 	if (!sp->buf) {
@@ -458,7 +462,7 @@ static int copy_areas(struct space *to, const struct space *from)
 
 			if (!src->chunks[i])
 				continue;
-			c = dst->chunks[i] = os_zalloc(chunk_bytes(to));
+			c = dst->chunks[i] = os_zalloc(sizeof(*c));
 			if (!c)
 				return -ENOMEM;
 			memcpy(c->page, src->chunks[i]->page, sizeof(c->page));
@@ -470,6 +474,8 @@ static int copy_areas(struct space *to, const struct space *from)
 				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED | PAGE_KEPT;
 				c->out += counted(c->page[p]);
 			}
+			c->together = src->chunks[i]->together;
+			c->verdicts = src->chunks[i]->verdicts;
 			if (!src->chunks[i]->print)
 				continue;
 			c->print = os_alloc(CHUNK_PAGES * sizeof(*c->print));
@@ -501,6 +507,7 @@ struct space *space_fork(struct space *parent, int uffd)
 	sp->own_start = parent->own_start;
 	sp->own_end = parent->own_end;
 	sp->family = parent->family;
+	sp->together = parent->together;
 	atomic_store(&sp->managed, atomic_load(&parent->managed));
 	sp->forked = true;
 	parent->forked = true;
