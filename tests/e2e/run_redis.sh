@@ -109,7 +109,8 @@ start bare 0 && keys load && keys check0 && keys update && save_done || {
 COPIED=$(cli info persistence | tr -d '\r' | sed -n 's/^rdb_last_cow_size://p')
 stop
 ONE=$(number_of "$T/bare.json" peak_one_bytes)
-# The server, and the copies that writing beside the save made. Never more than 0.7 of the server.
+# The server, and the copies that writing beside the save made. However many these were: half of the
+# server would be below what can be had (32 MiB), and writing all of it anew could never fit.
 BARE=$((ONE + COPIED))
 LIMIT=$((BARE / 2 < ONE * 7 / 10 ? BARE / 2 : ONE * 7 / 10))
 LIMIT=$((LIMIT / 4096 * 4096))

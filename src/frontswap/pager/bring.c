@@ -10,17 +10,17 @@
  * estimate of how often neighbours are wanted, too, and learns:
  *
  *    fault on a page that is out
- *      no page of its group came alone: `together` high, as a rule
- *          all come                      one in PROBE alone, to see
- *      else: it comes alone ------------------------+
- *      the group has one that came alone:           |
- *          all come; if it was SOON after, the verdict is "together", else "not"
- *    the group leaves, and no fault was in between: verdict "not"
+ *      estimate low: it comes alone
+ *      estimate high: all of its cluster come, but one time in PROBE, to see
+ *    fault on another page of a cluster of which one came alone
+ *      SOON after: verdict "together", all come
+ *      else: verdict "not", and as above
+ *    a page of it leaves, and no such fault was in between: verdict "not"
  *
  * SOON, and not "before it leaves": where pages are wanted at random, all over, a
- * neighbour is wanted before the group leaves more often than not, since a group
- * stays for as long as it takes to bring in all others. But no sooner than any
- * other page, and then nothing is gained by having it here.
+ * neighbour is wanted before a page leaves more often than not, since a page stays
+ * for as long as it takes to bring in all others. But no sooner than any other
+ * page, and then nothing is gained by having it here.
  *
  * What comes alone is kept in the store as well (keep.c), for its cluster goes on
  * being there for the others:

@@ -2,14 +2,18 @@
 /*
  * Eviction: which pages leave, and how.
  *
- * The only sight of what a program uses is its faults. Two queues of groups
- * (the pages of a cluster) in the manner of S3-FIFO: what comes in for the
- * first time goes to *probation*; what faults back in after fewer evictions
- * than there are resident groups (it would have stayed had memory been twice
- * as large) goes to *main*. Victims come from probation while it holds more
- * than a tenth of all, else from main. A page that is asked for while it is
- * still in its slot comes back from there: a second chance that costs no
- * decompression.
+ * The only sight of what a program uses is its faults. Two queues of pages in
+ * the manner of S3-FIFO: what comes in for the first time goes to *probation*;
+ * what faults back in after fewer evictions than there are resident pages (it
+ * would have stayed had memory been twice as large) goes to *main*. Victims
+ * come from probation while it holds more than a tenth of all, else from main.
+ * A page that is asked for while it is still in its slot comes back from
+ * there: a second chance that costs no decompression.
+ *
+ * With a victim those of its cluster's block leave that came at the same time:
+ * stored together, they come back by one fault. Queues of whole blocks would be
+ * smaller, but a page in use keeps seven cold ones there, or leaves with them:
+ * redis took ten times the faults (docs/figures.md).
  *
  * A round: victims are marked TRANSIT (I4) and named in the command; the agent
  * moves them out (phase 1, during which no event is read, see proto/agent.h)
