@@ -12,7 +12,7 @@ SERVER=$(command -v redis-server || command -v redis-check-rdb) || {
 }
 ln -s "$(readlink -f "$SERVER")" "$T/redis-server"
 need_run
-KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 300000)
+KEYS=$([ -n "$LONG" ] && echo 1500000 || echo 240000)
 S=$T/redis.sock
 cli() { redis-cli -s "$S" "$@" 2>/dev/null; }
 

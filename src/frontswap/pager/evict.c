@@ -43,6 +43,7 @@
 #define ROUND_PAGES   32u
 #define COMPANY	      64u /* arrivals: pages of a cluster so close together leave together */
 #define FORK_ROOM_MAX (256ull << 20)
+#define FORK_PAUSE_NS 10000000000ull
 
 uint64_t run_goal_high(const struct run *r)
 {
@@ -648,7 +649,7 @@ void evict_before_fork(struct space *sp)
 	struct agent_shm *shm = sp->shm;
 	uint32_t asked = atomic_load(&shm->fork_asked);
 	uint64_t total = pager_total(sp), room = atomic_load(&sp->resident) / 2;
-	uint64_t limit = sp->run->opts.limit_bytes;
+	uint64_t limit = sp->run->opts.limit_bytes, floor = limit / 2, now = os_clock_ns();
 
 	if (sp->careful)
 		return;
@@ -656,9 +657,16 @@ void evict_before_fork(struct space *sp)
 	atomic_store(&shm->fork_matters, sp->managed && total > limit / 2 && room > limit / 8);
 	if (asked == atomic_load(&shm->fork_ready))
 		return;
+	/* What stays is pinned by the sharing until the child ends, and what both need has
+	 * to fit beside it: so little, unless forks come one behind the other. */
+	if (now - sp->last_fork_ns > FORK_PAUSE_NS) {
+		room = room / 4 * 7;
+		floor = 0;
+	}
+	sp->last_fork_ns = now;
 	if (room > FORK_ROOM_MAX)
 		room = FORK_ROOM_MAX;
-	evict_to(sp, total - room > limit / 2 ? total - room : limit / 2);
+	evict_to(sp, total - room > floor ? total - room : floor);
 	atomic_store(&shm->fork_ready, asked);
 	futex(&shm->fork_ready, FUTEX_WAKE, INT32_MAX, NULL);
 }

@@ -254,7 +254,7 @@ struct space {
 	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
 	uint64_t unshare_at, last_poor_ns;
 	int statm; /* /proc/PID/statm, kept open */
-	uint64_t last_account_ns, last_tick_ns, last_resync_ns, last_pss_ns;
+	uint64_t last_fork_ns, last_account_ns, last_tick_ns, last_resync_ns, last_pss_ns;
 	uint64_t last_in_area, last_in_page, run_length; /* sequence detector, stored pages */
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
@@ -400,7 +400,7 @@ void evict_drain(struct space *sp, bool give_back);
 void evict_ahead(struct space *sp);
 /* Evict until the total is at most `goal`, as far as that can be done. */
 void evict_to(struct space *sp, uint64_t goal);
-/* Half of what is resident leaves when a fork is announced; the answer. */
+/* Most of what is resident leaves when a fork is announced; the answer. */
 void evict_before_fork(struct space *sp);
 void evict_resync(struct space *sp);
 /* A command whose cmds are in shm, and the wait for its first phase; false: the process ended. */
