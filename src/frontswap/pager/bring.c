@@ -30,8 +30,8 @@
  *   B2  the last one has come, and nobody else has the cluster
  *         => none of it is KEPT, and the cluster is freed
  *
- * THRESHOLD: a fault costs about what compressing six pages does, and those who
- * come uninvited cost one eviction each.
+ * A fault costs about what compressing six pages does, so guests that are wanted one
+ * time in three pay. That is the THRESHOLD; 150 made little difference.
  */
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
@@ -42,7 +42,7 @@
 #define PROBE	       8u
 #define SOON	       64u /* faults */
 #define VERDICTS_LEAST 4u  /* of a chunk, before its own estimate is used */
-#define THRESHOLD      150u
+#define THRESHOLD      80u /* of 255 */
 
 static uint8_t moved(uint8_t estimate, bool up)
 {
