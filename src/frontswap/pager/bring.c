@@ -39,7 +39,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
-#define PROBE	       8u
+#define PROBE	       32u
 #define SOON	       64u /* faults */
 #define VERDICTS_LEAST 4u  /* of a chunk, before its own estimate is used */
 #define THRESHOLD      80u /* of 255 */
