@@ -129,10 +129,12 @@ static void discard(struct work *w)
 {
 	struct region *r = &w->regions[rnd(w) % w->n];
 	size_t from = rnd(w) % r->pages, n = rnd(w) % 64 + 1;
+	uint64_t was[64];
 
 	n = from + n > r->pages ? r->pages - from : n;
 	if (madvise(r->base + from * WORDS, n * PAGE, MADV_DONTNEED) != 0)
 		die("madvise");
+	memcpy(was, r->version + from, n * sizeof(*was));
 	memset(r->version + from, 0, n * sizeof(*r->version));
 	/* Half of them are read at once, the others by chance, later. */
 	for (size_t i = 0; i < n; i += 2)
@@ -140,6 +142,14 @@ static void discard(struct work *w)
 	for (size_t i = 0; i < n; i += 3) {
 		/* A version once used would not tell stale from right. */
 		r->version[from + i] = w->others * 1000000 + 1;
+		write_in(r, from + i);
+	}
+	/* Now and then with what was there: a stored copy must not be taken for still being there.
+	 */
+	for (size_t i = 0; w->others % 4 == 3 && i < n; i++) {
+		if (!was[i])
+			continue;
+		r->version[from + i] = was[i] - 1;
 		write_in(r, from + i);
 	}
 	w->others++;

@@ -282,6 +282,7 @@ static void by_a_thread(void **state)
 	set("recompress_idle_ms", "1000");
 	set("recompress_rate", "500");
 	put(t.pool, 0, 2000);
+	/* It is another thread's work, by the real clock: looked for, for ten seconds. */
 	for (unsigned i = 0; i < 200 && test_stats(t.host).recompressed < 200; i++)
 		usleep(50000);
 	assert_true(test_stats(t.host).recompressed >= 200);

@@ -13,7 +13,7 @@
  * With a victim those of its cluster's block leave that came at the same time:
  * stored together, they come back by one fault. Queues of whole blocks would be
  * smaller, but a page in use keeps seven cold ones there, or leaves with them:
- * redis took ten times the faults (docs/figures.md).
+ * redis took six times the faults (docs/figures.md).
  *
  * A round: victims are marked TRANSIT (I4) and named in the command; the agent
  * moves them out (phase 1, during which no event is read, see proto/agent.h)

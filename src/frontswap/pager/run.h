@@ -123,7 +123,7 @@ struct place {
 	uint32_t stamp; /* resident: sp->arrivals when it came; out: sp->evict_clock; 0: never */
 	uint8_t queued;
 	uint8_t main;	/* came back soon after it had left: to the main queue */
-	uint16_t alone; /* of the first of a cluster's pages: sp->brought when one came alone; 0 */
+	uint16_t alone; /* in a cluster's first: sp->brought when one of it came alone, or 0 */
 };
 
 struct chunk {
