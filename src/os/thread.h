@@ -9,7 +9,8 @@ typedef pthread_t os_thread;
 
 /*
  * Start fn(arg) on a new thread with all signals blocked. `name` (at most 15
- * characters) shows in ps. 0 or -errno.
+ * characters; it must live on) shows in ps. 0 or -errno. The thread may detach itself: `t` is
+ * not looked at after it has begun.
  */
 int os_thread_create(os_thread *t, const char *name, void *(*fn)(void *), void *arg)
 	__attribute__((warn_unused_result));
