@@ -10,6 +10,7 @@
  * everything when the supervisor has died.
  */
 #include "frontswap/pager/run.h"
+#include "frontswap/pager/sight.h"
 
 #include "os/clock.h"
 #include "os/file.h"
@@ -203,6 +204,7 @@ static bool attend(struct run *r)
 		reap_spaces(r);
 		now = os_clock_ns();
 		sample(r, now - last);
+		sight_sample(r, now);
 		last = now;
 	}
 	return true;
@@ -237,6 +239,8 @@ static int start(struct run *r, char *err, size_t errlen)
 	if (rc == 0)
 		rc = listen_open(r, err, errlen);
 	else
+		snprintf(err, errlen, "%s", tmem_strerror(rc));
+	if (rc == 0 && (rc = sight_start(r)) < 0)
 		snprintf(err, errlen, "%s", tmem_strerror(rc));
 	if (rc == 0 && (rc = workers_start(r)) < 0)
 		snprintf(err, errlen, "no threads: %s", strerror(-rc));
@@ -290,8 +294,10 @@ int run_host(const struct run_options *opts, int control)
 	os_thread_join(listener);
 	workers_stop(r);
 	m = (struct control_message){.kind = CONTROL_DONE};
+	sight_last(r);
 	if (opts->report && report_write(r, opts->report) < 0)
 		snprintf(m.text, sizeof(m.text), "cannot write the report %.200s", opts->report);
+	sight_end(r);
 	trace_end(r, m.text, sizeof(m.text));
 	tmem_client_destroy(r->client);
 	tmem_host_destroy(r->host);

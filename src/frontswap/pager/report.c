@@ -1,58 +1,62 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The numbers of a run: a histogram of fault times, and the JSON report. */
 #include "frontswap/pager/run.h"
+#include "frontswap/pager/sight.h"
 
 #include "os/clock.h"
 
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* Bucket b holds times up to 250 ns * 2^(b/4). */
-static unsigned bucket(uint64_t ns)
-{
-	uint64_t v = ns / 250;
-	unsigned octave, quarter;
-
-	if (v == 0)
-		return 0;
-	octave = 63 - (unsigned)__builtin_clzll(v);
-	quarter =
-		octave >= 2 ? (unsigned)(v >> (octave - 2)) & 3 : (unsigned)(v << (2 - octave)) & 3;
-	octave = octave * 4 + quarter + 1;
-	return octave < HIST_BUCKETS ? octave : HIST_BUCKETS - 1;
-}
-
-static double bucket_us(unsigned b)
-{
-	unsigned octave = b / 4, quarter = b % 4;
-
-	return b == 0 ? 0.25 : 0.25 * (double)(1ull << octave) * (1.0 + quarter / 4.0);
-}
 
 void report_fault(struct run *r, uint64_t ns)
 {
-	atomic_fetch_add_explicit(&r->n.fault_hist[bucket(ns)], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->n.fault_hist[hist_bucket(ns)], 1, memory_order_relaxed);
 }
 
 static double percentile(struct run *r, double part)
 {
-	uint64_t all = 0, seen = 0;
+	uint64_t count[HIST_BUCKETS];
 
 	for (unsigned b = 0; b < HIST_BUCKETS; b++)
-		all += atomic_load(&r->n.fault_hist[b]);
-	for (unsigned b = 0; b < HIST_BUCKETS; b++) {
-		seen += atomic_load(&r->n.fault_hist[b]);
-		if (all && (double)seen >= part * (double)all)
-			return bucket_us(b);
-	}
-	return 0;
+		count[b] = atomic_load(&r->n.fault_hist[b]);
+	return hist_percentile_us(count, part);
 }
 
 #define INTEGER(j, name, value) json_object_set_new(j, name, json_integer((json_int_t)(value)))
 #define REAL(j, name, value)	json_object_set_new(j, name, json_real(value))
+
+/* A field a line; the series, which is the caller's no more, a column a line. 0 or -errno. */
+static int write_out(const json_t *j, json_t *series, const char *path)
+{
+	char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+	FILE *f = strcmp(path, "-") ? fopen(path, "we") : stderr;
+	size_t len = text ? strlen(text) : 0;
+	const char *name, *comma = "";
+	json_t *column;
+	int rc = f ? 0 : -errno;
+
+	if (f && len > 2) {
+		fwrite(text, 1, len - 2, f); /* without its last line, "}" */
+		fputs(series ? ",\n  \"series\": {" : "\n}\n", f);
+		json_object_foreach(series, name, column)
+		{
+			fprintf(f, "%s\n    \"%s\": ", comma, name);
+			json_dumpf(column, f, JSON_COMPACT | JSON_REAL_PRECISION(9));
+			comma = ",";
+		}
+		if (series)
+			fputs("\n  }\n}\n", f);
+		rc = fflush(f) || ferror(f) ? -EIO : 0;
+	}
+	if (f && f != stderr && fclose(f) && rc == 0)
+		rc = -EIO;
+	free(text);
+	json_decref(series);
+	return len > 2 ? rc : -ENOMEM;
+}
 
 int report_write(struct run *r, const char *path)
 {
@@ -60,7 +64,7 @@ int report_write(struct run *r, const char *path)
 	uint64_t pages = atomic_load(&r->peak_stored_pages);
 	uint64_t compressed = atomic_load(&r->peak_compressed);
 	tmem_stats st = {.size = sizeof(st)};
-	int rc = 0;
+	int rc;
 
 	if (!j)
 		return -ENOMEM;
@@ -102,10 +106,7 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "overflow_returned_pages", st.overflow_returned_pages);
 	INTEGER(j, "overflow_write_errors", st.overflow_write_errors);
 	INTEGER(j, "overflow_read_errors", st.overflow_read_errors);
-	if (!strcmp(path, "-"))
-		rc = json_dumpfd(j, STDERR_FILENO, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-	else
-		rc = json_dump_file(j, path, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+	rc = write_out(j, sight_series(r), path);
 	json_decref(j);
-	return rc < 0 ? -EIO : 0;
+	return rc;
 }

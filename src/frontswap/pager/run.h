@@ -16,6 +16,7 @@
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
  *   report.c     numbers
+ *   sight.c      the same while it goes on: series.c, hist.c
  *
  * Threads and locks. A space belongs to its pager thread alone; no lock guards
  * it. Others reach it only through atomics (marked A below) and its eventfd.
@@ -46,6 +47,7 @@
 #ifndef TMEM_PAGER_RUN_H
 #define TMEM_PAGER_RUN_H
 
+#include "frontswap/pager/hist.h"
 #include "os/lock.h"
 #include "os/thread.h"
 #include "proto/agent.h"
@@ -75,8 +77,6 @@ int run_program(const struct run_options *opts);
 #define RUN_LIMIT_MIN (32ull << 20)
 
 /* ---- numbers ---------------------------------------------------------------- */
-
-#define HIST_BUCKETS 128 /* a quarter of an octave each, from 1/4 us */
 
 struct run_counters {
 	_Atomic uint64_t faults, faults_stored, faults_fresh, faults_transit;
@@ -259,6 +259,7 @@ struct space {
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
 	int pagemap;
+	uint64_t cpu_ns; /* the sampling thread's: processor time when it last looked */
 };
 
 struct job {
@@ -298,6 +299,8 @@ struct run {
 	bool jobs_stop;
 	os_thread workers[16];
 	unsigned nworkers;
+
+	struct sight *sight; /* sight.h */
 };
 
 /* host.c: this process, from fork to the last space's end; the exit code */
