@@ -346,6 +346,9 @@ void evict_resync(struct space *sp)
 	uint8_t again = PAGE_PINNED;
 
 	sp->last_resync_ns = now;
+#if TMEM_CHECKS >= 2
+	tmem_assert(I7, space_verify(sp) == 0);
+#endif
 	if (now - sp->last_poor_ns > POOR_NS) {
 		again |= PAGE_POOR;
 		sp->last_poor_ns = now;

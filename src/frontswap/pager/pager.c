@@ -181,9 +181,7 @@ static bool serve_transit(struct space *sp, struct segment *seg, uint64_t addr, 
 				   &done))
 			return sp->gone;
 		/* The worker may still store it; that is taken back when it is done. */
-		sl->dropped |= bit;
-		space_mark_resident(sp, seg, addr, 1, ARRIVAL_STORED);
-		*space_page(sp, seg->area, page) |= PAGE_BUSY;
+		space_back_from_slot(sp, seg, page, sl);
 		atomic_fetch_add_explicit(&sp->run->n.second_chances, 1, memory_order_relaxed);
 		pager_added(sp, 1);
 		return true;

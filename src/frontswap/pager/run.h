@@ -354,6 +354,11 @@ struct space *space_fork(struct space *parent, int uffd);
 enum arrival { ARRIVAL_FRESH, ARRIVAL_STORED, ARRIVAL_FOUND };
 void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n,
 			 enum arrival how);
+/* A page in transit has come back to the program from its slot, which is not over. */
+void space_back_from_slot(struct space *sp, const struct segment *seg, uint64_t page,
+			  struct slot *sl);
+/* -EINVAL: I2, I3 or I7 does not hold, or segments overlap. Of a space that nobody changes. */
+int space_verify(struct space *sp);
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page);
 bool queue_push(struct queue *q, uint64_t v);
 bool queue_push_front(struct queue *q, uint64_t v);

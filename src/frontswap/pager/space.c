@@ -162,6 +162,17 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 	}
 }
 
+void space_back_from_slot(struct space *sp, const struct segment *seg, uint64_t page,
+			  struct slot *sl)
+{
+	struct chunk *c = space_chunk(sp, seg->area, page, false);
+
+	sl->dropped |= 1u << (page - sl->first);
+	space_mark_resident(sp, seg, seg->start + (page - seg->page) * AGENT_PAGE, 1,
+			    ARRIVAL_STORED);
+	space_set_page(c, page, c->page[page % CHUNK_PAGES] | PAGE_BUSY);
+}
+
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page)
 {
 	uint64_t v = (uint64_t)area << 40 | page;
@@ -328,6 +339,7 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 				break;
 			}
 		}
+		tmem_assert(I7, c->out <= CHUNK_PAGES);
 		if (unmapped && !c->out && first % CHUNK_PAGES == 0 &&
 		    stop - first == CHUNK_PAGES) {
 			for (unsigned p = 0; p < CHUNK_PAGES; p++)
@@ -385,6 +397,51 @@ int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
 			return -ENOMEM;
 		i = seg_index(sp, from);
 	}
+	return 0;
+}
+
+/* Slots that name a page and are not over. */
+static unsigned slots_of(const struct space *sp, uint32_t area, uint64_t page)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
+		const struct slot *sl = &sp->slots[i];
+
+		n += atomic_load(&sl->state) != SLOT_FREE && sl->area == area &&
+		     page >= sl->first && page < sl->first + sl->pages;
+	}
+	return n;
+}
+
+static bool chunk_verify(const struct space *sp, uint32_t area, uint64_t first,
+			 const struct chunk *c)
+{
+	uint32_t out = 0;
+
+	for (uint32_t i = 0; i < CHUNK_PAGES; i++) {
+		uint8_t p = c->page[i];
+
+		out += counted(p);
+		if ((p & PAGE_STATE) == PAGE_TRANSIT && slots_of(sp, area, first + i) != 1)
+			return false; /* I2 */
+		if (p & PAGE_BUSY && slots_of(sp, area, first + i) == 0)
+			return false; /* I3 */
+	}
+	return out == c->out; /* I7 */
+}
+
+int space_verify(struct space *sp)
+{
+	for (uint32_t i = 0; i < sp->nsegs; i++)
+		if (sp->segs[i].start >= sp->segs[i].end ||
+		    (i && sp->segs[i].start < sp->segs[i - 1].end))
+			return -EINVAL;
+	for (uint32_t a = 0; a < sp->nareas; a++)
+		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++)
+			if (sp->areas[a].chunks[i] &&
+			    !chunk_verify(sp, a, (uint64_t)i * CHUNK_PAGES, sp->areas[a].chunks[i]))
+				return -EINVAL;
 	return 0;
 }
 

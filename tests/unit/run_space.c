@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tmem run's books of an address space: pages come and go in every order, and the sums stay true.
+ */
+#include "frontswap/pager/run.h"
+
+#include "os/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define START 0x10000000ull
+#define PAGES 2048u
+#define END   (START + PAGES * AGENT_PAGE)
+
+static struct run run;
+
+/* What space.c calls of the pager. */
+void pager_fail(struct space *sp, const char *why)
+{
+	(void)sp;
+	fail_msg("%s", why);
+}
+
+static struct space *make(void)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct space *sp;
+	tmem_pool pool;
+
+	o.limit_bytes = 64 << 20;
+	o.codec = "lz4";
+	memset(&run, 0, sizeof(run));
+	run.opts.cluster = 8;
+	assert_int_equal(tmem_host_create(&o, &run.host, NULL, 0), 0);
+	assert_int_equal(tmem_client_create(run.host, "run", &run.client), 0);
+	pool = tmem_pool_create(run.client, TMEM_POOL_PERSIST, 64);
+	assert_true(pool >= 0);
+	sp = space_create(&run, -1, pool);
+	assert_non_null(sp);
+	assert_int_equal(space_add_segment(sp, START, END), 0);
+	space_mark_resident(sp, space_find(sp, START), START, PAGES, ARRIVAL_FRESH);
+	assert_int_equal(space_verify(sp), 0);
+	return sp;
+}
+
+static void unmake(struct space *sp)
+{
+	space_free(sp);
+	tmem_client_destroy(run.client);
+	tmem_host_destroy(run.host);
+}
+
+/* Pages [first, first + n) are on their way out in slot i. */
+static struct slot *leave(struct space *sp, unsigned i, uint64_t first, uint32_t n)
+{
+	struct segment *seg = space_find(sp, START);
+	struct slot *sl = &sp->slots[i];
+
+	sl->area = seg->area;
+	sl->first = seg->page + first;
+	sl->pages = n;
+	sl->moved = (1u << n) - 1;
+	sl->dropped = 0;
+	atomic_store(&sl->state, SLOT_QUEUED);
+	for (uint32_t k = 0; k < n; k++)
+		space_set_page(space_chunk(sp, sl->area, sl->first + k, false), sl->first + k,
+			       PAGE_TRANSIT);
+	assert_int_equal(space_verify(sp), 0);
+	return sl;
+}
+
+/* As the pager does it when the worker has stored them. */
+static void settle(struct space *sp, struct slot *sl)
+{
+	for (uint32_t k = 0; k < sl->pages; k++) {
+		struct chunk *c = space_chunk(sp, sl->area, sl->first + k, false);
+		uint8_t p;
+
+		assert_non_null(c); /* I7: what a slot names keeps its chunk */
+		p = c->page[(sl->first + k) % CHUNK_PAGES];
+		space_set_page(c, sl->first + k,
+			       sl->dropped >> k & 1 ? p & (uint8_t)~PAGE_BUSY : PAGE_OUT);
+	}
+	atomic_store(&sl->state, SLOT_FREE);
+	assert_int_equal(space_verify(sp), 0);
+}
+
+/* A page that came back from its slot, and whose mapping goes before the slot is over. */
+static void test_back_and_unmapped(void **state)
+{
+	struct space *sp = make();
+	struct segment *seg = space_find(sp, START);
+	struct slot *sl = leave(sp, 0, 40, 2);
+
+	(void)state;
+	for (uint64_t k = 0; k < 2; k++)
+		space_back_from_slot(sp, seg, seg->page + 40 + k, sl);
+	assert_int_equal(space_verify(sp), 0);
+	space_drop_range(sp, START, END, true);
+	assert_int_equal(space_verify(sp), 0);
+	settle(sp, sl);
+	unmake(sp);
+}
+
+/* It comes back, and the slot is over: it counts as any other. */
+static void test_back_and_over(void **state)
+{
+	struct space *sp = make();
+	struct segment *seg = space_find(sp, START);
+	struct slot *sl = leave(sp, 0, 7, 8);
+
+	(void)state;
+	space_back_from_slot(sp, seg, seg->page + 9, sl);
+	settle(sp, sl);
+	assert_int_equal(space_chunk(sp, seg->area, seg->page, false)->out, 7);
+	space_drop_range(sp, START, END, true);
+	assert_int_equal(space_verify(sp), 0);
+	assert_null(space_chunk(sp, 0, START / AGENT_PAGE % CHUNK_PAGES, false));
+	unmake(sp);
+}
+
+/* Emptied or unmapped in transit: the slot's word is not taken, and no page counts for ever. */
+static void test_dropped_in_transit(void **state)
+{
+	(void)state;
+	for (int unmapped = 0; unmapped < 2; unmapped++) {
+		struct space *sp = make();
+		struct slot *a = leave(sp, 0, 100, 4), *b = leave(sp, 1, 104, 8);
+
+		space_drop_range(sp, START + 102 * AGENT_PAGE, START + 106 * AGENT_PAGE, unmapped);
+		assert_int_equal(a->dropped, 0xc);
+		assert_int_equal(b->dropped, 0x3);
+		assert_int_equal(space_verify(sp), 0);
+		settle(sp, a);
+		settle(sp, b);
+		assert_int_equal(space_chunk(sp, 0, START / AGENT_PAGE % CHUNK_PAGES, false)->out,
+				 8);
+		unmake(sp);
+	}
+}
+
+/* A mapping that moves takes its pages' names along, those in transit too. */
+static void test_moved_in_transit(void **state)
+{
+	struct space *sp = make();
+	struct slot *sl = leave(sp, 0, 30, 8);
+	uint64_t to = START + (1ull << 32);
+
+	(void)state;
+	assert_int_equal(space_remap(sp, START + 32 * AGENT_PAGE, to, 4 * AGENT_PAGE), 0);
+	assert_int_equal(space_verify(sp), 0);
+	assert_int_equal(space_address(sp, sl->area, sl->first + 2), to);
+	assert_int_equal(space_address(sp, sl->area, sl->first), START + 30 * AGENT_PAGE);
+	assert_null(space_find(sp, START + 33 * AGENT_PAGE));
+	settle(sp, sl);
+	unmake(sp);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_back_and_unmapped),
+		cmocka_unit_test(test_back_and_over),
+		cmocka_unit_test(test_dropped_in_transit),
+		cmocka_unit_test(test_moved_in_transit),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
