@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,18 @@ void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
 
 	/* The supervisor gone: the main thread notices and ends everything. */
 	if (send_control(r, &m, fd) < 0)
+		os_log(OS_LOG_DEBUG, "supervisor does not answer");
+}
+
+void run_say(struct run *r, const char *fmt, ...)
+{
+	struct control_message m = {.kind = CONTROL_SAY};
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m.text, sizeof(m.text), fmt, ap);
+	va_end(ap);
+	if (send_control(r, &m, -1) < 0)
 		os_log(OS_LOG_DEBUG, "supervisor does not answer");
 }
 

@@ -318,14 +318,17 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 	switch (p ? *p & PAGE_STATE : PAGE_ABSENT) {
 	case PAGE_OUT: {
 		uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+		uint32_t age;
 
 		make_room(sp, sp->run->opts.cluster);
 		/* Making room completes slots and evicts, but reads no event:
 		 * the segment is where it was, the page is still out. */
 		if (sp->gone)
 			return true;
+		age = watch_age(sp, seg->area, page);
 		if (!bring_in(sp, seg, page, false))
 			return false;
+		watch_refault(sp, age);
 		atomic_fetch_add_explicit(&n->faults_stored, 1, memory_order_relaxed);
 		bring_ahead(sp, seg, page);
 		return true;
@@ -333,6 +336,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 	case PAGE_TRANSIT:
 		if (!serve_transit(sp, seg, addr, seg->page + (addr - seg->start) / AGENT_PAGE))
 			return false;
+		watch_refault(sp, 0);
 		atomic_fetch_add_explicit(&n->faults_transit, 1, memory_order_relaxed);
 		return true;
 	case PAGE_RESIDENT:
@@ -513,6 +517,7 @@ static void tick(struct space *sp)
 	if (now - sp->last_tick_ns < 400000)
 		return;
 	sp->last_tick_ns = now;
+	watch_tick(sp);
 	if (!pager_account(sp, &size, &data))
 		return;
 	if (atomic_load(&r->total_bytes) > run_goal_managed(r))

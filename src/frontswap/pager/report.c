@@ -106,6 +106,10 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "overflow_returned_pages", st.overflow_returned_pages);
 	INTEGER(j, "overflow_write_errors", st.overflow_write_errors);
 	INTEGER(j, "overflow_read_errors", st.overflow_read_errors);
+	if (r->sight && r->sight->thrash_at_ns) {
+		REAL(j, "thrash_s", (double)r->sight->thrash_at_ns / 1e9);
+		INTEGER(j, "enough_limit_bytes", r->sight->enough_bytes);
+	}
 	rc = write_out(j, sight_series(r), path);
 	json_decref(j);
 	return rc;

@@ -17,6 +17,7 @@
  *   maps.c       what /proc says about a process
  *   report.c     numbers
  *   sight.c      the same while it goes on: series.c, hist.c
+ *   watch.c      whether the program thrashes: thrash.c, refault.c
  *
  * Threads and locks. A space belongs to its pager thread alone; no lock guards
  * it. Others reach it only through atomics (marked A below) and its eventfd.
@@ -48,6 +49,7 @@
 #define TMEM_PAGER_RUN_H
 
 #include "frontswap/pager/hist.h"
+#include "frontswap/pager/refault.h"
 #include "os/lock.h"
 #include "os/thread.h"
 #include "proto/agent.h"
@@ -84,6 +86,8 @@ struct run_counters {
 	_Atomic uint64_t rounds, rounds_disturbed, second_chances, anomalies;
 	_Atomic uint64_t unchanged_pages; /* of evicted_pages: the kept copy was still right */
 	_Atomic uint64_t spaces, forks;
+	_Atomic uint64_t
+		recent_refaults; /* of pages that left since the stall began, see watch.c */
 	_Atomic uint64_t fault_hist[HIST_BUCKETS];
 };
 
@@ -259,6 +263,7 @@ struct space {
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
 	int pagemap;
+	struct refaults refaults;
 	uint64_t cpu_ns; /* the sampling thread's: processor time when it last looked */
 };
 
@@ -301,6 +306,13 @@ struct run {
 	unsigned nworkers;
 
 	struct sight *sight; /* sight.h */
+	struct watch {
+		/* A, of the sampling thread, which raises them */
+		_Atomic uint32_t slice, stall, question, left_ppm;
+		/* A, of the pagers, which answer the question */
+		_Atomic uint32_t answers;
+		_Atomic uint64_t extra_pages, out_pages;
+	} watch;
 };
 
 /* host.c: this process, from fork to the last space's end; the exit code */
@@ -309,6 +321,8 @@ uint64_t run_total(struct run *r); /* all memory that the limit speaks of, now, 
 void run_account(struct run *r);   /* refresh host_bytes, peaks */
 /* Tell the supervisor to hold (fd >= 0) or to let go of (fd < 0) a space's userfaultfd. */
 void run_hold(struct run *r, uint64_t space, pid_t pid, int fd);
+/* Have the supervisor say something to the user: one line, without its end. */
+void run_say(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* messages on the control socket */
 enum control_kind {
@@ -317,7 +331,8 @@ enum control_kind {
 	CONTROL_HOLD,
 	CONTROL_RELEASE,
 	CONTROL_OVER,
-	CONTROL_DONE
+	CONTROL_DONE,
+	CONTROL_SAY /* text: a line for the user */
 };
 struct control_message {
 	uint32_t kind;
@@ -448,6 +463,15 @@ void keep_compare(struct slot *sl, const uint8_t *data);
 int workers_start(struct run *r);
 void workers_stop(struct run *r);
 void worker_submit(struct space *sp, unsigned slot);
+
+/* watch.c: a pager's side of it */
+#define WATCH_UNKNOWN UINT32_MAX
+/* How many pages have left since a page that is out did, which must be asked before it comes in. */
+uint32_t watch_age(struct space *sp, uint32_t area, uint64_t page);
+/* A fault on a page of that age was answered. */
+void watch_refault(struct space *sp, uint32_t age);
+/* Now and then: what the sampling thread wants to know. */
+void watch_tick(struct space *sp);
 
 /* maps.c */
 /* Find new mappings worth managing, register them, learn what is resident. */

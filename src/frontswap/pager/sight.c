@@ -100,6 +100,7 @@ int sight_start(struct run *r)
 		os_free(s);
 		return -ENOMEM;
 	}
+	s->slice_at_ns = s->thrash.last.at_ns = r->start_ns;
 	r->sight = s;
 	return 0;
 }
@@ -108,13 +109,19 @@ void sight_sample(struct run *r, uint64_t now_ns)
 {
 	struct sight *s = r->sight;
 	uint64_t at = now_ns - r->start_ns;
+	bool slice = now_ns - s->slice_at_ns >= THRASH_SLICE_NS, sample = false;
 
-	if (!s->keeps_series)
-		return;
-	look_at_total(r, s);
-	if (series_due(&s->series, at)) {
+	if (s->keeps_series) {
+		look_at_total(r, s);
+		sample = series_due(&s->series, at);
+	}
+	if (slice || sample)
 		gather(r, s, now_ns);
+	if (sample)
 		series_add(&s->series, &s->now);
+	if (slice) {
+		s->slice_at_ns = now_ns;
+		watch_slice(r, s, now_ns);
 	}
 }
 

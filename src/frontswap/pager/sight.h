@@ -9,6 +9,7 @@
 
 #include "frontswap/pager/run.h"
 #include "frontswap/pager/series.h"
+#include "frontswap/pager/thrash.h"
 
 #include <jansson.h>
 
@@ -17,6 +18,11 @@ struct sight {
 	struct series series;
 	struct figures now; /* as last gathered */
 	uint64_t cpu_at_ns, program_ns, peak_seen;
+	uint64_t slice_at_ns; /* when the last one was looked at */
+	struct thrash thrash;
+	double waiting;			     /* part of the time, when thrashing was found */
+	uint64_t asked_at_ns;		     /* what would be enough; 0: not yet */
+	uint64_t thrash_at_ns, enough_bytes; /* since the start, the answer; 0: none */
 };
 
 /* Begin; 0 or -ENOMEM. Afterwards r->sight is there until sight_end(). */
@@ -26,6 +32,8 @@ void sight_sample(struct run *r, uint64_t now_ns);
 /* The last sample. Before the report, when all processes have ended. */
 void sight_last(struct run *r);
 void sight_end(struct run *r);
+/* watch.c: the slice up to now, by s->now. */
+void watch_slice(struct run *r, struct sight *s, uint64_t now_ns);
 /* The series as the report's object of columns; NULL: none is kept, or no memory. */
 json_t *sight_series(const struct run *r);
 

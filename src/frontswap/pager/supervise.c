@@ -333,11 +333,9 @@ static void supervise(struct supervisor *s)
 			fail_stop(s);
 			return;
 		}
-		if (m.kind == CONTROL_DONE) {
-			s->host_done = true;
-			if (m.text[0])
-				fprintf(stderr, "tmem run: %s\n", m.text);
-		}
+		s->host_done = m.kind == CONTROL_DONE;
+		if ((m.kind == CONTROL_DONE && m.text[0]) || m.kind == CONTROL_SAY)
+			fprintf(stderr, "tmem run: %.231s\n", m.text);
 	}
 }
 

@@ -1,0 +1,71 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# What the limit means to programs of different kinds (docs/limits.md): one that thrashes is told
+# what limit would be enough, and that is true; the others are told nothing.
+. "$(dirname "$0")/lib.sh"
+need_run
+LIMITS=$BUILD/tests/e2e/e2e-limits
+[ -x "$LIMITS" ] || LIMITS=$BUILD/e2e-limits
+mib=$([ -n "$LONG" ] && echo 512 || echo 128)
+seconds=$([ -n "$LONG" ] && echo 40 || echo 10)
+
+# used NAME LIMIT_MIB MODE [SECONDS]: pages used a second in USED, lines for the user in SAID.
+used() {
+	local name=$1
+	limited "$name" $(($2 << 20)) "$LIMITS" "$3" "$mib" "${4:-$seconds}"
+	USED=$(head -n 1 "$T/$name.tmem.out")
+	SAID=$(grep -c 'would be enough' "$T/$name.tmem.err")
+	sed 's/^/# /' "$T/$name.tmem.err"
+	note "$name: ${USED:-no} pages a second"
+	check "$name" "exit code $CODE" test "$CODE" = 0
+}
+# quiet NAME: nothing at all on standard error.
+quiet() { check "$1.quiet" "$(head -n 1 "$T/$1.tmem.err")" test ! -s "$T/$1.tmem.err"; }
+
+# ---- thrashing: told once; the limit that is named ends it, one well below does not
+for mode in random ${LONG:+cycle}; do
+	limit=$((mib * 5 / 8))
+	used "$mode" $limit "$mode"
+	slow=$USED
+	check "$mode.told" "told $SAID times, not once" test "$SAID" = 1
+	enough=$(number_of "$T/$mode.report.json" enough_limit_bytes)
+	[ -n "$enough" ] || continue
+	# All of it, and no more than the pager itself needs.
+	check "$mode.sane" "$(mib "$enough") for $mib MiB" \
+		test "$(calc "($enough > $mib * 1048576) * ($enough < ($mib * 1.1 + 12) * 1048576)")" = 1
+	used "$mode-enough" $((enough >> 20)) "$mode" $((seconds - 1))
+	quiet "$mode-enough"
+	check "$mode-enough.faster" "$USED pages a second, $slow before" test "$(calc "($USED > $slow * 4)")" = 1
+	used "$mode-below" $((limit + ((enough >> 20) - limit) * 2 / 3)) "$mode"
+	check "$mode-below.told" "told $SAID times, not once" test "$SAID" = 1
+done
+
+# ---- what is used fits, though not all of it does
+used hot $((mib * 5 / 8)) hot $((seconds - 3))
+quiet hot
+check_limit hot
+# ---- each page comes back once: that takes as long as it takes
+mib=$((mib * 3))
+used once $((mib * 5 / 8)) once
+quiet once
+check_limit once
+mib=$((mib / 3))
+# ---- memory that grows faster than it can be compressed: over the limit, for a moment
+used grow $((mib * 5 / 8)) grow
+quiet grow
+check_over grow 0.25 1.5
+# ---- pages that nothing compresses: they stay, and the report says so
+used noise $((mib * 5 / 8)) noise 2
+quiet noise
+check_noise() {
+	local over wall
+	over=$(number_of "$T/noise.report.json" over_limit_s)
+	wall=$(number_of "$T/noise.report.json" wall_s)
+	check noise.over "over the limit for $over of $wall s" \
+		test "$(calc "($over > 1) * ($over < $wall)")" = 1
+	check noise.refused "no page was refused" test "$(number_of "$T/noise.report.json" refused_pages)" -gt 1000
+	# No more than the program has, and what the pager needs for itself.
+	check noise.peak "$(mib "$PEAK") for $mib MiB" test "$(calc "($PEAK < ($mib + 16) * 1048576)")" = 1
+}
+check_noise
+finish
