@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=bash
+# 1000 short-lived children, each with its look at what they share.
+workload() { "${RUN[@]}" "$HARD" children 96; }

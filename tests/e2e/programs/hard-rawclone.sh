@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=bash
+# 1000 children made by a system call that libc does not know of.
+workload() { "${RUN[@]}" "$HARD" rawclone 96; }
