@@ -62,11 +62,10 @@ stage() {
 	W=$T/$name.$stage
 	mkdir -p "$W"
 	chmod 777 "$W"
-	REPORT=$T/$name.$stage.json
-	RUN=("$MEASURE" --report "$REPORT.bare" --)
+	REPORT=$W/tmem.json
+	RUN=("$MEASURE" --report "$T/$name.$stage.json" -- "${WRAP[@]}")
 	[ "$stage" = bare ] ||
-		RUN=("$MEASURE" --report "$REPORT.bare" -- "$TMEM" run --limit "$((LIMIT / 1024))K"
-			${CODEC:+--codec "$CODEC"} --report "$REPORT" --)
+		RUN+=("$TMEM" run --limit "$((LIMIT / 1024))K" ${CODEC:+--codec "$CODEC"} --report "$REPORT" --)
 	export W T ROOT BUILD HARD TMEM
 	set -m
 	(
@@ -83,7 +82,7 @@ stage() {
 
 # What the bare run took: servers that fork are told from the others by the script.
 bare_peak() {
-	number_of "$T/$1.bare.json.bare" "${PEAK_OF:-peak_anon_bytes}"
+	number_of "$T/$1.bare.json" "${PEAK_OF:-peak_anon_bytes}"
 }
 
 seconds_of() { calc "$(number_of "$1" wall_s)" %.1f; }
@@ -94,7 +93,7 @@ line() { # NAME BARE BARE_S LIMIT PEAK S OVER FAULTS VERDICT
 
 verdict_of() { # NAME: on standard output; 1 when it is a failure
 	local name=$1 err
-	err=$(grep -h '^tmem' "$T/$name.tmem.err" "$T/$name.tmem/server.log" 2>/dev/null | head -n 1)
+	err=$(grep -h '^tmem' "$T/$name.tmem.err" "$T/$name.tmem"/*.log 2>/dev/null | grep -v 'waits for its own pages' | head -n 1)
 	case ${SHOULD:-right} in
 	refused)
 		if [ "$CODE" != 126 ]; then
@@ -128,7 +127,7 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 		say "right, but tmem says: $err"
 		return
 	}
-	if [ "$(number_of "$T/$name.tmem.json" evicted_pages)" = 0 ]; then
+	if [ "$(number_of "$T/$name.tmem/tmem.json" evicted_pages)" = 0 ]; then
 		say "right; nothing left"
 	else
 		say "right"
@@ -137,7 +136,7 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 
 one() {
 	local name=$1 peak text why bare bare_s
-	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES=""
+	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES="" WRAP=()
 	prepare() { :; }
 	if [ ! -f "$DIR/$name.sh" ]; then
 		line "$name" - - - - - - - "no such script"
@@ -159,7 +158,7 @@ one() {
 	LIMIT=0
 	stage "$name" bare
 	bare=$(bare_peak "$name")
-	bare_s=$(seconds_of "$T/$name.bare.json.bare")
+	bare_s=$(seconds_of "$T/$name.bare.json")
 	if [ "$CODE" != 0 ] || [ -z "$bare" ]; then
 		line "$name" - - - - - - - "skipped: the bare run fails ($CODE): $(tail -n 1 "$T/$name.bare.err" | cut -c-100)"
 		return 1
@@ -169,11 +168,11 @@ one() {
 	stage "$name" tmem
 	text=$(verdict_of "$name")
 	why=$?
-	peak=$(number_of "$T/$name.tmem.json" peak_total_bytes)
+	peak=$(number_of "$T/$name.tmem/tmem.json" peak_total_bytes)
 	line "$name" "$(mib "$bare")" "${bare_s}s" "$(mib "$LIMIT")" "$(mib "${peak:-0}")" \
-		"$(seconds_of "$T/$name.tmem.json.bare")s" \
-		"$(calc "$(number_of "$T/$name.tmem.json" over_limit_s) + 0" %.2f)s" \
-		"$(number_of "$T/$name.tmem.json" faults)" "$text"
+		"$(seconds_of "$T/$name.tmem.json")s" \
+		"$(calc "$(number_of "$T/$name.tmem/tmem.json" over_limit_s) + 0" %.2f)s" \
+		"$(number_of "$T/$name.tmem/tmem.json" faults)" "$text"
 	[ -n "$KEEP" ] || rm -rf "$T/$name".*
 	return $why
 }

@@ -46,7 +46,7 @@
 #include <stdint.h>
 
 #define AGENT_MAGIC   0x746d656d61676e74ull /* "tmemagnt" */
-#define AGENT_VERSION 2u
+#define AGENT_VERSION 3u
 #define AGENT_ENV     "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
 
 #define AGENT_PAGE	 4096u
@@ -136,6 +136,12 @@ struct agent_shm {
 	 */
 	_Atomic uint32_t fork_matters, fork_asked, fork_ready;
 	_Atomic uint32_t fork_over; /* careful: forks that were asked for and are over */
+	/*
+	 * A range that the program wants for a userfaultfd of its own: it adds 1 to
+	 * `claim_asked` and waits until `claim_done` has followed (futex). One at a time.
+	 */
+	_Atomic uint32_t claim_asked, claim_done;
+	_Atomic uint64_t claim_start, claim_end;
 	struct agent_cmd cmds[AGENT_BATCH];
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];

@@ -31,6 +31,7 @@
  *       descriptor keeps every fault waiting until then.
  */
 #include "proto/agent.h"
+#include "frontswap/agent/inside.h"
 #include "frontswap/agent/sys.h"
 #include "frontswap/uffd.h"
 
@@ -394,7 +395,8 @@ static void serve(struct agent *a)
 
 		if (seq == seen) {
 			sys4(SYS_futex, &shm->command, FUTEX_WAIT, seen, &timeout);
-			now = atomic_load(&shm->fork_asked) + atomic_load(&shm->fork_over);
+			now = atomic_load(&shm->fork_asked) + atomic_load(&shm->fork_over) +
+			      atomic_load(&shm->claim_asked);
 			if (now != asked) {
 				asked = now;
 				sys3(SYS_write, a->eventfd, &one, sizeof(one));
@@ -507,11 +509,7 @@ static int agent_start(uint32_t kind, uint64_t token, uint64_t space,
 	return atomic_load(&a->state) == 1 ? 0 : a->error;
 }
 
-/*
- * The memory shared with the host; NULL in a child that libc does not know of
- * (a fork by system call): it has no agent, and the mapping is not there.
- */
-static struct agent_shm *threads_shm(void)
+struct agent_shm *threads_shm(void)
 {
 	return agent_threads_shm && agent->pid == (int32_t)sys3(SYS_getpid, 0, 0, 0)
 		       ? agent_threads_shm
@@ -569,7 +567,7 @@ static void publish_main_thread(void)
  * In the program's thread: have the host make room (see proto/agent.h), not for
  * ever; or, without fork events, bring everything back, for as long as it takes.
  */
-static void before_fork(void)
+void before_fork(void)
 {
 	struct agent_shm *shm = threads_shm();
 	bool careful = shm && agent->flags & AGENT_CAREFUL;
@@ -588,7 +586,7 @@ static void before_fork(void)
 		 careful);
 }
 
-static void after_fork_in_parent(void)
+void after_fork_in_parent(void)
 {
 	struct agent_shm *shm = threads_shm();
 

@@ -71,7 +71,8 @@ uint64_t run_goal_low(const struct run *r)
 /* Whether some thread stands on the page (its stack or its TLS). */
 static bool excluded(const struct space *sp, uint64_t addr)
 {
-	if (addr >= sp->own_start && addr < sp->own_end)
+	if ((addr >= sp->own_start && addr < sp->own_end) ||
+	    claim_covers(sp, addr, addr + AGENT_PAGE))
 		return true;
 	for (unsigned i = 0; i < AGENT_THREADS; i++) {
 		const struct agent_thread *t = &sp->shm->threads[i];

@@ -224,7 +224,7 @@ static bool manageable(struct space *sp, uint64_t start, uint64_t end, const cha
 		return false;
 	/* A small one that touches a managed one may be a part of the same. */
 	if ((end - start < MANAGED_MIN && !space_find(sp, start - 1) && !space_find(sp, end)) ||
-	    (start < sp->own_end && end > sp->own_start))
+	    (start < sp->own_end && end > sp->own_start) || claim_covers(sp, start, end))
 		return false;
 	return !*name || !strcmp(name, "[heap]") || !strncmp(name, "[anon:", 6);
 }

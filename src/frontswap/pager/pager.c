@@ -685,6 +685,8 @@ void *pager_thread(void *arg)
 		serve_pending(sp);
 		if (agent && sp->careful)
 			fork_step(sp);
+		if (agent)
+			claim_step(sp);
 		if (agent && sp->managed) {
 			evict_before_fork(sp);
 			evict_ahead(sp);

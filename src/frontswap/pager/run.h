@@ -12,6 +12,7 @@
  *   evict.c      which pages leave, and how
  *   fork.c       forks of a process that the kernel does not tell about
  *   bring.c      which pages come in with the one that is wanted
+ *   claim.c      ranges that the program wants for a userfaultfd of its own
  *   keep.c       stored copies of pages that came back
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
@@ -263,6 +264,8 @@ struct space {
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
 	int pagemap;
+	struct range foreign;	/* see claim.c; */
+	uint64_t foreign_until; /* 0: none */
 	struct refaults refaults;
 	uint64_t cpu_ns; /* the sampling thread's: processor time when it last looked */
 };
@@ -407,6 +410,12 @@ bool events_quiet_soon(struct space *sp); /* the same, with a little patience */
 bool fork_step(struct space *sp);
 /* Whether pages may leave now; has new mappings guarded. */
 bool fork_allows(struct space *sp);
+
+/* claim.c */
+/* What the program claims for a userfaultfd of its own, a step of it; false: nothing. */
+bool claim_step(struct space *sp);
+/* Whether it claims some of [start, end) just now: not to be registered, nor evicted from. */
+bool claim_covers(const struct space *sp, uint64_t start, uint64_t end);
 
 /* evict.c */
 /* Start a round when there is something to evict and room for it. Pages that left. */

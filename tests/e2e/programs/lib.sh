@@ -43,5 +43,17 @@ server_wait() {
 	echo "the server's exit code: $code; $(tail -n 2 "$W/server.log" | tr '\n' ' ')" >&2
 	return 1
 }
-# As another user, who has no rights but those of any.
-PLAIN=nobody
+# as_user USER: RUN starts things as USER, with CAP_SYS_PTRACE, so that forks are told of, and nothing else.
+as_user() {
+	WRAP=(setpriv --reuid="$1" --regid="$(id -g "$1")" --clear-groups --inh-caps=-all,+sys_ptrace
+		--ambient-caps=+sys_ptrace --bounding-set=-all,+sys_ptrace)
+}
+# as_plain USER: with no capability at all, and a /dev/userfaultfd of its own that it may use.
+as_plain() {
+	WRAP=(unshare --mount sh -c '
+		d=$(mktemp -d) && mount -t tmpfs none "$d" && mknod "$d/u" c $(stat -c "0x%t 0x%T" "$1") &&
+		chmod 666 "$d/u" && mount --bind "$d/u" "$1" && umount -l "$d" && rmdir "$d" || exit 126
+		shift
+		exec "$@"' sh /dev/userfaultfd
+		setpriv --reuid="$1" --regid="$(id -g "$1")" --clear-groups --inh-caps=-all --bounding-set=-all)
+}

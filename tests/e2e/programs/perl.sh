@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Perl: hashes and strings, fork, regular expressions over long strings.
 PACKAGES=(perl)
-PEAK_OF=peak_one_bytes # children share it
+
 prepare() {
 	cat >work.pl <<'PL'
 use strict; use warnings; use Digest::SHA qw(sha256_hex);
