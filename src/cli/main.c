@@ -15,6 +15,7 @@ static const struct command {
 	const char *about;
 } commands[] = {
 	{"run", cmd_run, "run a program in less memory than it wants"},
+	{"report", cmd_report, "draw what `tmem run --report` has written"},
 	{"estimate", cmd_estimate, "what a process or files would take when compressed"},
 	{"trace", cmd_trace, "record which pages a program asks for"},
 	{"replay", cmd_replay, "a trace against eviction policies"},

@@ -260,9 +260,11 @@ int report_svg(const struct replay_report *r, const char *path)
 			memory[i] = (double)m->sample[i].memory_bytes;
 			found[i] = m->sample[i].hit_ratio;
 		}
-		panel[0].line[p] = (struct plot_line){m->policy, x, y, r->nsizes};
-		panel[1].line[p] = (struct plot_line){m->policy, part, memory, m->samples};
-		panel[2].line[p] = (struct plot_line){m->policy, part, found, m->samples};
+		panel[0].line[p] = (struct plot_line){m->policy, x, y, r->nsizes, PLOT_BY_PLACE};
+		panel[1].line[p] =
+			(struct plot_line){m->policy, part, memory, m->samples, PLOT_BY_PLACE};
+		panel[2].line[p] =
+			(struct plot_line){m->policy, part, found, m->samples, PLOT_BY_PLACE};
 	}
 	for (unsigned i = 0; i < 3; i++)
 		panel[i].nlines = runs;

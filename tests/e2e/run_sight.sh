@@ -42,4 +42,9 @@ fields series_program_cpu "$T/busy.json" "0.8 < sum(s['program_cpu_s']) < 1.6 an
 "$TMEM" run --limit 64M --report - -- /bin/true 2>"$T/out"
 fields report_stderr "$T/out" "s is None and d['limit_bytes'] == 64 << 20"
 
+# ---- drawn
+check drawn "it cannot be drawn" sh -c '"$1" report -o "$2.html" "$2" && "$1" report -o "$2.svg" "$2" &&
+	python3 -c "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])" "$2.svg"' sh "$TMEM" "$j"
+check drawn_without_series "it cannot be drawn" sh -c '"$1" report "$2" >"$3"' sh "$TMEM" "$T/out" "$T/page.html"
+
 finish
