@@ -72,7 +72,8 @@ static int remove_all(struct box_state *s)
 			s->zram = -1;
 		code = code ? code : err;
 	}
-	return code;
+	err = zswap_remove(&s->zswap);
+	return code ? code : err;
 }
 
 static void watcher_main(struct box_state *s, int pipe_end)
@@ -174,7 +175,8 @@ int box_close(struct box *b, char *err, size_t errlen)
 		if (code)
 			snprintf(err, errlen, "could not remove %s%s%s: %s", b->state->cgroup,
 				 b->state->cgroup[0] && b->state->zram >= 0 ? " and " : "",
-				 b->state->zram >= 0 ? "the zram swap" : "", strerror(-code));
+				 b->state->zram >= 0 ? "the zram swap" : b->state->zswap.file,
+				 strerror(-code));
 	}
 	if (b->alive >= 0)
 		close(b->alive);
@@ -201,7 +203,7 @@ void box_want_zram(struct box *b, const char *codec, uint64_t disk_bytes)
 	code = zram_add(codec, disk_bytes, &b->state->zram, b->zram_why, sizeof(b->zram_why));
 	if (!code)
 		code = zram_swap_on(b->state->zram, b->zram_why, sizeof(b->zram_why));
-	b->has_zram = !code;
+	b->has_zram = b->zram_on = !code;
 	if (code && b->state->zram >= 0 && !zram_remove(b->state->zram))
 		b->state->zram = -1;
 }
@@ -214,6 +216,58 @@ int box_drop_zram(struct box *b)
 		b->state->zram = -1;
 	b->has_zram = false;
 	return code;
+}
+
+void box_want_zswap(struct box *b, const char *codec, uint64_t disk_bytes)
+{
+	int code;
+
+	if (!b->has_cgroup) {
+		snprintf(b->zswap_why, sizeof(b->zswap_why), "no memory cgroup: %.200s",
+			 b->cgroup_why);
+		return;
+	}
+	code = zswap_prepare(&b->state->zswap, codec, disk_bytes, b->zswap_why,
+			     sizeof(b->zswap_why));
+	b->has_zswap = !code;
+	if (code && zswap_remove(&b->state->zswap))
+		snprintf(b->zswap_why, sizeof(b->zswap_why), "it could not be set back");
+}
+
+/* Swap on the one, off the other: zswap would take what is meant for zram. */
+static int choose_swap(struct box *b, enum box_swap swap, char *err, size_t errlen)
+{
+	int code = 0;
+
+	if (swap == BOX_ZSWAP && b->zram_on) {
+		code = zram_swap_off(b->state->zram);
+		if (code)
+			snprintf(err, errlen, "cannot end the swap on zram: %s", strerror(-code));
+		b->zram_on = code;
+	}
+	if (!code && b->has_zswap)
+		code = zswap_switch(&b->state->zswap, swap == BOX_ZSWAP, err, errlen);
+	if (!code && swap == BOX_ZRAM && b->has_zram && !b->zram_on) {
+		code = zram_swap_on(b->state->zram, err, errlen);
+		b->zram_on = !code;
+	}
+	return code;
+}
+
+/* What holds the pages that are out, now. */
+static struct zram_use swap_usage(const struct box *b, enum box_swap swap)
+{
+	struct zram_use use = {0};
+	struct zswap_use z;
+
+	if (swap == BOX_ZRAM && b->has_zram) {
+		zram_usage(b->state->zram, &use);
+	} else if (swap == BOX_ZSWAP && b->has_zswap) {
+		zswap_usage(&z);
+		use.stored_pages = z.stored_pages;
+		use.used_bytes = z.used_bytes;
+	}
+	return use;
 }
 
 /* ---- one run --------------------------------------------------------------------------------- */
@@ -271,13 +325,13 @@ static uint64_t hash_output(int fd)
 static void sample(const struct box *b, struct box_run *r, const struct zram_use *before)
 {
 	uint64_t resident, swapped = 0, zram = 0;
-	struct zram_use use = *before;
+	struct zram_use use;
 
 	if (!b->has_cgroup)
 		return;
 	resident = cgroup_resident(&b->cgroup, b->state->cgroup);
-	if (b->has_zram) {
-		zram_usage(b->state->zram, &use);
+	use = swap_usage(b, r->swap);
+	if (b->has_zram || b->has_zswap) {
 		swapped = cgroup_swapped(&b->cgroup, b->state->cgroup);
 		zram = use.used_bytes > before->used_bytes ? use.used_bytes - before->used_bytes
 							   : 0;
@@ -298,13 +352,11 @@ static void sample(const struct box *b, struct box_run *r, const struct zram_use
 /* Watch the program until it ends. 0 or -EINTR. */
 static int watch(struct box *b, struct box_run *r, pid_t pid, uint64_t start)
 {
-	struct zram_use before = {0};
+	const struct zram_use before = swap_usage(b, r->swap);
 	struct pollfd ended = {.fd = pidfd_open(pid, 0), .events = POLLIN};
 	struct rusage usage = {0};
 	int status = 0, code = 0;
 
-	if (b->has_zram)
-		zram_usage(b->state->zram, &before);
 	/* Without a pidfd poll() sleeps only, and waitpid() asks. */
 	while (poll(&ended, 1, SAMPLE_MS) <= 0) {
 		double now_s = (double)(os_clock_ns() - start) / 1e9;
@@ -378,7 +430,8 @@ int box_run(struct box *b, struct box_run *r, char *err, size_t errlen)
 		snprintf(err, errlen, "cannot make a temporary file: %s", strerror(-output));
 		return output;
 	}
-	if (b->has_cgroup) /* the path is in state before the group exists (I1) */
+	code = choose_swap(b, r->swap, err, errlen);
+	if (!code && b->has_cgroup) /* the path is in state before the group exists (I1) */
 		code = cgroup_make(&b->cgroup, r->limit_bytes, b->state->cgroup, err, errlen);
 	if (!code) {
 		start = os_clock_ns();
@@ -391,6 +444,7 @@ int box_run(struct box *b, struct box_run *r, char *err, size_t errlen)
 		kill(-b->state->child, SIGKILL); /* what it left behind */
 	b->state->child = 0;
 	if (b->has_cgroup) {
+		r->major_faults = cgroup_major_faults(b->state->cgroup);
 		r->out_of_memory = cgroup_out_of_memory(&b->cgroup, b->state->cgroup);
 		left = cgroup_remove(b->state->cgroup);
 		if (!left)

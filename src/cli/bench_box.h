@@ -8,6 +8,7 @@
 
 #include "cli/cgroup.h"
 #include "cli/zram.h"
+#include "cli/zswap.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -16,7 +17,8 @@
 
 /* What exists now and must go; in memory shared with the watcher. */
 struct box_state {
-	volatile int zram;	      /* device number, -1: none */
+	volatile int zram; /* device number, -1: none */
+	struct zswap zswap;
 	volatile pid_t child;	      /* process group of the program, 0: none */
 	char cgroup[CGROUP_PATH_MAX]; /* "": none */
 };
@@ -26,7 +28,9 @@ struct box {
 	struct cgroup cgroup;
 	bool has_cgroup; /* else: why not is in cgroup_why */
 	bool has_zram;	 /* else: zram_why */
-	char cgroup_why[256], zram_why[256];
+	bool zram_on;	 /* swap is on it now */
+	bool has_zswap;	 /* else: zswap_why */
+	char cgroup_why[256], zram_why[256], zswap_why[256];
 	pid_t watcher;
 	int alive; /* the watcher acts when this is closed */
 	int lock;
@@ -40,19 +44,25 @@ int box_close(struct box *b, char *err, size_t errlen) __attribute__((warn_unuse
 void box_want_zram(struct box *b, const char *codec, uint64_t disk_bytes);
 /* Remove it again. */
 int box_drop_zram(struct box *b) __attribute__((warn_unused_result));
+/* The same for zswap, over a new file. */
+void box_want_zswap(struct box *b, const char *codec, uint64_t disk_bytes);
+
+enum box_swap { BOX_ZRAM, BOX_ZSWAP };
 
 struct box_run {
 	/* given */
 	char *const *argv;
+	enum box_swap swap;   /* which of what there is; the other is off meanwhile */
 	uint64_t limit_bytes; /* of the cgroup; 0: none */
 	double timeout_s;
 	/* found */
 	double wall_s;
-	uint64_t peak_total;	/* resident and zram's own memory at the same instant */
+	uint64_t peak_total; /* resident and zram's (or zswap's) own memory at the same instant */
 	uint64_t peak_resident; /* anonymous and shared, of the group; without one: of the largest
 				   process, files included */
 	uint64_t peak_swapped, zram_bytes, zram_pages; /* the latter two when the total peaked */
-	int exit_code;				       /* as a shell gives it */
+	uint64_t major_faults;
+	int exit_code; /* as a shell gives it */
 	bool out_of_memory, timed_out;
 	uint64_t output_hash; /* of what it wrote to standard output */
 };

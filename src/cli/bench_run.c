@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * tmem bench run: one program, one amount of memory, three ways to live in it.
+ * tmem bench run: one program, one amount of memory, several ways to live in it.
  *
  *   bare   no limit: how much it wants, and how fast it can be
- *   zram   a memory cgroup over swap on zram (lz4), the kernel's way
  *   tmem   tmem run --limit
+ *   zram   a memory cgroup over swap on zram, the kernel's way
+ *   zswap  the same over zswap and a file: the kernel's other way
  *
  * Equal means equal in *total*: what is resident plus what holds the
  * compressed pages. tmem run limits just that. A cgroup limits only what is
@@ -19,8 +20,7 @@
  * Then rounds: all ways once each, the first one changing; ratios are medians
  * of the rounds' own ratios.
  */
-#include "cli/bench_box.h"
-#include "cli/cli.h"
+#include "cli/bench_run.h"
 #include "codec/codec.h"
 #include "os/file.h"
 #include "os/mem.h"
@@ -38,50 +38,37 @@
 #define SEARCH_RUNS    5
 #define SEARCH_WITHIN  0.03
 #define FIRST_RATIO    3.0
-#define MAX_ROUNDS     100
 #define LEAST_TIMEOUT  60.0
 #define TIMEOUT_FACTOR 60.0
+#define FIGURES_ENV    "TMEM_BENCH_FIGURES"
 
-enum way { BARE, TMEM, ZRAM, WAYS };
-static const char *const way_name[WAYS] = {"bare", "tmem", "zram"};
-
-struct column {
-	struct box_run run[MAX_ROUNDS];
-	unsigned runs;
-	char why_not[300]; /* "": it was measured */
-};
-
-struct bench {
-	/* given */
-	char **argv; /* the program, NULL at the end */
-	uint64_t limit_bytes;
-	double fraction, timeout_s;
-	unsigned rounds, timeout_given;
-	const char *codec, *zram_codec;
-	bool no_zram, no_tmem, json, bytes;
-	/* found */
-	struct box box;
-	struct column column[WAYS];
-	uint64_t zram_limit; /* of the cgroup, that gives the total */
-	uint64_t zram_total; /* that it gave */
-	unsigned search_runs;
-	bool search_missed;	/* not within SEARCH_WITHIN */
-	char report[64];	/* path of tmem run's report */
-	uint64_t tmem_reported; /* the largest peak_total_bytes it told */
-	bool output_differs;
-};
+const char *const way_name[WAYS] = {"bare", "tmem", "zram", "zswap"};
 
 /* ---- one run of one way -------------------------------------------------------------------- */
 
-static void read_report(struct bench *b)
+static void read_report(struct bench *b, struct trip *t)
 {
 	json_t *o = json_load_file(b->report, 0, NULL);
-	uint64_t peak = (uint64_t)json_integer_value(json_object_get(o, "peak_total_bytes"));
 
-	if (peak > b->tmem_reported)
-		b->tmem_reported = peak;
+	t->reported_peak = (uint64_t)json_integer_value(json_object_get(o, "peak_total_bytes"));
+	t->held_bytes = (uint64_t)json_integer_value(json_object_get(o, "held_bytes"));
+	t->held_pages = (uint64_t)json_integer_value(json_object_get(o, "stored_pages"));
+	t->faults = (uint64_t)json_integer_value(json_object_get(o, "faults_stored"));
+	t->fault_us = json_number_value(json_object_get(o, "fault_us_p99"));
 	json_decref(o);
 	unlink(b->report);
+}
+
+/* What the program told of itself: lines of a name and a number. */
+static void read_figures(struct bench *b, struct trip *t)
+{
+	char *text = os_file_slurp(b->figures, 4096, NULL);
+	const char *at = text ? strstr(text, "p99_us ") : NULL;
+
+	if (at)
+		t->service_us = strtod(at + 7, NULL);
+	os_free(text);
+	unlink(b->figures);
 }
 
 /* The command line that runs the program under this tmem. Freed by the caller; the texts in
@@ -93,7 +80,7 @@ static char **tmem_argv(struct bench *b, char text[2][64])
 
 	while (b->argv[n])
 		n++;
-	a = os_zalloc((n + 10) * sizeof(*a));
+	a = os_zalloc((n + 12) * sizeof(*a));
 	if (!a)
 		return NULL;
 	snprintf(text[0], 64, "/proc/self/exe");
@@ -106,6 +93,10 @@ static char **tmem_argv(struct bench *b, char text[2][64])
 		a[k++] = (char *)"--codec";
 		a[k++] = (char *)b->codec;
 	}
+	if (b->without) {
+		a[k++] = (char *)"--without";
+		a[k++] = (char *)b->without;
+	}
 	a[k++] = (char *)"--report";
 	a[k++] = b->report;
 	a[k++] = (char *)"--";
@@ -113,26 +104,34 @@ static char **tmem_argv(struct bench *b, char text[2][64])
 	return a;
 }
 
-/* Fails (CLI_FAILED) only for what concerns all ways; how the program ended is in *r. */
-static int run_way(struct bench *b, enum way way, uint64_t cgroup_limit, struct box_run *r)
+/* Fails (CLI_FAILED) only for what concerns all ways; how the program ended is in *t. */
+static int run_way(struct bench *b, enum way way, uint64_t cgroup_limit, struct trip *t)
 {
 	char err[512], text[2][64];
 	char **a = NULL;
 	int code;
 
-	*r = (struct box_run){
-		.argv = b->argv, .limit_bytes = cgroup_limit, .timeout_s = b->timeout_s};
+	*t = (struct trip){.box = {.argv = b->argv,
+				   .swap = way == ZSWAP ? BOX_ZSWAP : BOX_ZRAM,
+				   .limit_bytes = cgroup_limit,
+				   .timeout_s = b->timeout_s}};
 	if (way == TMEM) {
 		a = tmem_argv(b, text);
 		if (!a)
 			return cli_fail(COMMAND, "out of memory");
-		r->argv = a;
+		t->box.argv = a;
 	}
-	code = box_run(&b->box, r, err, sizeof(err));
+	code = box_run(&b->box, &t->box, err, sizeof(err));
 	os_free(a);
-	r->argv = NULL;
-	if (way == TMEM)
-		read_report(b);
+	t->box.argv = NULL;
+	read_figures(b, t);
+	if (way == TMEM) {
+		read_report(b, t);
+	} else {
+		t->held_bytes = t->box.zram_bytes;
+		t->held_pages = t->box.zram_pages;
+		t->faults = t->box.major_faults;
+	}
 	if (code == -EINTR)
 		return cli_fail(COMMAND, "stopped");
 	return code ? cli_fail(COMMAND, "%s", err) : CLI_OK;
@@ -142,7 +141,7 @@ static int run_way(struct bench *b, enum way way, uint64_t cgroup_limit, struct 
 static bool accept(struct bench *b, enum way way, const struct box_run *r)
 {
 	struct column *c = &b->column[way];
-	const struct box_run *first = &b->column[BARE].run[0];
+	const struct box_run *first = &b->first.box;
 
 	if (r->timed_out)
 		snprintf(c->why_not, sizeof(c->why_not), "did not end within %.0f s", b->timeout_s);
@@ -156,17 +155,17 @@ static bool accept(struct bench *b, enum way way, const struct box_run *r)
 	return !c->why_not[0];
 }
 
-static int add_run(struct bench *b, enum way way, uint64_t cgroup_limit)
+static int add_run(struct bench *b, enum way way)
 {
 	struct column *c = &b->column[way];
-	struct box_run r;
+	struct trip t;
 	int code;
 
 	if (c->why_not[0])
 		return CLI_OK;
-	code = run_way(b, way, cgroup_limit, &r);
-	if (code == CLI_OK && accept(b, way, &r))
-		c->run[c->runs++] = r;
+	code = run_way(b, way, c->cgroup_limit, &t);
+	if (code == CLI_OK && accept(b, way, &t.box))
+		c->run[c->runs++] = t;
 	return code;
 }
 
@@ -198,152 +197,191 @@ static uint64_t next_guess(uint64_t limit, const struct box_run *r, uint64_t tot
 	return (uint64_t)guess & ~4095ull;
 }
 
-static int search(struct bench *b, uint64_t peak)
+static int search(struct bench *b, enum way way, uint64_t peak, uint64_t limit)
 {
-	struct column *c = &b->column[ZRAM];
+	struct column *c = &b->column[way];
 	double low = 0, high = (double)b->limit_bytes, best = INFINITY, off;
-	uint64_t limit = first_guess(b->limit_bytes, peak);
-	struct box_run r;
+	struct trip t;
 	int code;
 
 	if (peak <= b->limit_bytes) { /* it fits as it is: the same limit, and no swap */
-		b->zram_limit = b->limit_bytes;
+		c->cgroup_limit = b->limit_bytes;
 		return CLI_OK;
 	}
-	while (b->search_runs < SEARCH_RUNS && best > SEARCH_WITHIN) {
-		code = run_way(b, ZRAM, limit, &r);
+	while (c->search_runs < SEARCH_RUNS && best > SEARCH_WITHIN) {
+		code = run_way(b, way, limit, &t);
 		if (code != CLI_OK)
 			return code;
-		b->search_runs++;
-		if (r.timed_out || r.out_of_memory) { /* far too little */
+		c->search_runs++;
+		if (t.box.timed_out || t.box.out_of_memory) { /* far too little */
 			low = (double)limit;
 			limit = (uint64_t)((low + high) / 2) & ~4095ull;
 			continue;
 		}
-		off = fabs((double)r.peak_total / (double)b->limit_bytes - 1);
+		off = fabs((double)t.box.peak_total / (double)b->limit_bytes - 1);
 		if (off < best) {
 			best = off;
-			b->zram_limit = limit;
-			b->zram_total = r.peak_total;
+			c->cgroup_limit = limit;
 		}
-		if (r.peak_total < b->limit_bytes)
+		if (t.box.peak_total < b->limit_bytes)
 			low = (double)limit;
 		else
 			high = (double)limit;
-		limit = next_guess(limit, &r, b->limit_bytes, low, high);
+		limit = next_guess(limit, &t.box, b->limit_bytes, low, high);
 	}
-	b->search_missed = best > SEARCH_WITHIN;
+	c->search_missed = best > SEARCH_WITHIN;
 	if (isinf(best))
 		snprintf(c->why_not, sizeof(c->why_not),
 			 "killed for lack of memory, or too slow, at every limit tried");
 	return CLI_OK;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
-/* The bare run that says how much memory and time it takes at all. */
-static int first_run(struct bench *b)
+int bench_first(struct bench *b)
 {
-	struct column *bare = &b->column[BARE];
-	struct box_run r;
-	int code = run_way(b, BARE, 0, &r);
+	const struct box_run *r = &b->first.box;
+	int code = run_way(b, BARE, 0, &b->first);
 
 	if (code != CLI_OK)
 		return code;
-	bare->run[0] = r; /* what others are compared with; replaced by the first round */
-	if (r.timed_out)
+	if (r->timed_out)
 		return cli_fail(COMMAND, "the bare program did not end within %.0f s",
 				b->timeout_s);
-	if (r.out_of_memory || r.exit_code > 128)
-		return cli_fail(COMMAND, "the bare program was killed: exit code %d", r.exit_code);
+	if (r->out_of_memory || r->exit_code > 128)
+		return cli_fail(COMMAND, "the bare program was killed: exit code %d", r->exit_code);
 	if (b->limit_bytes == 0)
-		b->limit_bytes = (uint64_t)((double)r.peak_total * b->fraction) & ~4095ull;
+		b->limit_bytes = (uint64_t)((double)r->peak_total * b->fraction) & ~4095ull;
 	if (b->limit_bytes == 0)
 		return cli_fail(COMMAND,
 				"the program ended too soon to see its memory: give --limit");
 	if (!b->timeout_given)
-		b->timeout_s = r.wall_s * TIMEOUT_FACTOR > LEAST_TIMEOUT ? r.wall_s * TIMEOUT_FACTOR
-									 : LEAST_TIMEOUT;
+		b->timeout_s = r->wall_s * TIMEOUT_FACTOR > LEAST_TIMEOUT
+				       ? r->wall_s * TIMEOUT_FACTOR
+				       : LEAST_TIMEOUT;
 	return CLI_OK;
 }
 
-static void prepare(struct bench *b)
+static void want_swap(struct bench *b, enum way way)
 {
-	struct column *zram = &b->column[ZRAM], *tmem = &b->column[TMEM];
-	uint64_t peak = b->column[BARE].run[0].peak_total;
-
-	if (b->no_tmem)
-		snprintf(tmem->why_not, sizeof(tmem->why_not), "left out by --no-tmem");
-	else if (!cmd_run)
-		snprintf(tmem->why_not, sizeof(tmem->why_not), "this build has no `tmem run`");
-	if (b->no_zram)
-		snprintf(zram->why_not, sizeof(zram->why_not), "left out by --no-zram");
-	else if (!b->box.has_cgroup)
-		snprintf(zram->why_not, sizeof(zram->why_not), "%s", b->box.cgroup_why);
-	if (zram->why_not[0])
-		return;
+	struct column *c = &b->column[way];
+	struct box *box = &b->box;
 	/* Room for all of it and more; unused room costs nothing that is counted. */
-	box_want_zram(&b->box, b->zram_codec, (peak * 2 + (64ull << 20)) & ~4095ull);
-	if (!b->box.has_zram)
-		snprintf(zram->why_not, sizeof(zram->why_not), "%s", b->box.zram_why);
+	uint64_t room = (b->first.box.peak_total * 2 + (64ull << 20)) & ~4095ull;
+
+	if (b->leave_out[way])
+		snprintf(c->why_not, sizeof(c->why_not), "left out");
+	else if (!box->has_cgroup)
+		snprintf(c->why_not, sizeof(c->why_not), "%s", box->cgroup_why);
+	if (c->why_not[0])
+		return;
+	if (way == ZRAM && !box->has_zram)
+		box_want_zram(box, b->swap_codec, room);
+	if (way == ZRAM && !box->has_zram)
+		snprintf(c->why_not, sizeof(c->why_not), "%s", box->zram_why);
+	if (way == ZSWAP && !box->has_zswap)
+		box_want_zswap(box, b->swap_codec, room);
+	if (way == ZSWAP && !box->has_zswap)
+		snprintf(c->why_not, sizeof(c->why_not), "%s", box->zswap_why);
 }
 
-static int measure(struct bench *b)
+int bench_measure(struct bench *b)
 {
+	struct column *tmem = &b->column[TMEM];
+	uint64_t peak = b->first.box.peak_total;
 	struct progress bar;
 	unsigned round, k;
-	int code = first_run(b);
+	int code = CLI_OK;
 
-	if (code != CLI_OK)
-		return code;
-	prepare(b);
-	progress_start(&bar, "searching zram's limit", 1 + b->rounds * WAYS);
-	if (!b->column[ZRAM].why_not[0])
-		code = search(b, b->column[BARE].run[0].peak_total);
-	progress_add(&bar, 1);
+	memset(b->column, 0, sizeof(b->column));
+	if (b->leave_out[BARE])
+		snprintf(b->column[BARE].why_not, sizeof(tmem->why_not), "left out");
+	if (b->leave_out[TMEM])
+		snprintf(tmem->why_not, sizeof(tmem->why_not), "left out");
+	else if (!cmd_run)
+		snprintf(tmem->why_not, sizeof(tmem->why_not), "this build has no `tmem run`");
+	want_swap(b, ZRAM);
+	want_swap(b, ZSWAP);
+	progress_start(&bar, "searching zram's limit", 2 + b->rounds * WAYS);
+	for (k = ZRAM; k <= ZSWAP && code == CLI_OK; k++) {
+		uint64_t guess = k == ZSWAP ? b->column[ZRAM].cgroup_limit : 0;
+
+		if (!b->column[k].why_not[0])
+			code = search(b, (enum way)k, peak,
+				      guess ? guess : first_guess(b->limit_bytes, peak));
+		progress_add(&bar, 1);
+	}
 	for (round = 0; round < b->rounds && code == CLI_OK; round++)
 		for (k = 0; k < WAYS && code == CLI_OK; k++) {
 			enum way way = (enum way)((round + k) % WAYS);
 
 			progress_label(&bar, way_name[way]);
-			code = add_run(b, way, way == ZRAM ? b->zram_limit : 0);
+			code = add_run(b, way);
 			progress_add(&bar, 1);
 		}
 	progress_end(&bar);
-	if (code == CLI_OK && b->column[BARE].runs == 0)
+	if (code == CLI_OK && b->column[BARE].runs == 0 && !b->leave_out[BARE])
 		code = cli_fail(COMMAND, "the bare program: %s", b->column[BARE].why_not);
 	return code;
 }
 
-/* ---- printing ----------------------------------------------------------------------------------
+/* ---- what was found ----------------------------------------------------------------------------
  */
 
-static double median_wall(const struct column *c)
+static double median_of(const struct column *c, double (*value)(const struct trip *))
 {
-	double wall[MAX_ROUNDS];
+	double all[BENCH_ROUNDS_MAX];
 	unsigned i;
 
 	for (i = 0; i < c->runs; i++)
-		wall[i] = c->run[i].wall_s;
-	return c->runs ? cli_median(wall, c->runs) : NAN;
+		all[i] = value(&c->run[i]);
+	return c->runs && !c->why_not[0] ? cli_median(all, c->runs) : NAN;
 }
 
-/* Median over rounds of this way's time over that way's; NAN when one is missing. */
-static double ratio(const struct bench *b, enum way a, enum way over)
+static double wall_of(const struct trip *t)
+{
+	return t->box.wall_s;
+}
+
+static double service_of(const struct trip *t)
+{
+	return t->service_us > 0 ? t->service_us : NAN;
+}
+
+static double page_bytes_of(const struct trip *t)
+{
+	return t->held_pages ? (double)t->held_bytes / (double)t->held_pages : NAN;
+}
+
+double bench_wall(const struct column *c)
+{
+	return median_of(c, wall_of);
+}
+
+double bench_service(const struct column *c)
+{
+	return median_of(c, service_of);
+}
+
+double bench_page_bytes(const struct column *c)
+{
+	return median_of(c, page_bytes_of);
+}
+
+double bench_ratio(const struct bench *b, enum way a, enum way over)
 {
 	const struct column *x = &b->column[a], *y = &b->column[over];
 	unsigned n = x->runs < y->runs ? x->runs : y->runs, i;
-	double r[MAX_ROUNDS];
+	double r[BENCH_ROUNDS_MAX];
 
 	if (x->why_not[0] || y->why_not[0] || n == 0)
 		return NAN;
 	for (i = 0; i < n; i++)
-		r[i] = x->run[i].wall_s / y->run[i].wall_s;
+		r[i] = x->run[i].box.wall_s / y->run[i].box.wall_s;
 	return cli_median(r, n);
 }
 
-static uint64_t largest(const struct column *c, size_t offset)
+uint64_t bench_largest(const struct column *c, size_t offset)
 {
 	uint64_t most = 0, value;
 	unsigned i;
@@ -355,192 +393,117 @@ static uint64_t largest(const struct column *c, size_t offset)
 	}
 	return most;
 }
-#define LARGEST(c, field) largest(c, offsetof(struct box_run, field))
-
-static bool swap_unused(const struct bench *b)
-{
-	const struct column *c = &b->column[ZRAM];
-
-	return !c->why_not[0] && c->runs && LARGEST(c, peak_swapped) == 0 &&
-	       LARGEST(&b->column[BARE], peak_total) > b->limit_bytes;
-}
-
-static void print_ratio(const char *what, double r)
-{
-	if (isfinite(r))
-		printf("  %-12s %.2f\n", what, r);
-}
-
-static void print_table(const struct bench *b)
-{
-	char a[CLI_TEXT_MAX], d[CLI_TEXT_MAX], s[CLI_TEXT_MAX];
-	int w;
-
-	printf("total memory: %s (bare peak %s)\n\n", cli_bytes(a, b->limit_bytes, b->bytes),
-	       cli_bytes(d, LARGEST(&b->column[BARE], peak_total), b->bytes));
-	printf("%-5s %5s %9s %14s %14s %14s\n", "way", "runs", "wall s", "peak total", "resident",
-	       "swapped");
-	for (w = 0; w < WAYS; w++) {
-		const struct column *c = &b->column[w];
-
-		if (c->why_not[0])
-			printf("%-5s not measured: %s\n", way_name[w], c->why_not);
-		else
-			printf("%-5s %5u %9.2f %14s %14s %14s\n", way_name[w], c->runs,
-			       median_wall(c), cli_bytes(a, LARGEST(c, peak_total), b->bytes),
-			       cli_bytes(d, LARGEST(c, peak_resident), b->bytes),
-			       w == ZRAM ? cli_bytes(s, LARGEST(c, peak_swapped), b->bytes) : "-");
-	}
-	printf("\ntime over time, medians of rounds:\n");
-	print_ratio("zram / bare", ratio(b, ZRAM, BARE));
-	print_ratio("tmem / bare", ratio(b, TMEM, BARE));
-	print_ratio("tmem / zram", ratio(b, TMEM, ZRAM));
-	if (b->search_missed)
-		printf("note: no cgroup limit gave zram this total within 3 %%; the nearest was "
-		       "used\n");
-	if (swap_unused(b))
-		printf("note: the program was over the limit and yet nothing was swapped\n");
-	if (b->output_differs)
-		printf("note: what the program wrote differs from run to run\n");
-	if (!b->box.has_cgroup)
-		printf("note: %s: peaks are of the largest process, files included\n",
-		       b->box.cgroup_why);
-}
-
-static json_t *column_json(const struct column *c)
-{
-	json_t *o = json_object(), *all = json_array();
-	unsigned i;
-
-	for (i = 0; i < c->runs; i++)
-		json_array_append_new(all, json_real(c->run[i].wall_s));
-	cli_json_text(o, "not_measured", c->why_not[0] ? c->why_not : NULL);
-	if (c->runs == 0) {
-		json_decref(all);
-		return o;
-	}
-	cli_json_real(o, "wall_s", median_wall(c));
-	json_object_set_new(o, "wall_s_all", all);
-	cli_json_u64(o, "peak_total_bytes", LARGEST(c, peak_total));
-	cli_json_u64(o, "peak_resident_bytes", LARGEST(c, peak_resident));
-	return o;
-}
-
-static void zram_json(const struct bench *b, json_t *o)
-{
-	const struct column *c = &b->column[ZRAM];
-
-	cli_json_text(o, "codec", b->zram_codec);
-	cli_json_u64(o, "cgroup_limit_bytes", b->zram_limit);
-	cli_json_u64(o, "search_runs", b->search_runs);
-	json_object_set_new(o, "search_missed", json_boolean(b->search_missed));
-	cli_json_u64(o, "peak_swapped_bytes", LARGEST(c, peak_swapped));
-	cli_json_u64(o, "zram_bytes_at_peak", LARGEST(c, zram_bytes));
-}
-
-static int print_json(const struct bench *b)
-{
-	json_t *o = cli_json(COMMAND), *way[WAYS], *argv = json_array();
-	const struct column *zram = &b->column[ZRAM];
-	char **a;
-	int w;
-
-	for (a = b->argv; *a; a++)
-		json_array_append_new(argv, json_stringn_nocheck(*a, strlen(*a)));
-	json_object_set_new(o, "program", argv);
-	cli_json_u64(o, "limit_bytes", b->limit_bytes);
-	cli_json_u64(o, "rounds", b->rounds);
-	for (w = 0; w < WAYS; w++) {
-		way[w] = column_json(&b->column[w]);
-		json_object_set_new(o, way_name[w], way[w]);
-	}
-	if (b->column[TMEM].runs)
-		cli_json_u64(way[TMEM], "reported_peak_total_bytes", b->tmem_reported);
-	if (zram->runs)
-		zram_json(b, way[ZRAM]);
-	cli_json_real(o, "zram_over_bare", ratio(b, ZRAM, BARE));
-	cli_json_real(o, "tmem_over_bare", ratio(b, TMEM, BARE));
-	cli_json_real(o, "tmem_over_zram", ratio(b, TMEM, ZRAM));
-	json_object_set_new(o, "output_differs", json_boolean(b->output_differs));
-	cli_json_text(o, "no_cgroup", b->box.has_cgroup ? NULL : b->box.cgroup_why);
-	return cli_json_print(o);
-}
 
 /* ---- the command -------------------------------------------------------------------------------
  */
 
-static int in_box(struct bench *b)
+int bench_open(struct bench *b)
 {
 	char err[512];
-	int code, stop;
 
 	snprintf(b->report, sizeof(b->report), "/tmp/tmem-bench-%d.json", (int)getpid());
-	if (box_open(&b->box, err, sizeof(err)))
-		code = cli_fail(COMMAND, "%s", err);
-	else
-		code = measure(b);
+	snprintf(b->figures, sizeof(b->figures), "/tmp/tmem-bench-%d.figures", (int)getpid());
+	setenv(FIGURES_ENV, b->figures, 1);
+	return box_open(&b->box, err, sizeof(err)) ? cli_fail(COMMAND, "%s", err) : CLI_OK;
+}
+
+int bench_close(struct bench *b, int code)
+{
+	char err[512];
+	int stop;
+
 	if (box_close(&b->box, err, sizeof(err)))
 		code = cli_fail(COMMAND, "%s", err);
 	unlink(b->report);
+	unlink(b->figures);
 	stop = box_stopped();
 	return stop ? 128 + stop : code;
+}
+
+static int one_program(struct bench *b)
+{
+	int code = bench_open(b);
+
+	if (code == CLI_OK)
+		code = bench_first(b);
+	if (code == CLI_OK)
+		code = bench_measure(b);
+	code = bench_close(b, code);
+	return code == CLI_OK ? bench_run_print(b) : code;
 }
 
 int cmd_bench_run(int argc, char **argv)
 {
 	static struct bench b; /* large */
+	const char *suite = NULL, *programs = NULL, *at = NULL;
+	bool zswap = false, is_suite = false;
 	unsigned timeout = 0;
 	const struct cli_option options[] = {
 		{"limit", 'l', CLI_SIZE, &b.limit_bytes, "SIZE",
 		 "total memory, store or zram included", 0, 0},
 		{"fraction", 'f', CLI_FRACTION, &b.fraction, "PART",
 		 "of what the bare program takes, instead (default: 0.5)", 0, 0},
-		{"rounds", 'r', CLI_COUNT, &b.rounds, "N", "default: 3", 1, MAX_ROUNDS},
+		{"rounds", 'r', CLI_COUNT, &b.rounds, "N", "default: 3; of a suite 5", 1,
+		 BENCH_ROUNDS_MAX},
 		{"codec", 'c', CLI_TEXT, &b.codec, "NAME[:LEVEL]", "for tmem run", 0, 0},
-		{"zram-codec", 0, CLI_TEXT, &b.zram_codec, "NAME", "default: lz4", 0, 0},
+		{"without", 0, CLI_TEXT, &b.without, "NAMES", "for tmem run", 0, 0},
+		{"zram-codec", 0, CLI_TEXT, &b.swap_codec, "NAME", "and zswap's; default: lz4", 0,
+		 0},
 		{"timeout", 0, CLI_COUNT, &timeout, "SECONDS",
 		 "end a run after this (default: 60 times the bare time)", 1, 1000000},
-		{"no-zram", 0, CLI_FLAG, &b.no_zram, NULL, "leave zram out", 0, 0},
-		{"no-tmem", 0, CLI_FLAG, &b.no_tmem, NULL, "leave tmem run out", 0, 0},
+		{"no-zram", 0, CLI_FLAG, &b.leave_out[ZRAM], NULL, "leave zram out", 0, 0},
+		{"no-tmem", 0, CLI_FLAG, &b.leave_out[TMEM], NULL, "leave tmem run out", 0, 0},
+		{"zswap", 0, CLI_FLAG, &zswap, NULL, "measure zswap, too", 0, 0},
+		{"suite", 0, CLI_FLAG, &is_suite, NULL, "a set of programs, see below", 0, 0},
+		{"programs", 0, CLI_TEXT, &programs, "NAMES", "of the suite, with commas", 0, 0},
+		{"suite-dir", 0, CLI_TEXT, &suite, "DIR", "where the suite's programs are", 0, 0},
+		{"at", 0, CLI_TEXT, &at, "PARTS",
+		 "of the suite: parts of what each takes bare; default: 0.75,0.5,0.33", 0, 0},
 		{"json", 'J', CLI_FLAG, &b.json, NULL, "print JSON", 0, 0},
 		{"bytes", 'b', CLI_FLAG, &b.bytes, NULL, "exact bytes in the table", 0, 0},
 		{0},
 	};
 	const struct cli_syntax syntax = {
-		COMMAND, "-- PROGRAM [ARG...]",
+		COMMAND, "[-- PROGRAM [ARG...]]",
 		"Runs a program bare, under tmem run, and in a memory cgroup over swap on zram, "
 		"with the\n"
 		"same total memory, and compares the times. zram needs root; the swap, the device "
 		"and\n"
 		"the cgroup are its own and are removed at the end, also when interrupted. The "
 		"program\n"
-		"reads from /dev/null and its standard output is not shown.",
+		"reads from /dev/null and its standard output is not shown.\n"
+		"\n"
+		"--suite does this with a set of real programs, at several limits, without the "
+		"bare "
+		"rounds,\n"
+		"and gives the geometric mean of tmem's time over zram's.",
 		options, true};
 	struct codec_spec spec;
 	char err[256];
 	int operands, code;
 
-	b.rounds = 3;
-	b.zram_codec = "lz4";
+	b.swap_codec = "lz4";
 	code = cli_parse(&syntax, argc, argv, &operands);
 	if (code >= 0)
 		return code;
-	if (operands == 0)
+	if (operands == 0 && !is_suite)
 		return cli_usage(COMMAND, "which program?");
+	if (is_suite && (operands || b.limit_bytes || b.fraction > 0))
+		return cli_usage(COMMAND, "--suite has its own programs; their limits are --at");
+	if (!is_suite && (programs || suite || at))
+		return cli_usage(COMMAND, "--programs, --suite-dir and --at go with --suite");
 	if (b.limit_bytes && b.fraction > 0)
 		return cli_usage(COMMAND, "--limit or --fraction, not both");
 	if (b.codec && codec_parse(b.codec, &spec, err, sizeof(err)))
 		return cli_usage(COMMAND, "--codec: %s", err);
+	b.rounds = b.rounds ? b.rounds : is_suite ? 5 : 3;
 	b.fraction = b.fraction > 0 ? b.fraction : 0.5;
+	b.leave_out[ZSWAP] = !zswap;
 	b.timeout_given = timeout;
 	b.timeout_s = timeout ? timeout : 3600;
+	if (is_suite)
+		return bench_suite(&b, suite, programs, at ? at : "0.75,0.5,0.33");
 	argv[1 + operands] = NULL;
 	b.argv = argv + 1;
-	code = in_box(&b);
-	if (code != CLI_OK)
-		return code;
-	if (b.json)
-		return print_json(&b);
-	print_table(&b);
-	return cli_flush(COMMAND);
+	return one_program(&b);
 }

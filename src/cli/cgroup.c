@@ -129,6 +129,15 @@ uint64_t cgroup_swapped(const struct cgroup *c, const char *path)
 	return bytes;
 }
 
+uint64_t cgroup_major_faults(const char *path)
+{
+	char *text = read_text(path, "memory.stat");
+	uint64_t n = text ? value_of(text, "pgmajfault") : 0;
+
+	os_free(text);
+	return n;
+}
+
 bool cgroup_out_of_memory(const struct cgroup *c, const char *path)
 {
 	char *text = read_text(path, c->v2 ? "memory.events" : "memory.oom_control");

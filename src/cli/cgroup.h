@@ -25,6 +25,8 @@ int cgroup_join(const char *path);
 uint64_t cgroup_resident(const struct cgroup *c, const char *path);
 /* Now: bytes of the group's memory that are in swap. */
 uint64_t cgroup_swapped(const struct cgroup *c, const char *path);
+/* So far: faults of it that had to wait for a page, from swap or a file. */
+uint64_t cgroup_major_faults(const char *path);
 /* Whether the kernel killed for lack of memory in this group. */
 bool cgroup_out_of_memory(const struct cgroup *c, const char *path);
 /* Kill what is in it and remove it; waits for it up to 5 s. 0 or a negative errno. */

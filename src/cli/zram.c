@@ -104,11 +104,10 @@ int zram_write(int id, const void *pages, uint64_t count)
 	return code;
 }
 
-/* The header that marks a device as swap space: version, last page, the magic word. */
-static int format(int fd, uint64_t disk_bytes)
+int swap_format(int fd, uint64_t bytes)
 {
 	uint8_t page[4096] = {0};
-	uint32_t version = 1, last = (uint32_t)(disk_bytes / sizeof(page) - 1);
+	uint32_t version = 1, last = (uint32_t)(bytes / sizeof(page) - 1);
 
 	memcpy(page + 1024, &version, 4);
 	memcpy(page + 1028, &last, 4);
@@ -130,7 +129,7 @@ int zram_swap_on(int id, char *err, size_t errlen)
 	code = fd;
 	if (fd >= 0) {
 		end = lseek(fd, 0, SEEK_END);
-		code = end > 0 ? format(fd, (uint64_t)end) : -EIO;
+		code = end > 0 ? swap_format(fd, (uint64_t)end) : -EIO;
 		if (!code && fsync(fd))
 			code = -errno;
 		os_file_close(fd);
@@ -159,14 +158,21 @@ void zram_usage(int id, struct zram_use *use)
 	os_free(text);
 }
 
-int zram_remove(int id)
+int zram_swap_off(int id)
 {
-	char path[32], number[16];
-	int code = 0, tries;
+	char path[32];
 
 	snprintf(path, sizeof(path), "/dev/zram%d", id);
-	if (swapoff(path) && errno != EINVAL && errno != ENOENT)
-		return -errno; /* still in use: removing it would lose pages */
+	return swapoff(path) && errno != EINVAL && errno != ENOENT ? -errno : 0;
+}
+
+int zram_remove(int id)
+{
+	char number[16];
+	int code = zram_swap_off(id), tries;
+
+	if (code)
+		return code; /* still in use: removing it would lose pages */
 	snprintf(number, sizeof(number), "%d", id);
 	for (tries = 0; tries < 200; tries++) {
 		write_text(id, "reset", "1");

@@ -24,6 +24,10 @@ int zram_add(const char *codec, uint64_t disk_bytes, volatile int *id, char *err
 	__attribute__((warn_unused_result));
 /* Swap on it, before all others. */
 int zram_swap_on(int id, char *err, size_t errlen) __attribute__((warn_unused_result));
+/* The end of that; the device stays. 0 or a negative errno. */
+int zram_swap_off(int id) __attribute__((warn_unused_result));
+/* The header that makes a device or file of so many bytes swap space. 0 or a negative errno. */
+int swap_format(int fd, uint64_t bytes) __attribute__((warn_unused_result));
 /* Open it as open(2) does, once its node is there. A descriptor or -errno. */
 int zram_open(int id, int flags) __attribute__((warn_unused_result));
 /* Write pages, 4096-aligned, to the start of the device, past the page cache. 0 or -errno. */

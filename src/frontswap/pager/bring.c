@@ -79,7 +79,7 @@ void bring_left(struct space *sp, struct chunk *c, uint64_t page)
 /* Whether mates of a page that is wanted are to come along. */
 static bool mates_come(struct space *sp, const struct chunk *c)
 {
-	if (sp->run_length > 1)
+	if (sp->run_length > 1 || sp->run->opts.without & LEARN_NEIGHBOURS)
 		return true;
 	if ((c->verdicts < VERDICTS_LEAST ? sp->together : c->together) < THRESHOLD)
 		return false;
@@ -210,8 +210,8 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 
 void bring_ahead(struct space *sp, struct segment *seg, uint64_t page)
 {
-	bool next = sp->last_in_area == seg->area && page >= sp->last_in_page &&
-		    page < sp->last_in_page + 4 * sp->run->opts.cluster;
+	bool next = !(sp->run->opts.without & READ_AHEAD) && sp->last_in_area == seg->area &&
+		    page >= sp->last_in_page && page < sp->last_in_page + 4 * sp->run->opts.cluster;
 
 	sp->run_length = next ? sp->run_length + 1 : 0;
 	for (unsigned k = 0; next && k < 2 && sp->run_length > 1 && !sp->gone; k++) {

@@ -205,12 +205,13 @@ static uint32_t company(const struct space *sp, const struct chunk *c, uint64_t 
 {
 	uint64_t first = page % CHUNK_PAGES & -(uint64_t)sp->run->opts.cluster;
 	const struct place *at = &c->place[page % CHUNK_PAGES];
+	bool with = !(sp->run->opts.without & COMPANY_LEAVES);
 	uint32_t goes = 0;
 
 	for (uint32_t i = 0; i < sp->run->opts.cluster; i++) {
 		const struct place *o = &c->place[first + i];
 
-		if (o == at || (o->queued == QUEUED && o->main == at->main &&
+		if (o == at || (with && o->queued == QUEUED && o->main == at->main &&
 				o->stamp - at->stamp + COMPANY < 2 * COMPANY))
 			goes |= 1u << i;
 	}
@@ -615,6 +616,8 @@ void evict_ahead(struct space *sp)
 	uint64_t total = pager_total(sp), goal = run_goal_low(sp->run);
 
 	evict_complete(sp);
+	if (sp->run->opts.without & EVICT_AHEAD)
+		return;
 	for (unsigned i = 0; i < AGENT_SLOTS; i++)
 		if (atomic_load(&sp->slots[i].state) == SLOT_COPYING)
 			goal += (uint64_t)__builtin_popcount(sp->slots[i].moved) * AGENT_PAGE;

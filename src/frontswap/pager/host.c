@@ -124,6 +124,7 @@ static void sample(struct run *r, uint64_t since_ns)
 		atomic_store(&r->peak_stored_pages, st.pages);
 		atomic_store(&r->peak_compressed, st.compressed_bytes);
 		atomic_store(&r->peak_same, st.same_filled_pages);
+		atomic_store(&r->held_bytes, atomic_load(&r->host_bytes));
 	}
 	raise_to(&r->peak_store, st.store_bytes);
 	slack = st.frame_bytes -

@@ -36,7 +36,7 @@ bool keep(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char
 {
 	struct chunk *c = space_chunk(sp, area, page, false);
 
-	if (!c->print)
+	if (!c->print && !(sp->run->opts.without & KEEP_COPIES))
 		c->print = os_alloc(CHUNK_PAGES * sizeof(*c->print));
 	if (!c->print)
 		return false;

@@ -215,7 +215,7 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 	uint64_t n = 1, done = 0;
 	bool ok = true;
 
-	if (seg) {
+	if (seg && !(sp->run->opts.without & FILL_AROUND)) {
 		if (addr == sp->last_fresh_addr)
 			sp->fresh_window = sp->fresh_window < FRESH_WINDOW_MAX
 						   ? sp->fresh_window * 2

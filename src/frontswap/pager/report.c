@@ -77,6 +77,7 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "store_bytes", atomic_load(&r->peak_store));
 	INTEGER(j, "stored_pages", pages);
 	INTEGER(j, "compressed_bytes", compressed);
+	INTEGER(j, "held_bytes", atomic_load(&r->held_bytes));
 	INTEGER(j, "same_filled_pages", atomic_load(&r->peak_same));
 	REAL(j, "ratio", compressed ? (double)pages * 4096.0 / (double)compressed : 0);
 	INTEGER(j, "evicted_pages", atomic_load(&r->n.evicted_pages));

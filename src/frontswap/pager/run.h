@@ -71,7 +71,21 @@ struct run_options {
 	const char *trace;  /* file or NULL: record what the store is asked for */
 	unsigned cluster;   /* pages compressed together: 1, 2, 4, 8 or 16 */
 	char **argv;	    /* the program and its arguments, NULL at the end */
+	uint32_t without;   /* bits of enum technique: left out, to see what it brings */
 };
+
+enum technique {
+	EVICT_AHEAD = 1,       /* eviction ahead of need, off the fault path */
+	COMPANY_LEAVES = 2,    /* with a victim leave those that came with it */
+	FILL_AROUND = 4,       /* first touches in windows that grow */
+	KEEP_COPIES = 8,       /* stored copies of pages that came back, keep.c */
+	LEARN_NEIGHBOURS = 16, /* which neighbours come in is learnt, bring.c; else all do */
+	MAIN_QUEUE = 32,       /* a queue of its own for what came back soon */
+	READ_AHEAD = 64,       /* further clusters where faults follow each other */
+};
+#define TECHNIQUES "ahead, company, fill, keep, learn, main, read-ahead"
+/* Names with commas; 0 or -EINVAL. */
+int technique_parse(const char *names, uint32_t *bits);
 
 /* Runs the program to its end; the exit code for the shell. */
 int run_program(const struct run_options *opts);
@@ -296,6 +310,7 @@ struct run {
 	_Atomic uint64_t total_bytes, peak_total, peak_resident, peak_store;
 	_Atomic uint64_t over_ns;
 	_Atomic uint64_t peak_stored_pages, peak_compressed, peak_same;
+	_Atomic uint64_t held_bytes; /* host_bytes when peak_stored_pages was reached */
 	uint64_t start_ns;
 	struct run_counters n;
 

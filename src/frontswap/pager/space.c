@@ -156,7 +156,7 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 			continue;
 		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&
 					     sp->evict_clock - at->stamp <= sp->queued_pages))
-			at->main = 1;
+			at->main = !(sp->run->opts.without & MAIN_QUEUE);
 		at->stamp = sp->arrivals;
 		space_enqueue(sp, at, seg->area, page);
 	}
