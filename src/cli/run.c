@@ -51,6 +51,8 @@ int cmd_run(int argc, char **argv)
 		 "encrypt it, with a key that is in memory only", 0, 0},
 		{"report", 'r', CLI_TEXT, &o.report, "FILE",
 		 "write numbers as JSON at the end; -: to stderr", 0, 0},
+		{"live", 0, CLI_FLAG, &o.live, NULL,
+		 "show what happens, at the bottom of the terminal", 0, 0},
 		{"trace", 't', CLI_TEXT, &o.trace, "FILE",
 		 "record what the store is asked for, see tmem-trace(1)", 0, 0},
 		{"without", 0, CLI_TEXT, &without, "NAMES",

@@ -9,6 +9,7 @@
  * It lives until the program has ended and the last space is gone, and it ends
  * everything when the supervisor has died.
  */
+#include "frontswap/pager/live.h"
 #include "frontswap/pager/run.h"
 #include "frontswap/pager/sight.h"
 
@@ -300,6 +301,7 @@ int run_host(const struct run_options *opts, int control)
 	if (send_control(r, &m, -1) < 0)
 		return 1;
 	if (!attend(r)) {
+		live_abandoned(r->opts.board);
 		os_log(OS_LOG_ERROR, "the launcher was killed: the program's memory goes with it");
 		end_all(r);
 		return 1;

@@ -18,6 +18,7 @@
  *   maps.c       what /proc says about a process
  *   report.c     numbers
  *   sight.c      the same while it goes on: series.c, hist.c
+ *   live.c       the panel of --live
  *   watch.c      whether the program thrashes: thrash.c, refault.c
  *
  * Threads and locks. A space belongs to its pager thread alone; no lock guards
@@ -61,17 +62,21 @@
 #include <sys/types.h>
 #include <tmem/tmem.h>
 
+struct live_board;
+
 struct run_options {
 	uint64_t limit_bytes;
 	const char *codec;	/* NAME[:LEVEL] */
 	const char *overflow;	/* file or NULL */
 	uint64_t overflow_rate; /* bytes a second written there; 0: any */
 	bool overflow_encrypt;
-	const char *report; /* file or NULL */
-	const char *trace;  /* file or NULL: record what the store is asked for */
-	unsigned cluster;   /* pages compressed together: 1, 2, 4, 8 or 16 */
-	char **argv;	    /* the program and its arguments, NULL at the end */
-	uint32_t without;   /* bits of enum technique: left out, to see what it brings */
+	const char *report;	  /* file or NULL */
+	const char *trace;	  /* file or NULL: record what the store is asked for */
+	unsigned cluster;	  /* pages compressed together: 1, 2, 4, 8 or 16 */
+	char **argv;		  /* the program and its arguments, NULL at the end */
+	bool live;		  /* a panel on the terminal */
+	struct live_board *board; /* run_program() sets it; NULL: none */
+	uint32_t without;	  /* bits of enum technique: left out, to see what it brings */
 };
 
 enum technique {

@@ -2,6 +2,8 @@
 /* The figures of a run while it goes on; see sight.h. */
 #include "frontswap/pager/sight.h"
 
+#include "frontswap/pager/live.h"
+
 #include "os/clock.h"
 #include "os/mem.h"
 
@@ -87,6 +89,34 @@ static void look_at_total(struct run *r, struct sight *s)
 	s->peak_seen = peak;
 }
 
+/* The panel's figures: levels as they are, the others since it was told last. */
+static void tell(struct sight *s, struct live_board *b)
+{
+	const struct figures *f = &s->now, *last = &s->told;
+	uint64_t ns = f->at_ns - last->at_ns, hist[HIST_BUCKETS];
+	uint64_t v[LIVE_FIGURES] = {
+		[LIVE_AT_NS] = f->at_ns,
+		[LIVE_LIMIT] = f->level[LEVEL_LIMIT],
+		[LIVE_TOTAL] = f->level[LEVEL_TOTAL],
+		[LIVE_RESIDENT] = f->level[LEVEL_RESIDENT],
+		[LIVE_STORE] = f->level[LEVEL_STORE],
+		[LIVE_STORED_PAGES] = f->level[LEVEL_STORED_PAGES],
+		[LIVE_COMPRESSED] = f->level[LEVEL_COMPRESSED],
+		[LIVE_OVER] = f->count[COUNT_OVER_NS] > last->count[COUNT_OVER_NS],
+	};
+
+	if (!ns)
+		return;
+	v[LIVE_FAULTS] = (f->count[COUNT_FAULTS] - last->count[COUNT_FAULTS]) * 1000000000 / ns;
+	v[LIVE_WAITING] = (f->count[COUNT_WAIT_NS] - last->count[COUNT_WAIT_NS]) * 1000 / ns;
+	for (unsigned i = 0; i < HIST_BUCKETS; i++)
+		hist[i] = f->hist[i] - last->hist[i];
+	v[LIVE_P99_NS] = (uint64_t)(hist_percentile_us(hist, 0.99) * 1000);
+	for (unsigned i = 0; i < LIVE_FIGURES; i++)
+		atomic_store(&b->figure[i], v[i]);
+	s->told = *f;
+}
+
 /* ---- life --------------------------------------------------------------------------------- */
 
 int sight_start(struct run *r)
@@ -110,13 +140,16 @@ void sight_sample(struct run *r, uint64_t now_ns)
 	struct sight *s = r->sight;
 	uint64_t at = now_ns - r->start_ns;
 	bool slice = now_ns - s->slice_at_ns >= THRASH_SLICE_NS, sample = false;
+	bool panel = r->opts.board && at - s->told.at_ns >= LIVE_MS * 1000000ull;
 
 	if (s->keeps_series) {
 		look_at_total(r, s);
 		sample = series_due(&s->series, at);
 	}
-	if (slice || sample)
+	if (slice || sample || panel)
 		gather(r, s, now_ns);
+	if (panel)
+		tell(s, r->opts.board);
 	if (sample)
 		series_add(&s->series, &s->now);
 	if (slice) {

@@ -18,6 +18,7 @@ struct sight {
 	struct series series;
 	struct figures now; /* as last gathered */
 	uint64_t cpu_at_ns, program_ns, peak_seen;
+	struct figures told;  /* to the panel */
 	uint64_t slice_at_ns; /* when the last one was looked at */
 	struct thrash thrash;
 	double waiting;			     /* part of the time, when thrashing was found */

@@ -11,8 +11,10 @@
  *      supervisor --+-- host      (own session; ends everything when we die)
  *                   +-- program --+-- ...   (orphans come back to us: subreaper)
  */
+#include "frontswap/pager/live.h"
 #include "frontswap/pager/run.h"
 
+#include "os/clock.h"
 #include "os/log.h"
 
 #include <dirent.h>
@@ -49,6 +51,8 @@ struct supervisor {
 	unsigned nheld, held_size;
 	sigset_t old_mask;
 	struct rlimit old_files;
+	struct live live;
+	uint64_t started_ns; /* the program */
 };
 
 /* ---- descriptors -------------------------------------------------------------------- */
@@ -170,6 +174,7 @@ static unsigned signal_descendants(struct supervisor *s, int sig)
 static void fail_stop(struct supervisor *s)
 {
 	s->failed = true;
+	live_close(&s->live);
 	os_log(OS_LOG_ERROR, "the store has died: the program is ended, "
 			     "for its memory cannot be had any more");
 	while (signal_descendants(s, SIGKILL) > 0) {
@@ -296,9 +301,13 @@ static void pass_on(struct supervisor *s, const struct signalfd_siginfo *si)
 {
 	bool terminal = si->ssi_code == SI_KERNEL;
 
+	if (si->ssi_signo == SIGWINCH)
+		live_resized(&s->live);
 	if (si->ssi_signo == SIGCHLD)
 		reap(s);
-	else if (!terminal && s->program > 0 && !s->program_over)
+	else if (si->ssi_signo == SIGTSTP)
+		live_pause(&s->live);
+	else if (!terminal && s->program > 0 && !s->program_over && si->ssi_signo != SIGTTOU)
 		kill(s->program, (int)si->ssi_signo);
 }
 
@@ -319,9 +328,11 @@ static void supervise(struct supervisor *s)
 		struct pollfd p[2] = {{.fd = s->control, .events = POLLIN},
 				      {.fd = s->signals, .events = POLLIN}};
 
-		int n = poll(p, 2, s->agent_seen ? -1 : AGENT_WAIT_MS);
+		int n = poll(p, 2, live_wait_ms(&s->live, s->agent_seen ? -1 : AGENT_WAIT_MS));
 
-		if (n == 0 && !s->program_over)
+		live_tick(&s->live);
+		if (!s->agent_seen && !s->program_over && !s->refused &&
+		    os_clock_ns() - s->started_ns > AGENT_WAIT_MS * 1000000ull)
 			no_agent(s);
 		if (n <= 0)
 			continue;
@@ -367,7 +378,8 @@ int run_program(const struct run_options *opts)
 {
 	static const int caught[] = {SIGHUP,  SIGINT,  SIGQUIT,	 SIGTERM, SIGUSR1,
 				     SIGUSR2, SIGCHLD, SIGWINCH, SIGALRM};
-	struct supervisor s = {.opts = opts, .control = -1};
+	struct run_options with = *opts;
+	struct supervisor s = {.opts = &with, .control = -1};
 	struct control_message ready = {0};
 	char file[PATH_MAX];
 	sigset_t mask;
@@ -381,6 +393,9 @@ int run_program(const struct run_options *opts)
 	sigemptyset(&mask);
 	for (unsigned i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
 		sigaddset(&mask, caught[i]);
+	with.board = opts->live ? live_board() : NULL;
+	live_start(&s.live, with.board, descends_from_us);
+	live_signals(&s.live, &mask);
 	sigprocmask(SIG_BLOCK, &mask, &s.old_mask);
 	s.signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -396,7 +411,9 @@ int run_program(const struct run_options *opts)
 		waitpid(s.host, NULL, 0);
 		return rc;
 	}
+	s.started_ns = os_clock_ns();
 	supervise(&s);
+	live_end(&s.live);
 	reap(&s);
 	free(s.held);
 	return exit_code(&s);
