@@ -92,7 +92,7 @@ line() { # NAME BARE BARE_S LIMIT PEAK S OVER FAULTS VERDICT
 }
 
 verdict_of() { # NAME: on standard output; 1 when it is a failure
-	local name=$1 err
+	local name=$1 err faults
 	err=$(grep -h '^tmem' "$T/$name.tmem.err" "$T/$name.tmem"/*.log 2>/dev/null | grep -v 'waits for its own pages' | head -n 1)
 	case ${SHOULD:-right} in
 	refused)
@@ -123,6 +123,11 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 		say "right, unmanaged: ${err#tmem run: }"
 		return
 	fi
+	faults=$(number_of "$T/$name.tmem/tmem.json" faults)
+	if [ "${faults:-0}" -gt "${MOST_FAULTS:-999999999}" ]; then
+		say "WRONG: $faults faults, not $MOST_FAULTS at most"
+		return 1
+	fi
 	[ -z "$err" ] || grep -q CAP_SYS_PTRACE <<<"$err" || {
 		say "right, but tmem says: $err"
 		return
@@ -136,7 +141,7 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 
 one() {
 	local name=$1 peak text why bare bare_s
-	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES="" WRAP=()
+	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES="" WRAP=() MOST_FAULTS=""
 	prepare() { :; }
 	if [ ! -f "$DIR/$name.sh" ]; then
 		line "$name" - - - - - - - "no such script"

@@ -49,6 +49,9 @@
 #define AGENT_VERSION 3u
 #define AGENT_ENV     "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
 
+/* In a command line: a process that may have one thread only (Chromium's); no agent is started. */
+#define AGENT_ONE_THREAD "--type=zygote"
+
 #define AGENT_PAGE	 4096u
 #define AGENT_SLOT_PAGES 16u /* pages of one command: a cluster at most */
 #define AGENT_SLOT_BYTES (AGENT_SLOT_PAGES * AGENT_PAGE)

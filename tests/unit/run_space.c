@@ -160,6 +160,48 @@ static void test_moved_in_transit(void **state)
 	unmake(sp);
 }
 
+/* Children whose clones take more than the store's limit: they must not be refused. */
+static void test_fork_beyond_the_limit(void **state)
+{
+	struct space *sp = make(), *child[64];
+	tmem_stats st = {.size = sizeof(st)};
+	uint64_t seven[AGENT_PAGE / 8];
+	uint64_t limit;
+
+	(void)state;
+	for (unsigned i = 0; i < AGENT_PAGE / 8; i++)
+		seven[i] = 7;
+	for (uint64_t page = 0; page < PAGES; page++) {
+		uint64_t index, at = page + START / AGENT_PAGE % CHUNK_PAGES;
+		tmem_oid oid;
+
+		space_oid(0, at, &oid, &index);
+		assert_int_equal(tmem_put(run.client, sp->pool, &oid, index, seven), 0);
+		space_set_page(space_chunk(sp, 0, at, false), at, PAGE_OUT);
+	}
+	assert_int_equal(tmem_host_stats(run.host, &st), 0);
+	limit = st.store_bytes + 65536;
+	assert_int_equal(tmem_host_set_limit(run.host, limit), 0);
+	for (unsigned i = 0; i < 64; i++) {
+		uint64_t page[AGENT_PAGE / 8], index;
+		tmem_oid oid;
+
+		child[i] = space_fork(sp, -1);
+		assert_non_null(child[i]);
+		assert_int_equal(space_verify(child[i]), 0);
+		space_oid(0, i + START / AGENT_PAGE % CHUNK_PAGES, &oid, &index);
+		assert_int_equal(tmem_get(run.client, child[i]->pool, &oid, index, page), 0);
+		assert_memory_equal(page, seven, AGENT_PAGE);
+	}
+	assert_int_equal(tmem_host_stats(run.host, &st), 0);
+	assert_true(st.limit_bytes > limit);
+	for (unsigned i = 0; i < 64; i++) {
+		tmem_pool_destroy(run.client, child[i]->pool);
+		space_free(child[i]);
+	}
+	unmake(sp);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -167,6 +209,7 @@ int main(void)
 		cmocka_unit_test(test_back_and_over),
 		cmocka_unit_test(test_dropped_in_transit),
 		cmocka_unit_test(test_moved_in_transit),
+		cmocka_unit_test(test_fork_beyond_the_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

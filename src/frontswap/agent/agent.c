@@ -703,6 +703,18 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 	return r < 0 ? -1 : 0;
 }
 
+/* Chromium's zygote ends itself when it finds that it has a second thread. */
+static bool one_thread_only(void)
+{
+	char line[4096];
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, line, sizeof(line)) : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return n > 0 && memmem(line, (size_t)n, AGENT_ONE_THREAD, sizeof(AGENT_ONE_THREAD));
+}
+
 static void complain_and_exit(int error)
 {
 	static const char text[] = "tmem run: this program cannot be managed: ";
@@ -722,7 +734,7 @@ __attribute__((constructor)) static void agent_init(void)
 	size_t name;
 	int r;
 
-	if (!colon)
+	if (!colon || one_thread_only())
 		return;
 	name = (size_t)(colon - env);
 	if (name == 0 || name > sizeof(addr.sun_path) - 2)

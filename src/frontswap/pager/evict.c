@@ -44,6 +44,9 @@
 #define COMPANY	      64u /* arrivals: pages of a cluster so close together leave together */
 #define FORK_ROOM_MAX (256ull << 20)
 #define FORK_PAUSE_NS 10000000000ull
+#define FLOOR_MOST    256u /* pages that a process at work keeps, see evictable() */
+#define FLOOR_LEAST   32u
+#define AT_WORK_NS    20000000ull
 
 uint64_t run_goal_high(const struct run *r)
 {
@@ -457,6 +460,29 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 	return moved;
 }
 
+/*
+ * Pages of `want` that may leave. Where the goal cannot be reached (data that does not
+ * compress, buffers that the kernel has pinned, tables larger than the limit) all else
+ * would leave at every fault, and come back one by one: fio took a million faults for
+ * what is two thousand so. What a process works with just now stays, a little of it,
+ * and the excess is reported.
+ */
+static uint64_t evictable(const struct space *sp, uint64_t want)
+{
+	uint64_t share = sp->run->opts.limit_bytes / AGENT_PAGE / 32;
+	uint64_t floor = share / (atomic_load(&sp->run->nspaces) + 1);
+
+	if (os_clock_ns() - sp->last_fault_ns > AT_WORK_NS)
+		return want;
+	if (floor > FLOOR_MOST)
+		floor = FLOOR_MOST;
+	if (floor < FLOOR_LEAST)
+		floor = FLOOR_LEAST;
+	if (sp->queued_pages <= floor)
+		return 0;
+	return want < sp->queued_pages - floor ? want : sp->queued_pages - floor;
+}
+
 uint64_t evict_round(struct space *sp, uint64_t want)
 {
 	struct agent_shm *shm = sp->shm;
@@ -472,7 +498,9 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 	if (atomic_load(&shm->done) != sp->command || !events_quiet(sp))
 		return 0;
 	sp->epoch++;
-	name_victims(sp, want, &ncmds);
+	want = evictable(sp, want);
+	if (want)
+		name_victims(sp, want, &ncmds);
 	if (!ncmds)
 		return 0;
 	evict_send(sp, AGENT_OP_EVICT, ncmds);

@@ -31,7 +31,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SAMPLE_MS 5
+#define SAMPLE_MS  5
+#define ACCOUNT_NS 200000u
 
 uint64_t run_total(struct run *r)
 {
@@ -48,8 +49,12 @@ static void raise_to(_Atomic uint64_t *peak, uint64_t v)
 
 void run_account(struct run *r)
 {
-	uint64_t size, resident, shared, data, total = 0, own = 0;
+	uint64_t size, resident, shared, data, total = atomic_load(&r->stray_bytes), own = 0;
+	uint64_t now = os_clock_ns(), last = atomic_load(&r->account_ns);
 
+	/* Hundreds of processes ask, each for a sum over all of them: one in a while is enough. */
+	if (now - last < ACCOUNT_NS || !atomic_compare_exchange_strong(&r->account_ns, &last, now))
+		return;
 	if (maps_statm(&r->statm, 0, &size, &resident, &shared, &data))
 		own = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
 	os_mutex_lock(&r->lock);
@@ -128,6 +133,14 @@ static void sample(struct run *r, uint64_t since_ns)
 		atomic_store(&r->held_bytes, atomic_load(&r->host_bytes));
 	}
 	raise_to(&r->peak_store, st.store_bytes);
+	/* Raised for clones that are gone now. */
+	if (st.limit_bytes > r->store_limit &&
+	    st.store_bytes + r->store_limit / 4 < st.limit_bytes) {
+		uint64_t most = st.store_bytes + r->store_limit / 4;
+
+		if (tmem_host_set_limit(r->host, most > r->store_limit ? most : r->store_limit) < 0)
+			os_log(OS_LOG_DEBUG, "the store's limit stays as it is");
+	}
 	slack = st.frame_bytes -
 		(st.compressed_bytes < st.frame_bytes ? st.compressed_bytes : st.frame_bytes);
 	if (slack > st.frame_bytes / 20 && slack > 1u << 20)
@@ -217,6 +230,7 @@ static bool attend(struct run *r)
 				atomic_store(&r->program_over, true);
 		}
 		reap_spaces(r);
+		strays_look(r);
 		now = os_clock_ns();
 		sample(r, now - last);
 		sight_sample(r, now);
@@ -243,6 +257,7 @@ static int start(struct run *r, char *err, size_t errlen)
 		ho.limit_bytes = r->opts.limit_bytes / 4 * 3;
 		ho.store_raw = 1;
 	}
+	r->store_limit = ho.limit_bytes;
 	rc = tmem_host_create(&ho, &r->host, err, errlen);
 	if (rc < 0)
 		return rc;
@@ -288,6 +303,7 @@ int run_host(const struct run_options *opts, int control)
 	prctl(PR_SET_NAME, "tmem-host");
 	r->opts = *opts;
 	r->control = control;
+	r->supervisor = getppid(); /* before the program can end */
 	r->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	r->start_ns = os_clock_ns();
 	os_mutex_init(&r->lock, OS_RANK_RUN, "run");

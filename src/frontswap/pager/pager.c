@@ -41,6 +41,9 @@
 #define FRESH_WINDOW_MAX 64u
 #define MESSAGES	 32
 #define PAGER_NICE	 -10
+#define PSS_NS		 100000000ull
+#define A_LITTLE	 65536u
+#define AT_WORK_NS	 20000000ull
 
 static const char zeros[FRESH_WINDOW_MAX * AGENT_PAGE];
 
@@ -465,6 +468,7 @@ void pager_read_events(struct space *sp)
 		switch (m->event) {
 		case UFFD_EVENT_PAGEFAULT:
 			atomic_fetch_add_explicit(&sp->run->n.faults, 1, memory_order_relaxed);
+			sp->last_fault_ns = now;
 			pend(sp, m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
 			     m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, now);
 			break;
@@ -489,21 +493,26 @@ void pager_read_events(struct space *sp)
 bool pager_account(struct space *sp, uint64_t *size, uint64_t *data)
 {
 	struct run *r = sp->run;
-	uint64_t now = os_clock_ns(), resident, shared, anon, off;
+	uint64_t now = os_clock_ns(), resident, shared, anon, off, old;
+	uint64_t pause = PSS_NS * (1 + atomic_load(&r->nspaces) / 8); /* it walks all its pages */
 
 	sp->last_account_ns = now;
 	if (!sp->pid || !maps_statm(&sp->statm, sp->pid, size, &resident, &shared, data))
 		return false;
 	anon = (resident > shared ? resident - shared : 0) * AGENT_PAGE;
 	atomic_store(&sp->raw_resident, anon);
-	if (sp->forked && now - sp->last_pss_ns > 100000000) {
+	if (sp->forked && now - sp->last_pss_ns > pause) {
 		uint64_t pss = maps_pss_anon(sp->pid);
 
 		sp->last_pss_ns = now;
 		atomic_store(&sp->shared_off, pss && pss < anon ? anon - pss : 0);
 	}
 	off = atomic_load(&sp->shared_off);
-	atomic_store(&sp->resident, anon > off ? anon - off : 0);
+	anon = anon > off ? anon - off : 0;
+	old = atomic_exchange(&sp->resident, anon);
+	if (anon > old + A_LITTLE || old > anon + A_LITTLE)
+		sp->last_change_ns = now;
+	atomic_fetch_add(&r->total_bytes, anon - old);
 	run_account(r);
 	return true;
 }
@@ -542,6 +551,10 @@ static struct timespec idle(const struct space *sp)
 		return (struct timespec){0, 0};
 	if (ns < 500000 || sp->npending || sp->slots_busy || sp->unsharing)
 		ns = 500000;
+	/* Of hundreds of processes those that do nothing are looked at less often. */
+	if (sp->last_account_ns - sp->last_fault_ns > AT_WORK_NS &&
+	    sp->last_account_ns - sp->last_change_ns > AT_WORK_NS && !sp->slots_busy)
+		ns *= 1 + atomic_load(&sp->run->nspaces) / 4;
 	if (ns > 100000000)
 		ns = 100000000;
 	return (struct timespec){0, (long)ns};

@@ -122,30 +122,59 @@ static int refuse(const char *path, const char *why)
 	return 126;
 }
 
+union head {
+	Elf64_Ehdr elf;
+	char text[256];
+};
+
+/* Why no library can be loaded into this file's program; NULL: one can, as far as one sees. */
+static const char *unloadable(int fd, const struct stat *st, const union head *head, ssize_t n)
+{
+	char cap[64];
+
+	if (st->st_mode & (S_ISUID | S_ISGID) && st->st_uid != geteuid())
+		return "is set-uid or set-gid: nothing can be loaded into it";
+	if (st->st_mode & (S_ISUID | S_ISGID))
+		return "is set-uid or set-gid: the loader ignores what is to be loaded into it";
+	if (fgetxattr(fd, "security.capability", cap, sizeof(cap)) > 0)
+		return "has file capabilities: nothing can be loaded into it";
+	if (n < (ssize_t)sizeof(head->elf) || memcmp(head->elf.e_ident, ELFMAG, SELFMAG) != 0)
+		return NULL;
+	if (head->elf.e_ident[EI_CLASS] != ELFCLASS64 || head->elf.e_machine != EM_X86_64)
+		return "is not a 64-bit x86 program";
+	if (!has_interpreter(fd, &head->elf))
+		return "is statically linked: nothing can be loaded into it";
+	return NULL;
+}
+
+const char *probe_unloadable(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const char *why = NULL;
+	union head head;
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		why = unloadable(fd, &st, &head, pread(fd, &head, sizeof(head), 0));
+	if (fd >= 0)
+		close(fd);
+	return why;
+}
+
 static int check_file(const char *path, int depth)
 {
-	union {
-		Elf64_Ehdr elf;
-		char text[256];
-	} head;
-	struct stat st;
-	char cap[64];
-	ssize_t n;
 	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+	const char *why;
+	union head head;
+	struct stat st;
+	ssize_t n;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return fd < 0 && errno == EACCES ? 0 : refuse(path, strerror(errno));
 	n = pread(fd, &head, sizeof(head), 0);
-	if (S_ISDIR(st.st_mode)) {
-		rc = refuse(path, "is a directory");
-	} else if (st.st_mode & (S_ISUID | S_ISGID) && st.st_uid != geteuid()) {
-		rc = refuse(path, "is set-uid or set-gid: nothing can be loaded into it");
-	} else if (st.st_mode & (S_ISUID | S_ISGID)) {
-		rc = refuse(
-			path,
-			"is set-uid or set-gid: the loader ignores what is to be loaded into it");
-	} else if (getxattr(path, "security.capability", cap, sizeof(cap)) > 0) {
-		rc = refuse(path, "has file capabilities: nothing can be loaded into it");
+	why = S_ISDIR(st.st_mode) ? "is a directory" : unloadable(fd, &st, &head, n);
+	if (why) {
+		rc = refuse(path, why);
 	} else if (n > 2 && head.text[0] == '#' && head.text[1] == '!') {
 		char *at, *save = NULL;
 
@@ -153,11 +182,6 @@ static int check_file(const char *path, int depth)
 		at = strtok_r(head.text + 2, " \t\n", &save);
 		if (at && depth < 4)
 			rc = check_file(at, depth + 1);
-	} else if (n >= (ssize_t)sizeof(head.elf) && !memcmp(head.elf.e_ident, ELFMAG, SELFMAG)) {
-		if (head.elf.e_ident[EI_CLASS] != ELFCLASS64 || head.elf.e_machine != EM_X86_64)
-			rc = refuse(path, "is not a 64-bit x86 program");
-		else if (!has_interpreter(fd, &head.elf))
-			rc = refuse(path, "is statically linked: nothing can be loaded into it");
 	}
 	close(fd);
 	return rc;

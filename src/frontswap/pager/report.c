@@ -100,6 +100,8 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "second_chances", atomic_load(&r->n.second_chances));
 	INTEGER(j, "refault_of_resident", atomic_load(&r->n.anomalies));
 	INTEGER(j, "processes", atomic_load(&r->n.spaces));
+	INTEGER(j, "unmanaged_processes", r->peak_strays);
+	INTEGER(j, "unmanaged_peak_bytes", r->peak_stray_bytes);
 	INTEGER(j, "forks", atomic_load(&r->n.forks));
 	INTEGER(j, "checksum_failures", st.checksum_failures);
 	INTEGER(j, "overflow_pages", st.overflow_pages);

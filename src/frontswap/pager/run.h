@@ -16,6 +16,7 @@
  *   keep.c       stored copies of pages that came back
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
+ *   strays.c     processes of the program that no agent speaks for
  *   report.c     numbers
  *   sight.c      the same while it goes on: series.c, hist.c
  *   live.c       the panel of --live
@@ -283,8 +284,10 @@ struct space {
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
 	int pagemap;
-	struct range foreign;	/* see claim.c; */
-	uint64_t foreign_until; /* 0: none */
+	uint64_t last_change_ns; /* of what is resident, by more than a little */
+	uint64_t last_fault_ns;	 /* read then */
+	struct range foreign;	 /* see claim.c; */
+	uint64_t foreign_until;	 /* 0: none */
 	struct refaults refaults;
 	uint64_t cpu_ns; /* the sampling thread's: processor time when it last looked */
 };
@@ -311,6 +314,12 @@ struct run {
 
 	/* accounts */
 	int statm;
+	_Atomic uint64_t account_ns;  /* when the sum was made last */
+	_Atomic uint64_t stray_bytes; /* memory of processes without an agent, see strays.c */
+	uint64_t peak_stray_bytes;
+	uint32_t peak_strays;
+	uint64_t store_limit; /* of the host; more while clones need it, see space.c */
+	pid_t supervisor;
 	_Atomic uint64_t host_bytes; /* this process: anonymous and shared memory */
 	_Atomic uint64_t total_bytes, peak_total, peak_resident, peak_store;
 	_Atomic uint64_t over_ns;
@@ -522,5 +531,11 @@ int report_write(struct run *r, const char *path);
 /* probe.c: what must be so before a program is started; 0 or an exit code, a line on stderr */
 int probe_kernel(void);
 int probe_program(const char *name, char *path, size_t pathlen);
+/* Why no agent can be loaded into a program's file, the rest of a sentence; NULL: it can. */
+const char *probe_unloadable(const char *path);
+
+/* strays.c */
+/* Now and then: processes that no agent speaks for are counted, and told of. The main thread's. */
+void strays_look(struct run *r);
 
 #endif

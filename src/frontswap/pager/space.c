@@ -14,6 +14,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define CLONE_RAISES 8u /* by a half each */
+
 /* ---- queues ------------------------------------------------------------------ */
 
 static bool queue_grow(struct queue *q)
@@ -544,9 +546,28 @@ static int copy_areas(struct space *to, const struct space *from)
 	return 0;
 }
 
+/*
+ * A clone takes 24 bytes a page, and is not to be refused: the child is there
+ * already. So the store may have more than its limit for it; what is over is
+ * reported as any excess is, and taken back when clones have gone (host.c).
+ */
+static tmem_pool clone_pool(struct run *r, tmem_pool pool)
+{
+	tmem_pool clone;
+
+	for (unsigned i = 0;; i++) {
+		tmem_stats st = {.size = sizeof(st)};
+
+		clone = tmem_pool_clone(r->client, pool);
+		if (clone != -ENOMEM || i == CLONE_RAISES || tmem_host_stats(r->host, &st) < 0 ||
+		    tmem_host_set_limit(r->host, st.limit_bytes + st.limit_bytes / 2) < 0)
+			return clone;
+	}
+}
+
 struct space *space_fork(struct space *parent, int uffd)
 {
-	tmem_pool pool = tmem_pool_clone(parent->run->client, parent->pool);
+	tmem_pool pool = clone_pool(parent->run, parent->pool);
 	struct space *sp = pool >= 0 ? space_create(parent->run, uffd, pool) : NULL;
 
 	if (!sp)

@@ -33,5 +33,6 @@ void hard_sparse(size_t mib);
 void hard_uffd(size_t mib);
 void hard_direct(size_t mib);
 void hard_fixed(size_t mib);
+void hard_noise(size_t mib);
 
 #endif

@@ -168,6 +168,31 @@ void hard_uffd(size_t mib)
 	}
 }
 
+/* ---- what does not compress ----------------------------------------------------------- */
+
+/* Noise that no limit can hold, and a little that is worked on all the time beside it. */
+void hard_noise(size_t mib)
+{
+	size_t words = mib * 1048576 / 8, small = 512;
+	uint64_t *noise = (uint64_t *)(void *)ballast_map(mib * 256), state = 7;
+	char *work = ballast_map(small);
+
+	for (size_t i = 0; i < words; i++)
+		noise[i] = next_random(&state);
+	for (uint64_t round = 0; round < 300; round++) {
+		for (size_t at = 0; at < small; at += 32) {
+			if (round && ballast_wrong(work, at, 32, round - 1))
+				fail("wrong pages in round %d", (int)round);
+			ballast_fill(work, at, 32, round);
+		}
+	}
+	state = 7;
+	for (size_t i = 0; i < words; i++)
+		if (noise[i] != next_random(&state))
+			fail("wrong word %zu of the noise", i);
+	printf("%zu MiB of noise, %zu pages worked on\n", mib, small);
+}
+
 /* ---- O_DIRECT ------------------------------------------------------------------------- */
 
 static int scratch_file(int flags)

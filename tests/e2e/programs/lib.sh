@@ -10,6 +10,7 @@
 #               answers are right by what the workload knows itself.
 #   LEAST       the smallest limit in MiB (optional; the engine's own is 32)
 #   SHOULD      "right" (the default), "refused" or "unmanaged": what is to become of it
+#   MOST_FAULTS as many faults at most (optional)
 #   WORD        for the latter: a word that what tmem says to the user has to hold
 #
 # RUN is the measuring wrapper, for the second run with tmem run behind it.
