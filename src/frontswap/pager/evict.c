@@ -34,6 +34,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -47,6 +48,7 @@
 #define FLOOR_MOST    256u /* pages that a process at work keeps, see evictable() */
 #define FLOOR_LEAST   32u
 #define AT_WORK_NS    20000000ull
+#define SLOTS_IDLE_NS 50000000ull
 
 uint64_t run_goal_high(const struct run *r)
 {
@@ -149,7 +151,22 @@ static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t
 	sl->stored = sl->unchanged = sl->poor = 0;
 	atomic_store(&sl->state, SLOT_MOVING);
 	sp->slots_busy++;
+	if (index >= atomic_load_explicit(&sp->slots_used, memory_order_relaxed))
+		atomic_store(&sp->slots_used, index + 1);
 	return cmd;
+}
+
+/*
+ * Slots of a process from which nothing leaves go back to the OS: a megabyte and a half
+ * each, times the processes of a database server, is more than some of them need.
+ */
+void evict_slots_return(struct space *sp)
+{
+	if (!sp->slots_used || sp->slots_busy || atomic_load(&sp->shm->done) != sp->command ||
+	    os_clock_ns() - sp->last_round_ns < SLOTS_IDLE_NS ||
+	    madvise(sp->shm->slots, sizeof(sp->shm->slots), MADV_REMOVE) < 0)
+		return;
+	atomic_store(&sp->slots_used, 0);
 }
 
 /* A victim becomes page k of a slot (I4), which learns what a kept copy has. */
@@ -503,6 +520,7 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 		name_victims(sp, want, &ncmds);
 	if (!ncmds)
 		return 0;
+	sp->last_round_ns = os_clock_ns();
 	evict_send(sp, AGENT_OP_EVICT, ncmds);
 	if (!evict_wait(sp))
 		return 0;

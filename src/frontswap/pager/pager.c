@@ -527,6 +527,7 @@ static void tick(struct space *sp)
 		return;
 	sp->last_tick_ns = now;
 	watch_tick(sp);
+	evict_slots_return(sp);
 	if (!pager_account(sp, &size, &data))
 		return;
 	if (atomic_load(&r->total_bytes) > run_goal_managed(r))

@@ -284,6 +284,8 @@ struct space {
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
 	int pagemap;
+	_Atomic uint32_t slots_used; /* A: slots that may hold memory: below this index */
+	uint64_t last_round_ns;
 	uint64_t last_change_ns; /* of what is resident, by more than a little */
 	uint64_t last_fault_ns;	 /* read then */
 	struct range foreign;	 /* see claim.c; */
@@ -464,6 +466,8 @@ void evict_to(struct space *sp, uint64_t goal);
 /* Most of what is resident leaves when a fork is announced; the answer. */
 void evict_before_fork(struct space *sp);
 void evict_resync(struct space *sp);
+/* Memory of slots that have been free for some time goes back. */
+void evict_slots_return(struct space *sp);
 /* A command whose cmds are in shm, and the wait for its first phase; false: the process ended. */
 void evict_send(struct space *sp, uint32_t op, uint32_t ncmds);
 bool evict_wait(struct space *sp);
