@@ -26,7 +26,7 @@ static bool ends_with(const char *s, const char *end)
 
 static int write_svg(const struct run_report *r, const char *path)
 {
-	struct run_plots p;
+	struct run_plots p = {.values = NULL};
 	int rc;
 
 	if (!r->n)

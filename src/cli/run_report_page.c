@@ -174,7 +174,7 @@ static void notes(FILE *f, const struct run_report *r)
 
 static int plots(FILE *f, const struct run_report *r)
 {
-	struct run_plots p;
+	struct run_plots p = {.values = NULL};
 	int rc = run_plots_make(r, &p);
 
 	if (rc < 0)

@@ -26,10 +26,12 @@
 
 struct live_board *live_board(void)
 {
-	void *p = mmap(NULL, sizeof(struct live_board), PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct live_board *b =
+		mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	return p == MAP_FAILED ? NULL : p;
+	if (b == MAP_FAILED)
+		return NULL;
+	return b;
 }
 
 /* All of it, unless the terminal is gone or takes nothing. A file description that the program

@@ -88,7 +88,8 @@ static void bar(struct line *l, uint64_t part, uint64_t all, bool utf8)
 		memcpy(text + n, cell, strlen(cell));
 		n += strlen(cell);
 	}
-	memcpy(text + n, "]", 2);
+	text[n] = ']';
+	text[n + 1] = 0;
 	put(l, text, BAR + 2);
 }
 
