@@ -55,8 +55,13 @@ def output():
 
 
 def prompt():
-    """A line that is begun, and goes on long after: the panel was drawn many times in between."""
+    """A line that is begun, and goes on long after: the panel was drawn many times in between, on
+    a screen that is full."""
     s = Session()
+    old = ["old %d" % i for i in range(40)]
+    s.order("run", "sh", "-c", "i=0; while [ $i -lt 40 ]; do echo old $i; i=$((i + 1)); done")
+    s.read(10)
+    verdict("prompt.full", None if s.screen.y == 23 else "the cursor is in line %d" % (s.screen.y + 1))
     s.order("run", *script('printf "name? "; read n; echo "hello $n"'))
     wait_panel(s)
     s.read(1)
@@ -64,7 +69,7 @@ def prompt():
     s.read(0.6)
     s.type(b"\n")
     ends(s, "prompt", 0)
-    verdict("prompt.text", None if [l for l in s.screen.all() if l] == ["name? Ada", "hello Ada"] else repr(s.screen.all()[-6:]))
+    verdict("prompt.text", None if [l for l in s.screen.all() if l] == old + ["name? Ada", "hello Ada"] else repr(s.screen.all()[-6:]))
     s.close()
 
 
