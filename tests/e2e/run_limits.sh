@@ -54,18 +54,22 @@ mib=$((mib / 3))
 used grow $((mib * 5 / 8)) grow
 quiet grow
 check_over grow 0.25 1.5
-# ---- pages that nothing compresses: they stay, and the report says so
+# ---- pages that nothing compresses: they stay, and that is said; a file takes them
 used noise $((mib * 5 / 8)) noise 2
-quiet noise
-check_noise() {
-	local over wall
-	over=$(number_of "$T/noise.report.json" over_limit_s)
-	wall=$(number_of "$T/noise.report.json" wall_s)
-	check noise.over "over the limit for $over of $wall s" \
-		test "$(calc "($over > 1) * ($over < $wall)")" = 1
-	check noise.refused "no page was refused" test "$(number_of "$T/noise.report.json" refused_pages)" -gt 1000
-	# No more than the program has, and what the pager needs for itself.
-	check noise.peak "$(mib "$PEAK") for $mib MiB" test "$(calc "($PEAK < ($mib + 16) * 1048576)")" = 1
-}
-check_noise
+over=$(number_of "$T/noise.report.json" over_limit_s)
+wall=$(number_of "$T/noise.report.json" wall_s)
+check noise.told "$(head -n 1 "$T/noise.tmem.err")" \
+	test "$(grep -c 'was over the limit for .* it does not compress$' "$T/noise.tmem.err")" = "$(wc -l <"$T/noise.tmem.err")"
+check noise.told_once "$(wc -l <"$T/noise.tmem.err") lines" test "$(wc -l <"$T/noise.tmem.err")" = 1
+check noise.over "over the limit for $over of $wall s" test "$(calc "($over > 1) * ($over < $wall)")" = 1
+check noise.refused "no page was refused" test "$(number_of "$T/noise.report.json" refused_pages)" -gt 1000
+# No more than the program has, and what the pager needs for itself.
+check noise.peak "$(mib "$PEAK") for $mib MiB" test "$(calc "($PEAK < ($mib + 16) * 1048576)")" = 1
+"$TMEM" run --limit $((mib * 5 / 8))M --overflow "$T/overflow" --report "$T/file.json" -- \
+	"$LIMITS" noise "$mib" 2 >"$T/out" 2>"$T/file.err"
+CODE=$?
+check noise-file "exit code $CODE, $(head -n 1 "$T/file.err")" test "$CODE" = 0
+over=$(number_of "$T/file.json" over_limit_s)
+check noise-file.limit "over the limit for $over s" test "$(calc "($over < 0.5)")" = 1
+check noise-file.moved "nothing is in the file" test "$(number_of "$T/file.json" overflow_moved_pages)" -gt 1000
 finish

@@ -163,6 +163,7 @@ void sight_last(struct run *r)
 	struct sight *s = r->sight;
 
 	gather(r, s, os_clock_ns());
+	watch_over(r, s);
 	if (!s->keeps_series)
 		return;
 	look_at_total(r, s);

@@ -35,6 +35,8 @@ void sight_last(struct run *r);
 void sight_end(struct run *r);
 /* watch.c: the slice up to now, by s->now. */
 void watch_slice(struct run *r, struct sight *s, uint64_t now_ns);
+/* At the end: a line for the user when the limit was not held for a tenth of the time. */
+void watch_over(struct run *r, const struct sight *s);
 /* The series as the report's object of columns; NULL: none is kept, or no memory. */
 json_t *sight_series(const struct run *r);
 

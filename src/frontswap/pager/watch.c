@@ -22,6 +22,7 @@
 
 #define FEW_REFAULTS (32u * REFAULT_WEIGHT) /* a space with fewer has no say */
 #define PATIENCE_NS  1000000000ull	    /* for answers */
+#define OVER_NS	     1000000000ull	    /* over the limit: less is not worth a word */
 
 /* ---- a pager's side ------------------------------------------------------------------------ */
 
@@ -163,4 +164,23 @@ void watch_slice(struct run *r, struct sight *s, uint64_t now)
 		break;
 	}
 	atomic_fetch_add(&w->slice, 1);
+}
+
+void watch_over(struct run *r, const struct sight *s)
+{
+	uint64_t over = s->now.count[COUNT_OVER_NS], limit = r->opts.limit_bytes;
+	uint64_t peak = atomic_load(&r->peak_total), refused = atomic_load(&r->n.refused_pages);
+	const char *why = "it was locked, or came faster than it could leave";
+
+	if (over < OVER_NS || over < s->now.at_ns / 10 || peak <= limit)
+		return;
+	if (r->peak_stray_bytes >= (peak - limit) / 2)
+		why = "processes have it that cannot be managed";
+	else if (refused * AGENT_PAGE >= (peak - limit) / 2)
+		why = "it does not compress";
+	else if (atomic_load(&r->n.forks))
+		why = "it was shared after forks";
+	run_say(r, "%.80s was over the limit for %.1f of %.1f s, by up to %llu MiB of memory: %s",
+		r->opts.argv[0], (double)over / 1e9, (double)s->now.at_ns / 1e9,
+		(unsigned long long)(((peak - limit) >> 20) + 1), why);
 }
