@@ -92,7 +92,7 @@ line() { # NAME BARE BARE_S LIMIT PEAK S OVER FAULTS VERDICT
 }
 
 verdict_of() { # NAME: on standard output; 1 when it is a failure
-	local name=$1 err faults
+	local name=$1 err faults left
 	err=$(grep -h '^tmem' "$T/$name.tmem.err" "$T/$name.tmem"/*.log 2>/dev/null |
 		grep -vE 'waits for its own pages|without CAP_SYS_PTRACE all pages' | grep -- "$WORD" | head -n 1)
 	case ${SHOULD:-right} in
@@ -129,11 +129,16 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 		say "WRONG: $faults faults, not $MOST_FAULTS at most"
 		return 1
 	fi
+	left=$(number_of "$T/$name.tmem/tmem.json" evicted_pages)
+	if [ "${left:-0}" -lt "${LEAVES:-0}" ]; then
+		say "WRONG: $left pages left, not $LEAVES at least"
+		return 1
+	fi
 	[ -z "$err" ] || {
 		say "right, but tmem says: $err"
 		return
 	}
-	if [ "$(number_of "$T/$name.tmem/tmem.json" evicted_pages)" = 0 ]; then
+	if [ "$left" = 0 ]; then
 		say "right; nothing left"
 	else
 		say "right"
@@ -142,7 +147,7 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 
 one() {
 	local name=$1 peak text why bare bare_s
-	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES="" WRAP=() MOST_FAULTS=""
+	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES="" WRAP=() MOST_FAULTS="" LEAVES=""
 	prepare() { :; }
 	if [ ! -f "$DIR/$name.sh" ]; then
 		line "$name" - - - - - - - "no such script"

@@ -752,5 +752,6 @@ __attribute__((constructor)) static void agent_init(void)
 		complain_and_exit(r);
 	agent_threads_shm = agent->shm;
 	publish_main_thread();
+	exec_init(env);
 	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }

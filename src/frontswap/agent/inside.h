@@ -18,4 +18,7 @@ struct agent_shm *threads_shm(void);
 void before_fork(void);
 void after_fork_in_parent(void);
 
+/* Once, when the agent serves: what programs are started with is completed from now on. */
+void exec_init(const char *socket);
+
 #endif

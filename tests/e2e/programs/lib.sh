@@ -11,6 +11,7 @@
 #   LEAST       the smallest limit in MiB (optional; the engine's own is 32)
 #   SHOULD      "right" (the default), "refused" or "unmanaged": what is to become of it
 #   MOST_FAULTS as many faults at most (optional)
+#   LEAVES      as many pages have to leave at least (optional)
 #   WORD        for the latter: a word that what tmem says to the user has to hold
 #
 # RUN is the measuring wrapper, for the second run with tmem run behind it.
