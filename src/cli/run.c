@@ -35,7 +35,7 @@ static int failed(const char *what)
 int cmd_run(int argc, char **argv)
 {
 	struct run_options o = {.codec = CLI_RUN_CODEC, .cluster = CLI_RUN_CLUSTER};
-	const char *store = NULL, *without = NULL;
+	const char *store = NULL, *without = NULL, *evict = "auto";
 	const struct cli_option options[] = {
 		{"limit", 'l', CLI_SIZE, &o.limit_bytes, "SIZE",
 		 "all memory; default: half of the machine's", 0, 0},
@@ -57,6 +57,8 @@ int cmd_run(int argc, char **argv)
 		 "record what the store is asked for, see tmem-trace(1)", 0, 0},
 		{"without", 0, CLI_TEXT, &without, "NAMES",
 		 "leave techniques out, to see what they bring: " TECHNIQUES, 0, 0},
+		{"evict", 0, CLI_TEXT, &evict, "HOW",
+		 "move, discard; default: what the kernel can do, see tmem-run(1)", 0, 0},
 		{"store", 's', CLI_TEXT, &store, "SOCKET",
 		 "use the store of a tmemd (this version has none)", 0, 0},
 		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},
@@ -76,6 +78,12 @@ int cmd_run(int argc, char **argv)
 		return cli_usage("run", "--cluster takes 1, 2, 4, 8 or 16");
 	if (technique_parse(without, &o.without) < 0)
 		return cli_usage("run", "--without takes some of " TECHNIQUES);
+	if (!strcmp(evict, "move"))
+		o.evict = RUN_EVICT_MOVE;
+	else if (!strcmp(evict, "discard"))
+		o.evict = RUN_EVICT_DISCARD;
+	else if (strcmp(evict, "auto") != 0)
+		return cli_usage("run", "--evict takes auto, move or discard");
 	if (store)
 		return failed("--store: this version runs with a store of its own only");
 	if (!o.limit_bytes)

@@ -44,6 +44,7 @@ struct uffdio_poison {
 
 #ifndef PAGEMAP_SCAN /* Linux 6.7 */
 #define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_PFNZERO (1 << 5)
 struct page_region {
 	__u64 start, end, categories;
 };
@@ -70,5 +71,21 @@ struct procmap_query {
 #define UFFD_FEATURES_NEEDED                                                                       \
 	(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |         \
 	 UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
+/* And where there is no UFFDIO_MOVE (pager/discard.c); again, with forks and without. */
+#define UFFD_FEATURES_OLD_FULL (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURES_OLD)
+#define UFFD_FEATURES_OLD                                                                          \
+	(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |         \
+	 UFFD_FEATURE_THREAD_ID)
+
+/* /proc/PID/pagemap, a page: what anybody may see of it. */
+#define PAGEMAP_PRESENT	  (1ull << 63)
+#define PAGEMAP_SWAPPED	  (1ull << 62)
+#define PAGEMAP_FILE	  (1ull << 61)
+#define PAGEMAP_EXCLUSIVE (1ull << 56) /* mapped once */
+
+#ifndef MADV_COLD
+#define MADV_COLD    20 /* Linux 5.4 */
+#define MADV_PAGEOUT 21
+#endif
 
 #endif

@@ -37,6 +37,10 @@
  *   - the child begins anew, as if it had just been executed, and names its
  *     parent.
  *
+ * Kernels without UFFDIO_MOVE. The address in AGENT_ENV ends in ",discard" then,
+ * and pages leave by another protocol, which is described at the top of
+ * pager/discard.c: AGENT_OP_DISCARD and the fields from `go` on are its own.
+ *
  * The host believes nothing it reads here: counts and masks are bounded.
  */
 #ifndef TMEM_PROTO_AGENT_H
@@ -61,6 +65,7 @@
 
 enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };
 enum agent_flags { AGENT_CAREFUL = 1 /* no fork events: see above */ };
+#define AGENT_DISCARD ",discard" /* behind the token in AGENT_ENV: no UFFDIO_MOVE here */
 
 struct agent_hello {
 	uint64_t magic;
@@ -97,6 +102,10 @@ enum agent_op {
 	/* Put the guard on mappings, or take it off (see above); cmds say which. */
 	AGENT_OP_GUARD,
 	AGENT_OP_UNGUARD,
+	/* What EVICT does, without UFFDIO_MOVE. */
+	AGENT_OP_DISCARD,
+	/* Pages that the kernel may drop are dropped, or written to so that it may not. */
+	AGENT_OP_SETTLE,
 };
 
 struct agent_cmd {
@@ -107,6 +116,13 @@ struct agent_cmd {
 	uint32_t moved;	 /* bit i: page i is out of the program now */
 	uint32_t absent; /* bit i: there was no page */
 	int32_t error;	 /* errno of the last page that could not be moved */
+	/* discard, settle: see pager/discard.c */
+	uint64_t again; /* host: where the pages are now; 0: nowhere, or in several places */
+	uint32_t go;	/* host: drop them; else have them stay */
+	_Atomic uint32_t tried; /* bit i: page i is being marked, or was */
+	uint32_t marked;	/* bit i: the kernel may drop page i */
+	uint32_t stays;		/* bit i: it is there, and may not be dropped any more */
+	uint32_t left;		/* bit i: it is there, and may be dropped still */
 };
 
 enum agent_tid {
@@ -145,6 +161,11 @@ struct agent_shm {
 	 */
 	_Atomic uint32_t claim_asked, claim_done;
 	_Atomic uint64_t claim_start, claim_end;
+	/* discard: commands are marked or undone while `window` is 1, and no fork begins; */
+	_Atomic uint32_t go;	  /* host: the second half of command number n may begin (futex) */
+	_Atomic uint32_t window;  /* agent (futex) */
+	_Atomic uint32_t forking; /* threads that are about to fork, or do: no window opens */
+	_Atomic int32_t agent_tid;
 	struct agent_cmd cmds[AGENT_BATCH];
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];

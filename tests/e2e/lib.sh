@@ -6,7 +6,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
 . "$ROOT/tools/lib.sh"
 BUILD=${TMEM_BUILD:-$ROOT/build}
-TMEM=$BUILD/tmem
+TMEM=$BUILD/tmem # with TMEM_EVICT=move|discard: run takes that way, see below
 MEASURE=$BUILD/demo/tmem-measure
 TEST=$(basename "$0" .sh)
 LONG=${TMEM_LONG:-}
@@ -41,6 +41,13 @@ check() {
 	shift 2
 	if "$@"; then ok "$name"; else not_ok "$name" "$why"; fi
 }
+# The way in which pages leave, whatever the kernel can do.
+if [ -n "${TMEM_EVICT:-}" ]; then
+	printf '#!/bin/sh\n[ "$1" != run ] || { shift; set -- run --evict %s "$@"; }\nexec %q "$@"\n' \
+		"$TMEM_EVICT" "$TMEM" >"$T/tmem"
+	chmod +x "$T/tmem"
+	TMEM=$T/tmem
+fi
 note() { printf '# %s\n' "$*"; }
 
 # From here on tmem run has no CAP_SYS_PTRACE, and so hears of no fork.

@@ -16,7 +16,7 @@
  * send a REMOVE event on that same descriptor and block on it; staging B has a
  * descriptor without events. The second move costs a tenth of a microsecond a
  * page. A staged page is freed, never reused: a pipe or a socket may still
- * hold a reference to it.
+ * hold a reference to it. (Kernels without UFFDIO_MOVE: discard.c.)
  *
  * Rules
  *   R1  The thread touches no memory that could be managed: its stack, control
@@ -31,6 +31,7 @@
  *       descriptor keeps every fault waiting until then.
  */
 #include "proto/agent.h"
+#include "frontswap/agent/discard.h"
 #include "frontswap/agent/inside.h"
 #include "frontswap/agent/sys.h"
 #include "frontswap/uffd.h"
@@ -77,6 +78,8 @@ struct agent {
 	char *own, *own_end; /* the whole mapping */
 	char *identity, *staging_a, *staging_b;
 	struct agent_shm *shm;
+	bool no_move; /* no UFFDIO_MOVE here, or none is wanted */
+	struct discard discard;
 };
 
 /* Of the program's memory, used by its own threads only. */
@@ -194,9 +197,11 @@ static long connect_host(struct agent *a)
 		r = open_userfaultfd();
 		if (r >= 0) {
 			a->uffd = (int)r;
-			r = uffd_enable(a->uffd, UFFD_FEATURES_FULL);
+			r = uffd_enable(a->uffd,
+					a->no_move ? UFFD_FEATURES_OLD_FULL : UFFD_FEATURES_FULL);
 			if (r == -EPERM) {
-				r = uffd_enable(a->uffd, UFFD_FEATURES_NEEDED);
+				r = uffd_enable(a->uffd, a->no_move ? UFFD_FEATURES_OLD
+								    : UFFD_FEATURES_NEEDED);
 				a->flags = AGENT_CAREFUL;
 			}
 		}
@@ -230,8 +235,14 @@ static long connect_host(struct agent *a)
 
 static long prepare_uffds(struct agent *a)
 {
-	long r = open_userfaultfd();
+	long r;
 
+	if (a->no_move) {
+		r = discard_open(&a->discard, a->uffd);
+		atomic_store(&a->shm->agent_tid, (int32_t)sys3(SYS_gettid, 0, 0, 0));
+		return r < 0 ? r : uffd_register(a->uffd, a->identity, AGENT_PAGE);
+	}
+	r = open_userfaultfd();
 	if (r < 0)
 		return r;
 	a->uffd_b = (int)r;
@@ -383,6 +394,28 @@ static bool host_alive(struct agent *a)
 	return sys3(SYS_poll, &p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLERR | POLLIN));
 }
 
+/* A round without UFFDIO_MOVE. No fork begins in it: a child would have marked pages, too. */
+static void discard(struct agent *a, uint32_t seq)
+{
+	struct agent_shm *shm = a->shm;
+	struct timespec timeout = {0, HOST_CHECK_NS};
+	uint64_t one = 1;
+	uint32_t go;
+
+	atomic_store(&shm->window, 1);
+	discard_mark(&a->discard, shm);
+	atomic_store(&shm->moved, seq);
+	sys3(SYS_write, a->eventfd, &one, sizeof(one));
+	while ((go = atomic_load(&shm->go)) != seq) {
+		sys4(SYS_futex, &shm->go, FUTEX_WAIT, go, &timeout);
+		if (atomic_load(&shm->go) != seq && !host_alive(a))
+			sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
+	}
+	discard_finish(&a->discard, shm);
+	atomic_store(&shm->window, 0);
+	futex_wake(&shm->window);
+}
+
 static void serve(struct agent *a)
 {
 	struct agent_shm *shm = a->shm;
@@ -412,6 +445,10 @@ static void serve(struct agent *a)
 			unshare_pages(shm);
 		else if (shm->op == AGENT_OP_GUARD || shm->op == AGENT_OP_UNGUARD)
 			guard(shm, shm->op == AGENT_OP_GUARD);
+		else if (shm->op == AGENT_OP_DISCARD)
+			discard(a, seq);
+		else if (shm->op == AGENT_OP_SETTLE)
+			discard_settle(&a->discard, shm);
 		atomic_store(&shm->done, seq);
 		if (atomic_exchange(&shm->moved, seq) != seq)
 			futex_wake(&shm->moved);
@@ -462,7 +499,7 @@ static char *carve(char **at, size_t bytes)
  * Start the agent's thread and wait until it serves. Runs in the program's
  * thread, in a fresh image or in the child of a fork: raw system calls only.
  */
-static int agent_start(uint32_t kind, uint64_t token, uint64_t space,
+static int agent_start(uint32_t kind, uint64_t token, uint64_t space, bool no_move,
 		       const struct sockaddr_un *addr, socklen_t addrlen, struct agent **out)
 {
 	size_t bytes = STACK_BYTES + AGENT_PAGE + AGENT_PAGE + 2 * STAGING_BYTES + 6 * AGENT_PAGE;
@@ -490,6 +527,7 @@ static int agent_start(uint32_t kind, uint64_t token, uint64_t space,
 	a->pid = (int32_t)sys3(SYS_getpid, 0, 0, 0);
 	a->token = token;
 	a->space = space;
+	a->no_move = no_move;
 	copy_bytes(&a->addr, addr, addrlen);
 	a->addrlen = addrlen;
 	/* A child's is empty even when its parent has looked at it, or had it filled. */
@@ -567,7 +605,7 @@ static void publish_main_thread(void)
  * In the program's thread: have the host make room (see proto/agent.h), not for
  * ever; or, without fork events, bring everything back, for as long as it takes.
  */
-void before_fork(void)
+static void make_room_for_fork(void)
 {
 	struct agent_shm *shm = threads_shm();
 	bool careful = shm && agent->flags & AGENT_CAREFUL;
@@ -586,10 +624,24 @@ void before_fork(void)
 		 careful);
 }
 
+void before_fork(void)
+{
+	struct agent_shm *shm = threads_shm();
+
+	make_room_for_fork();
+	if (!shm || !agent->no_move)
+		return;
+	atomic_fetch_add(&shm->forking, 1); /* no new window; and the end of one that is open */
+	while (atomic_load(&shm->window))
+		sys4(SYS_futex, &shm->window, FUTEX_WAIT, 1, NULL);
+}
+
 void after_fork_in_parent(void)
 {
 	struct agent_shm *shm = threads_shm();
 
+	if (shm && agent->no_move)
+		atomic_fetch_sub(&shm->forking, 1);
 	if (!shm || !(agent->flags & AGENT_CAREFUL))
 		return;
 	atomic_fetch_add(&shm->fork_over, 1);
@@ -615,7 +667,8 @@ static void after_fork_in_child(void)
 	}
 	if (!space) /* nobody holds our userfaultfd: what is out would read as zeros, too */
 		sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
-	if (agent_start(kind, parent->token, space, &parent->addr, parent->addrlen, &a) == 0) {
+	if (agent_start(kind, parent->token, space, parent->no_move, &parent->addr, parent->addrlen,
+			&a) == 0) {
 		agent = a;
 		agent_threads_shm = a->shm;
 		publish_main_thread();
@@ -740,7 +793,8 @@ __attribute__((constructor)) static void agent_init(void)
 	if (name == 0 || name > sizeof(addr.sun_path) - 2)
 		return;
 	memcpy(addr.sun_path + 1, env, name); /* abstract: the first byte is 0 */
-	r = agent_start(AGENT_EXEC, strtoull(colon + 1, NULL, 16), 0, &addr,
+	r = agent_start(AGENT_EXEC, strtoull(colon + 1, NULL, 16), 0,
+			strstr(colon, AGENT_DISCARD) != NULL, &addr,
 			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name), &agent);
 	if (r == -ECONNREFUSED || r == -ENOENT) {
 		/* The run is over, or this is another network namespace: the

@@ -23,6 +23,7 @@
  *      victim --- phase 1 ---> MOVING --- phase 2 ---> COPYING --> QUEUED --> STORED --> FREE
  *                 waited for             eventfd                  worker     eventfd
  */
+#include "frontswap/pager/discard.h"
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
 
@@ -446,13 +447,19 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 				moved++;
 				continue;
 			}
+			if (sl->dropped >> k & 1) { /* while it was being marked: discard.c */
+				keep_forget(sp, sl->area, sl->first + k);
+				space_set_page(c, sl->first + k,
+					       *p & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
+				continue;
+			}
 			if (cmd.absent >> k & 1) {
 				if (*p & PAGE_KEPT)
 					keep_forget(sp, sl->area, sl->first + k);
 				space_set_page(c, sl->first + k, PAGE_ABSENT);
 			} else {
 				space_set_page(c, sl->first + k,
-					       PAGE_RESIDENT | (*p & PAGE_KEPT) |
+					       PAGE_RESIDENT | (*p & (PAGE_KEPT | PAGE_ZERO)) |
 						       (cmd.error == EAGAIN ? 0 : PAGE_PINNED));
 			}
 			if (cmd.error == EAGAIN) {
@@ -506,7 +513,8 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 	uint32_t ncmds = 0;
 	uint64_t moved;
 
-	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command)
+	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command ||
+	    !discard_settled(sp, false))
 		return 0;
 	if (sp->careful && !fork_allows(sp))
 		return 0;
@@ -521,9 +529,14 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 	if (!ncmds)
 		return 0;
 	sp->last_round_ns = os_clock_ns();
-	evict_send(sp, AGENT_OP_EVICT, ncmds);
-	if (!evict_wait(sp))
-		return 0;
+	if (sp->run->opts.evict == RUN_EVICT_DISCARD) {
+		if (!discard_mark(sp, ncmds))
+			return 0;
+	} else {
+		evict_send(sp, AGENT_OP_EVICT, ncmds);
+		if (!evict_wait(sp))
+			return 0;
+	}
 	moved = settle_moved(sp, ncmds);
 	atomic_fetch_add_explicit(&sp->run->n.rounds, 1, memory_order_relaxed);
 	return moved;
@@ -560,6 +573,9 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 			if (!give_back)
 				return false;
 			addr = space_address(sp, sl->area, sl->first + k);
+			if (addr && sp->run->opts.evict == RUN_EVICT_DISCARD &&
+			    discard_hold(sp, addr) < 0)
+				return sp->gone;
 			if (addr &&
 			    !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
 					   1, &done))
@@ -579,17 +595,19 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 	return true;
 }
 
-static bool complete(struct space *sp, bool give_back)
+static bool complete(struct space *sp, bool give_back, bool force)
 {
-	bool some = false;
+	bool some = false, settled;
 
 	if (!sp->slots_busy)
 		return false;
+	settled = discard_settled(sp, force);
 	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
 		struct slot *sl = &sp->slots[i];
 		uint32_t state = atomic_load(&sl->state);
 
-		if (state == SLOT_COPYING && atomic_load(&sp->shm->done) == sp->command) {
+		if (state == SLOT_COPYING && settled &&
+		    atomic_load(&sp->shm->done) == sp->command) {
 			uint64_t n = (uint64_t)__builtin_popcount(sl->moved) * AGENT_PAGE;
 
 			atomic_fetch_sub(&sp->resident, n);
@@ -606,7 +624,7 @@ static bool complete(struct space *sp, bool give_back)
 
 bool evict_complete(struct space *sp)
 {
-	return complete(sp, true);
+	return complete(sp, true, false);
 }
 
 static void wait_wake(struct space *sp)
@@ -635,10 +653,10 @@ void evict_drain(struct space *sp, bool give_back)
 				sp->slots_busy--;
 				state = SLOT_FREE;
 			}
-			waiting |= state == SLOT_MOVING || state == SLOT_COPYING ||
-				   state == SLOT_QUEUED;
+			waiting |= (state == SLOT_MOVING && !sp->discard.marking) ||
+				   state == SLOT_COPYING || state == SLOT_QUEUED;
 		}
-		complete(sp, give_back);
+		complete(sp, give_back, true);
 		if (!waiting)
 			return;
 		wait_wake(sp);
@@ -681,6 +699,8 @@ void evict_to(struct space *sp, uint64_t goal)
 
 		if (evict_complete(sp) | (evict_round(sp, want) > 0))
 			continue;
+		if (discard_blocked(sp)) /* until events are read, which is not for us to do here */
+			return;
 		if (under_way(sp)) {
 			wait_wake(sp);
 			continue;

@@ -310,8 +310,9 @@ int run_host(const struct run_options *opts, int control)
 		m.kind = CONTROL_FAILED;
 		return send_control(r, &m, -1) < 0 ? 1 : 0;
 	}
-	snprintf(m.text, sizeof(m.text), "%.63s:%016llx", r->socket_name,
-		 (unsigned long long)r->token);
+	snprintf(m.text, sizeof(m.text), "%.63s:%016llx%s", r->socket_name,
+		 (unsigned long long)r->token,
+		 opts->evict == RUN_EVICT_DISCARD ? AGENT_DISCARD : "");
 	if (send_control(r, &m, -1) < 0)
 		return 1;
 	if (!attend(r)) {

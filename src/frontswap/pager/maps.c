@@ -26,6 +26,7 @@
 
 #define MANAGED_MIN (16u * AGENT_PAGE)
 #define REGIONS	    512
+#define LEARN_MAX   (64ull << 30) /* of one mapping, where every page has to be asked for */
 
 bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
 		uint64_t *data)
@@ -106,6 +107,36 @@ void maps_prune_threads(struct space *sp)
 	}
 }
 
+/* The same before Linux 6.7. What is not found stays where it is, and is not evicted. */
+static void learn_by_page(struct space *sp, struct segment *seg, uint64_t start, uint64_t end)
+{
+	uint64_t e[REGIONS];
+
+	if (end - start > LEARN_MAX)
+		end = start + LEARN_MAX;
+	while (start < end) {
+		uint64_t n =
+			(end - start) / AGENT_PAGE < REGIONS ? (end - start) / AGENT_PAGE : REGIONS;
+		ssize_t got = pread(sp->pagemap, e, n * sizeof(e[0]),
+				    (off_t)(start / AGENT_PAGE * sizeof(e[0])));
+
+		if (got < (ssize_t)sizeof(e[0]))
+			return;
+		n = (uint64_t)got / sizeof(e[0]);
+		for (uint64_t i = 0, k; i < n; i = k + 1) {
+			for (k = i; k < n && e[k] & PAGEMAP_PRESENT; k++)
+				;
+			if (k > i)
+				space_mark_resident(sp, seg, start + i * AGENT_PAGE, k - i,
+						    ARRIVAL_FOUND);
+			for (; k > i; i++)
+				if (!(e[i] & (PAGEMAP_EXCLUSIVE | PAGEMAP_FILE)))
+					space_mark_zero(sp, seg, start + i * AGENT_PAGE, 1);
+		}
+		start += n * AGENT_PAGE;
+	}
+}
+
 /* Learn which pages of [start, end) are there, by the kernel's own word. */
 static void learn_resident(struct space *sp, struct segment *seg, uint64_t start, uint64_t end)
 {
@@ -118,15 +149,21 @@ static void learn_resident(struct space *sp, struct segment *seg, uint64_t start
 					.vec = (uintptr_t)regions,
 					.vec_len = REGIONS,
 					.category_mask = PAGE_IS_PRESENT,
-					.return_mask = PAGE_IS_PRESENT};
+					.return_mask = PAGE_IS_PRESENT | PAGE_IS_PFNZERO};
 		int n = ioctl(sp->pagemap, PAGEMAP_SCAN, &a);
 
-		if (n < 0)
+		if (n < 0) {
+			if (errno == ENOTTY)
+				learn_by_page(sp, seg, start, end);
 			break;
-		for (int i = 0; i < n; i++)
-			space_mark_resident(sp, seg, regions[i].start,
-					    (regions[i].end - regions[i].start) / AGENT_PAGE,
-					    ARRIVAL_FOUND);
+		}
+		for (int i = 0; i < n; i++) {
+			uint64_t pages = (regions[i].end - regions[i].start) / AGENT_PAGE;
+
+			space_mark_resident(sp, seg, regions[i].start, pages, ARRIVAL_FOUND);
+			if (regions[i].categories & PAGE_IS_PFNZERO)
+				space_mark_zero(sp, seg, regions[i].start, pages);
+		}
 		if (a.walk_end <= start)
 			break;
 		start = a.walk_end;

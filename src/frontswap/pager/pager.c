@@ -20,6 +20,7 @@
  * A stored page is copied in first and taken out of the store after that:
  * whatever happens in between, the page is somewhere.
  */
+#include "frontswap/pager/discard.h"
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
 
@@ -65,6 +66,17 @@ static void wake(struct space *sp, uint64_t addr, uint64_t n)
 }
 
 /*
+ * A page that comes in is there already. Where that may be one that was to leave
+ * (E3 in discard.c), it must not be free to go any more, for now the store's copy
+ * does. False: come back later.
+ */
+static bool stays_there(struct space *sp, uint64_t addr, const void *src)
+{
+	return sp->run->opts.evict != RUN_EVICT_DISCARD || src == zeros ||
+	       discard_hold(sp, addr) >= 0;
+}
+
+/*
  * Copy n pages to addr; *done pages are there afterwards (copied or found
  * there). False: EAGAIN, come back later.
  */
@@ -90,6 +102,8 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 		}
 		switch (errno) {
 		case EEXIST: /* somebody was served before */
+			if (!stays_there(sp, c.dst, src))
+				return false;
 			wake(sp, c.dst, 1);
 			(*done)++;
 			break;
@@ -151,13 +165,18 @@ static void pend(struct space *sp, uint64_t addr, bool write, uint64_t since)
 	sp->pending[sp->npending++] = (struct pending){addr, since, write};
 }
 
-/* Keep the memory in its limits before n pages come in. */
-static void make_room(struct space *sp, uint64_t n)
+/*
+ * Keep the memory in its limits before n pages come in. False: what the caller
+ * knew of segments and pages is of the past, for events were read (discard.c).
+ */
+static bool make_room(struct space *sp, uint64_t n)
 {
 	struct run *r = sp->run;
+	uint64_t changes = sp->changes;
 
 	if (pager_total(sp) + n * AGENT_PAGE > run_goal_high(r))
 		evict_to(sp, run_goal_high(r) - n * AGENT_PAGE);
+	return sp->changes == changes;
 }
 
 void pager_added(struct space *sp, uint64_t n)
@@ -227,7 +246,8 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 			sp->fresh_window /= 2;
 		n = fresh_run(sp, seg, addr, sp->fresh_window);
 	}
-	make_room(sp, n);
+	if (!make_room(sp, n))
+		return sp->gone;
 	if (sp->gone)
 		return true;
 	if (write) {
@@ -260,6 +280,8 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 	}
 	if (seg && done) {
 		space_mark_resident(sp, seg, addr, done, ARRIVAL_FRESH);
+		if (!write)
+			space_mark_zero(sp, seg, addr, done);
 		sp->last_fresh_addr = addr + done * AGENT_PAGE;
 		atomic_fetch_add_explicit(&sp->run->n.pages_fresh, done, memory_order_relaxed);
 		pager_added(sp, write ? done : 0);
@@ -323,8 +345,9 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 		uint32_t age;
 
-		make_room(sp, sp->run->opts.cluster);
-		/* Making room completes slots and evicts, but reads no event:
+		if (!make_room(sp, sp->run->opts.cluster))
+			return sp->gone;
+		/* Making room completes slots and evicts, but no event was read:
 		 * the segment is where it was, the page is still out. */
 		if (sp->gone)
 			return true;
@@ -366,7 +389,9 @@ static void serve_pending(struct space *sp)
 		else
 			sp->pending[kept++] = p;
 	}
-	sp->npending = kept;
+	/* Those that were read meanwhile, by an eviction. */
+	memmove(&sp->pending[kept], &sp->pending[n], (sp->npending - n) * sizeof(sp->pending[0]));
+	sp->npending = kept + (sp->npending - n);
 }
 
 /* ---- events --------------------------------------------------------------------------- */
@@ -399,6 +424,7 @@ static void forked(struct space *sp, int uffd)
 	struct space *child;
 	os_thread t;
 
+	discard_changed(sp, 0, UINT64_MAX);
 	evict_drain(sp, false);
 	child = space_fork(sp, uffd);
 	if (!child) {
@@ -422,6 +448,10 @@ static void forked(struct space *sp, int uffd)
 		for (uint32_t k = 0; k < sl->pages; k++) {
 			uint64_t addr = space_address(child, sl->area, sl->first + k), done;
 
+			if (sp->discard.marking && atomic_load(&sl->state) == SLOT_MOVING && addr &&
+			    !(sl->dropped & 1u << k)) /* it is there still, in both */
+				space_mark_resident(child, space_find(child, addr), addr, 1,
+						    ARRIVAL_FOUND);
 			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr &&
 			    pager_copy_in(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE,
 					  1, &done))
@@ -465,20 +495,32 @@ void pager_read_events(struct space *sp)
 	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msgs[0]); i++) {
 		struct uffd_msg *m = &msgs[i];
 
+		sp->changes += m->event != UFFD_EVENT_PAGEFAULT && m->event != UFFD_EVENT_REMOVE;
 		switch (m->event) {
 		case UFFD_EVENT_PAGEFAULT:
 			atomic_fetch_add_explicit(&sp->run->n.faults, 1, memory_order_relaxed);
 			sp->last_fault_ns = now;
+			if (discard_fault(sp,
+					  m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
+					  m->arg.pagefault.feat.ptid))
+				break;
 			pend(sp, m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
 			     m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, now);
 			break;
 		case UFFD_EVENT_REMAP:
+			discard_changed(sp, m->arg.remap.from,
+					m->arg.remap.from + m->arg.remap.len);
+			discard_changed(sp, m->arg.remap.to, m->arg.remap.to + m->arg.remap.len);
 			events_remap(sp, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
 			break;
 		case UFFD_EVENT_REMOVE:
+			if (discard_removed(sp, m->arg.remove.start, m->arg.remove.end))
+				break;
+			sp->changes++;
 			events_remove(sp, m->arg.remove.start, m->arg.remove.end);
 			break;
 		case UFFD_EVENT_UNMAP:
+			discard_changed(sp, m->arg.remove.start, m->arg.remove.end);
 			events_unmap(sp, m->arg.remove.start, m->arg.remove.end);
 			break;
 		default:
@@ -571,10 +613,12 @@ static bool memory_lives(const struct space *sp)
 }
 
 /* False: something is under way in the program. */
-static bool poison_page(struct space *sp, uint64_t addr)
+static bool poison_page(struct space *sp, uint32_t area, uint64_t page, uint64_t addr)
 {
 	struct uffdio_poison p = {.range = {addr, AGENT_PAGE}};
 
+	if (sp->run->opts.evict == RUN_EVICT_DISCARD)
+		return discard_put_back(sp, area, page, addr);
 	return ioctl(sp->uffd, UFFDIO_POISON, &p) == 0 || errno != EAGAIN;
 }
 
@@ -583,7 +627,7 @@ static bool poison_page(struct space *sp, uint64_t addr)
  * become another program, and its memory goes at once; but threads that die
  * after the agent, or processes that share the memory (CLONE_VM), or a child
  * that could not be served, may look at it still. What is out is poisoned
- * then: they get SIGBUS, and not zeros.
+ * then: they get SIGBUS, and not zeros. Where that cannot be, they get the pages.
  */
 static void leave_nothing_to_read(struct space *sp)
 {
@@ -604,7 +648,8 @@ static void leave_nothing_to_read(struct space *sp)
 				continue;
 			}
 			if (((*p & PAGE_STATE) == PAGE_OUT || (*p & PAGE_STATE) == PAGE_TRANSIT) &&
-			    !poison_page(sp, s->start + (page - s->page) * AGENT_PAGE) &&
+			    !poison_page(sp, s->area, page,
+					 s->start + (page - s->page) * AGENT_PAGE) &&
 			    os_clock_ns() < until) {
 				pager_read_events(sp); /* segments may be others now: begin again */
 				i = UINT32_MAX;

@@ -4,6 +4,7 @@
  * needs and lets us use it, and the program is one that an agent can be loaded
  * into. One line says what is missing; the program is not started.
  */
+#include "frontswap/pager/discard.h"
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
 
@@ -37,38 +38,57 @@ static int open_userfaultfd(void)
 	return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 }
 
-int probe_kernel(void)
+/* All features this kernel has, or a line that says what is wrong. */
+static bool features_of(uint64_t *features)
 {
 	struct uffdio_api api = {.api = UFFD_API};
-	uint64_t missing;
 	int fd = open_userfaultfd();
 
 	if (fd < 0) {
 		if (errno == ENOSYS)
-			fprintf(stderr, "tmem run: this kernel has no userfaultfd; Linux 6.8 or "
-					"newer is needed\n");
+			fprintf(stderr, "tmem run: this kernel has no userfaultfd\n");
 		else
 			fprintf(stderr, "tmem run: userfaultfd is not permitted here (%s); %s\n",
 				strerror(errno), PERMIT);
-		return 126;
+		return false;
 	}
 	/* Asked for no feature the kernel lists all it has. */
 	if (ioctl(fd, UFFDIO_API, &api) < 0) {
 		fprintf(stderr, "tmem run: userfaultfd does not work here: %s\n", strerror(errno));
 		close(fd);
-		return 126;
+		return false;
 	}
 	close(fd);
-	missing = (uint64_t)UFFD_FEATURES_NEEDED & ~api.features;
-	if (missing) {
-		fprintf(stderr,
-			"tmem run: this kernel's userfaultfd lacks %s; Linux 6.8 or newer is "
-			"needed\n",
-			missing & UFFD_FEATURE_MOVE ? "UFFDIO_MOVE" : "features");
+	*features = api.features;
+	return true;
+}
+
+int probe_kernel(enum run_evict *evict)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	uint64_t features;
+	const char *why;
+	int fd;
+
+	if (!features_of(&features))
+		return 126;
+	if (*evict == RUN_EVICT_AUTO)
+		*evict = (features & UFFD_FEATURES_NEEDED) == UFFD_FEATURES_NEEDED
+				 ? RUN_EVICT_MOVE
+				 : RUN_EVICT_DISCARD;
+	if (*evict == RUN_EVICT_MOVE && UFFD_FEATURES_NEEDED & ~features) {
+		fprintf(stderr, "tmem run: --evict move: this kernel has no UFFDIO_MOVE; Linux 6.8 "
+				"has\n");
+		return 126;
+	}
+	if (*evict == RUN_EVICT_DISCARD &&
+	    (UFFD_FEATURES_OLD & ~features || !discard_probe(&why))) {
+		fprintf(stderr, "tmem run: this kernel is too old: %s\n",
+			UFFD_FEATURES_OLD & ~features ? "its userfaultfd lacks events" : why);
 		return 126;
 	}
 	fd = open_userfaultfd();
-	api = (struct uffdio_api){.api = UFFD_API, .features = UFFD_FEATURES_FULL};
+	api.features = *evict == RUN_EVICT_MOVE ? UFFD_FEATURES_FULL : UFFD_FEATURES_OLD_FULL;
 	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0 && errno == EPERM)
 		fprintf(stderr, "tmem run: without CAP_SYS_PTRACE all pages come back before the "
 				"program forks, whatever the limit\n");

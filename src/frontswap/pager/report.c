@@ -88,6 +88,8 @@ int report_write(struct run *r, const char *path)
 	REAL(j, "over_limit_s", (double)atomic_load(&r->over_ns) / 1e9);
 	json_object_set_new(j, "codec", json_string(r->opts.codec));
 	INTEGER(j, "cluster_pages", r->opts.cluster);
+	json_object_set_new(j, "evict",
+			    json_string(r->opts.evict == RUN_EVICT_DISCARD ? "discard" : "move"));
 	INTEGER(j, "faults_stored", atomic_load(&r->n.faults_stored));
 	INTEGER(j, "faults_fresh", atomic_load(&r->n.faults_fresh));
 	INTEGER(j, "faults_transit", atomic_load(&r->n.faults_transit));

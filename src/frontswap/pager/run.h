@@ -13,6 +13,7 @@
  *   fork.c       forks of a process that the kernel does not tell about
  *   bring.c      which pages come in with the one that is wanted
  *   claim.c      ranges that the program wants for a userfaultfd of its own
+ *   discard.c    eviction on kernels without UFFDIO_MOVE
  *   keep.c       stored copies of pages that came back
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
@@ -65,6 +66,13 @@
 
 struct live_board;
 
+/* How pages leave. */
+enum run_evict {
+	RUN_EVICT_AUTO,
+	RUN_EVICT_MOVE,	   /* UFFDIO_MOVE, Linux 6.8 */
+	RUN_EVICT_DISCARD, /* see discard.c */
+};
+
 struct run_options {
 	uint64_t limit_bytes;
 	const char *codec;	/* NAME[:LEVEL] */
@@ -78,6 +86,7 @@ struct run_options {
 	bool live;		  /* a panel on the terminal */
 	struct live_board *board; /* run_program() sets it; NULL: none */
 	uint32_t without;	  /* bits of enum technique: left out, to see what it brings */
+	enum run_evict evict;
 };
 
 enum technique {
@@ -125,6 +134,7 @@ enum page_state {
 	PAGE_POOR = 16,	  /* did not compress: leave it alone */
 	PAGE_PINNED = 32, /* could not be moved: shared after a fork, or in use by the kernel */
 	PAGE_KEPT = 64,	  /* I6 */
+	PAGE_ZERO = 128,  /* perhaps the zero page, which a child may not get: see copy_areas() */
 };
 
 /* What tells whether a page has changed: XXH3, 128 bits, of its content. See keep.c. */
@@ -210,6 +220,22 @@ struct pending { /* a fault that cannot be answered yet */
 	bool write;
 };
 
+/* A round without UFFDIO_MOVE, see discard.c; ncmds 0: none. Masks are of a command's pages. */
+struct discard_cmd {
+	uint64_t addr, again;
+	uint32_t pages, slot;
+	uint32_t seen, twice; /* emptied, by the events: once, and more than once */
+	uint32_t unsure;      /* perhaps by the program */
+	bool go;
+};
+struct discard_round {
+	uint32_t ncmds;
+	uint32_t disturbed; /* bit i: what command i speaks of has changed */
+	bool marking;	    /* first half */
+	uint64_t fault;	    /* the agent waits for this page, or 0 */
+	struct discard_cmd cmd[AGENT_BATCH];
+};
+
 struct run;
 
 /* What a handshake with an agent gives a space. */
@@ -292,6 +318,9 @@ struct space {
 	uint64_t foreign_until;	 /* 0: none */
 	struct refaults refaults;
 	uint64_t cpu_ns; /* the sampling thread's: processor time when it last looked */
+	struct discard_round discard;
+	uint64_t changes; /* events that changed segments or pages: discard.c reads them in a round
+			   */
 };
 
 struct job {
@@ -408,6 +437,8 @@ void space_back_from_slot(struct space *sp, const struct segment *seg, uint64_t 
 			  struct slot *sl);
 /* -EINVAL: I2, I3 or I7 does not hold, or segments overlap. Of a space that nobody changes. */
 int space_verify(struct space *sp);
+/* Of pages that are resident: they are, or may be, the kernel's page of zeros. */
+void space_mark_zero(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n);
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page);
 bool queue_push(struct queue *q, uint64_t v);
 bool queue_push_front(struct queue *q, uint64_t v);
@@ -533,7 +564,8 @@ void report_fault(struct run *r, uint64_t ns);
 int report_write(struct run *r, const char *path);
 
 /* probe.c: what must be so before a program is started; 0 or an exit code, a line on stderr */
-int probe_kernel(void);
+/* RUN_EVICT_AUTO becomes what this kernel can do. */
+int probe_kernel(enum run_evict *evict);
 int probe_program(const char *name, char *path, size_t pathlen);
 /* Why no agent can be loaded into a program's file, the rest of a sentence; NULL: it can. */
 const char *probe_unloadable(const char *path);

@@ -150,10 +150,10 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 		if (!c) /* no memory for its state: it stays resident, unmanaged */
 			continue;
 		at = &c->place[page % CHUNK_PAGES];
-		space_set_page(
-			c, page,
-			(uint8_t)((c->page[page % CHUNK_PAGES] & ~(PAGE_STATE | PAGE_REMOVED)) |
-				  PAGE_RESIDENT));
+		space_set_page(c, page,
+			       (uint8_t)((c->page[page % CHUNK_PAGES] &
+					  ~(PAGE_STATE | PAGE_REMOVED | PAGE_ZERO)) |
+					 PAGE_RESIDENT));
 		if (at->queued == QUEUED || at->queued == QUEUED_AGAIN)
 			continue;
 		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&
@@ -173,6 +173,18 @@ void space_back_from_slot(struct space *sp, const struct segment *seg, uint64_t 
 	space_mark_resident(sp, seg, seg->start + (page - seg->page) * AGENT_PAGE, 1,
 			    ARRIVAL_STORED);
 	space_set_page(c, page, c->page[page % CHUNK_PAGES] | PAGE_BUSY);
+}
+
+void space_mark_zero(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n)
+{
+	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+
+	for (uint64_t end = page + n; page < end; page++) {
+		uint8_t *p = space_page(sp, seg->area, page);
+
+		if (p)
+			*p |= PAGE_ZERO;
+	}
 }
 
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page)
@@ -529,6 +541,11 @@ static int copy_areas(struct space *to, const struct space *from)
 				/* What is TRANSIT yet the store refused; the caller
 				 * copies it into the child. */
 				if ((c->page[p] & PAGE_STATE) == PAGE_TRANSIT)
+					c->page[p] = PAGE_ABSENT;
+				/* A mapping in which nothing was ever written a fork
+				 * does not copy. Of a page that was, this is no harm:
+				 * it is there, and faults no more. */
+				if (c->page[p] & PAGE_ZERO)
 					c->page[p] = PAGE_ABSENT;
 				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED | PAGE_KEPT;
 				c->out += counted(c->page[p]);

@@ -387,7 +387,7 @@ int run_program(const struct run_options *opts)
 
 	rc = probe_program(opts->argv[0], file, sizeof(file));
 	if (rc == 0)
-		rc = probe_kernel();
+		rc = probe_kernel(&with.evict);
 	if (rc)
 		return rc;
 	sigemptyset(&mask);
