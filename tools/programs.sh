@@ -94,7 +94,7 @@ line() { # NAME BARE BARE_S LIMIT PEAK S OVER FAULTS VERDICT
 verdict_of() { # NAME: on standard output; 1 when it is a failure
 	local name=$1 err faults left
 	err=$(grep -h '^tmem' "$T/$name.tmem.err" "$T/$name.tmem"/*.log 2>/dev/null |
-		grep -vE 'waits for its own pages|without CAP_SYS_PTRACE all pages' | grep -- "$WORD" | head -n 1)
+		grep -vE 'waits for its own pages|was over the limit for|without CAP_SYS_PTRACE all pages' | grep -- "$WORD" | head -n 1)
 	case ${SHOULD:-right} in
 	refused)
 		if [ "$CODE" != 126 ]; then

@@ -51,9 +51,20 @@
 #define AT_WORK_NS    20000000ull
 #define SLOTS_IDLE_NS 50000000ull
 
+/*
+ * Processes without an agent keep all they have (strays.c). Those that are managed make
+ * room for it, but not more than half of the limit: the rest would be worked with in vain.
+ */
+static uint64_t managed_limit(const struct run *r)
+{
+	uint64_t limit = r->opts.limit_bytes, stray = atomic_load(&r->stray_bytes);
+
+	return stray > limit / 2 ? limit + stray - limit / 2 : limit;
+}
+
 uint64_t run_goal_high(const struct run *r)
 {
-	uint64_t limit = r->opts.limit_bytes;
+	uint64_t limit = managed_limit(r);
 	uint64_t margin = limit / 128 > (1u << 20) ? limit / 128 : 1u << 20;
 
 	return limit - margin;
@@ -61,7 +72,7 @@ uint64_t run_goal_high(const struct run *r)
 
 uint64_t run_goal_managed(const struct run *r)
 {
-	uint64_t limit = r->opts.limit_bytes;
+	uint64_t limit = managed_limit(r);
 	uint64_t headroom = limit / 4 < (16u << 20) ? limit / 4 : 16u << 20;
 
 	return limit - (headroom > limit / 8 ? headroom : limit / 8);

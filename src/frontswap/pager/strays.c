@@ -129,31 +129,40 @@ static bool proc_holds(pid_t pid, const char *file, const char *what)
 	return holds;
 }
 
-static const char *reason(pid_t pid)
+/* *sure: it will not have an agent a moment later. */
+static const char *reason(pid_t pid, bool *sure)
 {
+	static char text[128];
 	char path[64];
 	const char *why;
 
+	*sure = true;
 	if (proc_holds(pid, "cmdline", AGENT_ONE_THREAD))
 		return "it is a zygote, which may have one thread only";
+	*sure = false;
 	if (proc_holds(pid, "maps", "libtmem-agent.so"))
 		return "it was forked past libc, or by a process that is not managed";
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	why = probe_unloadable(path);
-	if (why)
-		return why;
+	*sure = why != NULL;
+	if (why) {
+		snprintf(text, sizeof(text), "it %s", why);
+		return text;
+	}
 	if (!proc_holds(pid, "environ", AGENT_ENV))
 		return "it was started with an environment without " AGENT_ENV;
 	return "LD_PRELOAD was taken from its environment, or is ignored in it";
 }
 
-/* Once for each executable. */
-static void tell(pid_t pid)
+/* Once for each executable. `sure_only`: it may be in the middle of a handshake. */
+static void tell(pid_t pid, bool sure_only)
 {
 	static char told[MOST_TOLD][256];
 	static unsigned ntold;
 	char path[64], exe[256];
+	const char *why;
 	ssize_t n;
+	bool sure;
 
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	n = readlink(path, exe, sizeof(exe) - 1);
@@ -163,10 +172,13 @@ static void tell(pid_t pid)
 	for (unsigned i = 0; i < ntold; i++)
 		if (!strcmp(told[i], exe))
 			return;
+	why = reason(pid, &sure);
+	if (sure_only && !sure)
+		return;
 	memcpy(told[ntold++], exe, sizeof(exe));
 	fprintf(stderr,
 		"tmem run: %s (process %d) is not managed: %s; its memory counts and stays\n", exe,
-		(int)pid, reason(pid));
+		(int)pid, why);
 }
 
 void strays_look(struct run *r)
@@ -195,8 +207,8 @@ void strays_look(struct run *r)
 			continue;
 		counted++;
 		bytes += maps_pss_anon(p[i].pid);
-		if (looks == LOOKS_TOLD)
-			tell(p[i].pid);
+		if (looks == LOOKS_COUNTED || looks == LOOKS_TOLD)
+			tell(p[i].pid, looks == LOOKS_COUNTED);
 	}
 	memcpy(before, now, strays * sizeof(*now));
 	nbefore = strays;
