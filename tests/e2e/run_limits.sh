@@ -6,8 +6,8 @@
 need_run
 LIMITS=$BUILD/tests/e2e/e2e-limits
 [ -x "$LIMITS" ] || LIMITS=$BUILD/e2e-limits
-mib=$([ -n "$LONG" ] && echo 512 || echo 128)
-seconds=$([ -n "$LONG" ] && echo 40 || echo 10)
+mib=$([ -n "$LONG" ] && echo 320 || echo 80)
+seconds=$([ -n "$LONG" ] && echo 40 || echo 12)
 
 # used NAME LIMIT_MIB MODE [SECONDS]: pages used a second in USED, lines for the user in SAID.
 used() {
@@ -33,23 +33,23 @@ for mode in random ${LONG:+cycle}; do
 	# All of it, and no more than the pager itself needs.
 	check "$mode.sane" "$(mib "$enough") for $mib MiB" \
 		test "$(calc "($enough > $mib * 1048576) * ($enough < ($mib * 1.1 + 12) * 1048576)")" = 1
-	used "$mode-enough" $((enough >> 20)) "$mode" $((seconds - 1))
+	used "$mode-enough" $((enough >> 20)) "$mode" $((seconds - 4))
 	quiet "$mode-enough"
 	check "$mode-enough.faster" "$USED pages a second, $slow before" test "$(calc "($USED > $slow * 4)")" = 1
-	used "$mode-below" $((limit + ((enough >> 20) - limit) * 2 / 3)) "$mode"
+	used "$mode-below" $((limit + ((enough >> 20) - limit) / 2)) "$mode"
 	check "$mode-below.told" "told $SAID times, not once" test "$SAID" = 1
 done
 
 # ---- what is used fits, though not all of it does
-used hot $((mib * 5 / 8)) hot $((seconds - 3))
+used hot $((mib * 5 / 8)) hot $((seconds - 5))
 quiet hot
 check_limit hot
 # ---- each page comes back once: that takes as long as it takes
-mib=$((mib * 3))
+mib=$((mib * 5))
 used once $((mib * 5 / 8)) once
 quiet once
 check_limit once
-mib=$((mib / 3))
+mib=$((mib / 5))
 # ---- memory that grows faster than it can be compressed: over the limit, for a moment
 used grow $((mib * 5 / 8)) grow
 quiet grow

@@ -21,9 +21,11 @@ struct sight {
 	struct figures told;  /* to the panel */
 	uint64_t slice_at_ns; /* when the last one was looked at */
 	struct thrash thrash;
-	double waiting;			     /* part of the time, when thrashing was found */
-	uint64_t asked_at_ns;		     /* what would be enough; 0: not yet */
-	uint64_t thrash_at_ns, enough_bytes; /* since the start, the answer; 0: none */
+	double waiting;	       /* part of the time, when thrashing was found */
+	uint64_t known_at_ns;  /* that it thrashes */
+	uint64_t asked_at_ns;  /* what would be enough, last; 0: not yet */
+	uint64_t enough_bytes; /* the answer so far */
+	uint64_t thrash_at_ns; /* since the start: when it was said; 0: not yet */
 };
 
 /* Begin; 0 or -ENOMEM. Afterwards r->sight is there until sight_end(). */

@@ -52,8 +52,8 @@ static bool thrashes(const struct thrash *t, const struct thrash_figures *from,
 	uint64_t recent = to->recent - from->recent;
 
 	return lasted >= THRASH_LONG_NS &&
-	       (recent >= refaults / 4 * 3 ||
-		(lasted >= THRASH_VERY_LONG_NS && recent >= refaults / 2));
+	       (recent >= refaults / 10 * 9 ||
+		(lasted >= THRASH_VERY_LONG_NS && recent >= refaults / 4 * 3));
 }
 
 enum thrash_verdict thrash_slice(struct thrash *t, const struct thrash_figures *now)

@@ -15,8 +15,8 @@
  * It is when it lasts, and what comes back is what left since it began:
  *
  *   T4  the stall is LONG,
- *   T5  and of the last slice's refaults three in four were of pages that left
- *       during the stall; or half of them, when the stall is VERY_LONG.
+ *   T5  and of the last slice's refaults nine in ten were of pages that left
+ *       during the stall; or three in four, when the stall is VERY_LONG.
  *
  * The larger the set in use, the longer until T5 can be seen; it is not
  * guessed. Not told apart from thrashing is a program that works through its
@@ -33,7 +33,7 @@
 #define THRASH_SLICE_NS	    500000000ull
 #define THRASH_MANY	    50u /* refaults a second */
 #define THRASH_LONG_NS	    5000000000ull
-#define THRASH_VERY_LONG_NS 20000000000ull
+#define THRASH_VERY_LONG_NS 15000000000ull
 
 /* All since the start of the run. */
 struct thrash_figures {

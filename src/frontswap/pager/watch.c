@@ -7,7 +7,7 @@
  *   slice  + 1, each slice     fade their counts of refaults, as often
  *   stall  + 1, at its begin   note their eviction clock: what leaves from here on
  *                              is recent when it comes back
- *   question + 1, once         how many pages more would have been enough, by
+ *   question + 1               how many pages more would have been enough, by
  *                              refault.h: a sum over all of them
  *
  * Ages are of a space's own clock: spaces share the limit but not their pages, and each
@@ -22,6 +22,8 @@
 
 #define FEW_REFAULTS (32u * REFAULT_WEIGHT) /* a space with fewer has no say */
 #define PATIENCE_NS  1000000000ull	    /* for answers */
+#define ASK_NS	     900000000ull	    /* from question to question */
+#define SETTLED_NS   10000000000ull	    /* for answers that fall and fall */
 #define OVER_NS	     1000000000ull	    /* over the limit: less is not worth a word */
 
 /* ---- a pager's side ------------------------------------------------------------------------ */
@@ -72,7 +74,8 @@ static void answer(struct space *sp)
 	atomic_fetch_add(&w->out_pages, pages);
 	if (refaults_weight(&sp->refaults) >= FEW_REFAULTS)
 		atomic_fetch_add(&w->extra_pages,
-				 refaults_extra(&sp->refaults, out, atomic_load(&w->left_ppm)));
+				 refaults_extra(&sp->refaults, out, atomic_load(&w->left_ppm),
+						sp->evict_clock - sp->refaults.since));
 	atomic_fetch_add(&w->answers, 1);
 }
 
@@ -103,33 +106,66 @@ static void ask(struct run *r, struct sight *s, uint64_t now)
 {
 	struct watch *w = &r->watch;
 
+	/* Who did not answer in time may be counted for this question: it is an estimate. */
+	atomic_store(&w->answers, 0);
+	atomic_store(&w->extra_pages, 0);
+	atomic_store(&w->out_pages, 0);
 	atomic_store(&w->left_ppm, thrash_left_ppm(&s->thrash));
 	atomic_fetch_add(&w->question, 1);
 	s->asked_at_ns = now;
-	s->waiting = thrash_waiting(&s->thrash);
 }
 
-/* Once: what is wrong, and what would be enough. */
-static void say(struct run *r, struct sight *s)
+static uint64_t answered(struct run *r, const struct sight *s)
 {
-	struct watch *w = &r->watch;
 	const struct thrash_memory m = {
 		.limit = r->opts.limit_bytes,
 		.total = run_total(r),
 		.store = s->now.level[LEVEL_STORE],
 		.stored_pages = s->now.level[LEVEL_STORED_PAGES],
-		.out_pages = atomic_load(&w->out_pages),
-		.extra_pages = atomic_load(&w->extra_pages),
+		.out_pages = atomic_load(&r->watch.out_pages),
+		.extra_pages = atomic_load(&r->watch.extra_pages),
 		.cluster = r->opts.cluster,
 	};
 
-	s->enough_bytes = thrash_enough(&m);
-	s->thrash_at_ns = s->asked_at_ns - r->start_ns;
+	return thrash_enough(&m);
+}
+
+/* Once: what is wrong, and what would be enough. */
+static void say(struct run *r, struct sight *s)
+{
+	s->thrash_at_ns = s->now.at_ns;
 	run_say(r,
 		"%.80s waits for its own pages %.0f %% of its time: what it works on does not fit "
 		"in %llu MiB; --limit %lluM would be enough",
-		r->opts.argv[0], s->waiting * 100, (unsigned long long)(m.limit >> 20),
+		r->opts.argv[0], s->waiting * 100, (unsigned long long)r->opts.limit_bytes >> 20,
 		(unsigned long long)(s->enough_bytes >> 20));
+}
+
+/*
+ * Answers, again and again, until they do not fall any more: at first what is cold leaves, beside
+ * what is wanted again, and is taken for a part of it.
+ */
+static void listen_to(struct run *r, struct sight *s, uint64_t now)
+{
+	uint64_t enough;
+
+	if (now - s->asked_at_ns < ASK_NS ||
+	    (atomic_load(&r->watch.answers) < atomic_load(&r->nspaces) &&
+	     now - s->asked_at_ns < PATIENCE_NS))
+		return;
+	enough = answered(r, s);
+	if (s->thrash.stalled) {
+		s->waiting = thrash_waiting(&s->thrash);
+		if (!s->enough_bytes || (enough < s->enough_bytes - s->enough_bytes / 32 &&
+					 now - s->known_at_ns < SETTLED_NS)) {
+			s->enough_bytes = enough;
+			ask(r, s, now);
+			return;
+		}
+	}
+	if (!s->enough_bytes || enough < s->enough_bytes)
+		s->enough_bytes = enough;
+	say(r, s);
 }
 
 void watch_slice(struct run *r, struct sight *s, uint64_t now)
@@ -144,26 +180,21 @@ void watch_slice(struct run *r, struct sight *s, uint64_t now)
 		.refaults = f->count[COUNT_FAULTS_STORED] + atomic_load(&r->n.faults_transit),
 		.recent = atomic_load(&r->n.recent_refaults),
 	};
+	enum thrash_verdict verdict;
 
 	if (s->thrash_at_ns)
 		return;
-	if (s->asked_at_ns) {
-		if (atomic_load(&w->answers) >= atomic_load(&r->nspaces) ||
-		    now - s->asked_at_ns > PATIENCE_NS)
-			say(r, s);
-		return;
-	}
-	switch (thrash_slice(&s->thrash, &t)) {
-	case THRASH_BEGINS:
+	verdict = thrash_slice(&s->thrash, &t);
+	if (verdict == THRASH_BEGINS && !s->asked_at_ns)
 		atomic_fetch_add(&w->stall, 1);
-		break;
-	case THRASH_YES:
-		ask(r, s, now);
-		break;
-	default:
-		break;
-	}
 	atomic_fetch_add(&w->slice, 1);
+	if (s->asked_at_ns) {
+		listen_to(r, s, now);
+	} else if (verdict == THRASH_YES) {
+		s->waiting = thrash_waiting(&s->thrash);
+		s->known_at_ns = now;
+		ask(r, s, now);
+	}
 }
 
 void watch_over(struct run *r, const struct sight *s)
