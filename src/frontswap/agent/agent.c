@@ -456,6 +456,18 @@ static void serve(struct agent *a)
 	}
 }
 
+/*
+ * R4 where the thread may be waiting for the host in the kernel (MADV_FREE waits
+ * until its event is read): the kernel itself ends the process when the other end
+ * of the socket, over which nothing comes any more, is closed.
+ */
+static void die_with_host(struct agent *a)
+{
+	sys3(SYS_fcntl, a->sock, F_SETOWN, a->pid);
+	sys3(SYS_fcntl, a->sock, F_SETSIG, SIGKILL);
+	sys3(SYS_fcntl, a->sock, F_SETFL, O_ASYNC);
+}
+
 static void agent_thread_main(void *arg)
 {
 	struct agent *a = arg;
@@ -478,6 +490,8 @@ static void agent_thread_main(void *arg)
 	a->error = (int32_t)r;
 	atomic_store(&a->state, r == 0 ? 1 : 2);
 	futex_wake(&a->state);
+	if (r == 0 && a->no_move)
+		die_with_host(a);
 	if (r == 0)
 		serve(a);
 	sys3(SYS_exit, 0, 0, 0);
