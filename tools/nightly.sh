@@ -36,7 +36,7 @@ for dir in build-checks build-tsan; do
 	done
 done
 for t in tests/e2e/run_*.sh; do
-	part "long.$(basename "$t" .sh)" 1800 env TMEM_LONG=1 bash "$t"
+	part "long.$(basename "$t" .sh)" 3600 env TMEM_LONG=1 bash "$t"
 done
 for t in corrupt pages; do
 	part "discard.run_$t" 1800 env TMEM_EVICT=discard bash "tests/e2e/run_$t.sh"

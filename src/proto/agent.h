@@ -61,7 +61,7 @@
 #define AGENT_SLOT_BYTES (AGENT_SLOT_PAGES * AGENT_PAGE)
 #define AGENT_BATCH	 8u  /* commands in one round */
 #define AGENT_SLOTS	 24u /* slots of shared memory: three rounds */
-#define AGENT_THREADS	 2048u
+#define AGENT_THREADS	 16384u
 
 enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };
 enum agent_flags { AGENT_CAREFUL = 1 /* no fork events: see above */ };

@@ -19,7 +19,6 @@
 #include "frontswap/agent/inside.h"
 #include "frontswap/agent/sys.h"
 
-#include <alloca.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
@@ -126,7 +125,7 @@ static char **completed(char *const env[], void *at)
 	do {                                                                                       \
 		size_t bytes_ = room(env);                                                         \
 		if (bytes_)                                                                        \
-			(env) = completed(env, alloca(bytes_));                                    \
+			(env) = completed(env, __builtin_alloca(bytes_));                          \
 	} while (0)
 
 static int result(long r)

@@ -5,7 +5,7 @@
 PACKAGES=(gdb)
 workload() {
 	local pid n=0
-	"${RUN[@]}" "$HARD" fixed 192 >"$W/hard.out" 2>&1 &
+	"${RUN[@]}" "$HARD" fixed 192 >"$W/hard.out" 2>>"$W/server.log" &
 	SERVER=$!
 	until_up 10 pgrep -f "^$HARD fixed 192" || return
 	pid=$(pgrep -f "^$HARD fixed 192" | tail -n 1)

@@ -94,9 +94,10 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(size_t mib);
 	} modes[] = {
-		{"threads", hard_threads},   {"children", hard_children}, {"living", hard_living},
-		{"rawclone", hard_rawclone}, {"sparse", hard_sparse},	  {"uffd", hard_uffd},
-		{"direct", hard_direct},     {"fixed", hard_fixed},	  {"noise", hard_noise},
+		{"threads", hard_threads}, {"crowd", hard_crowd},	{"children", hard_children},
+		{"living", hard_living},   {"rawclone", hard_rawclone}, {"sparse", hard_sparse},
+		{"uffd", hard_uffd},	   {"direct", hard_direct},	{"fixed", hard_fixed},
+		{"noise", hard_noise},
 	};
 
 	for (size_t i = 0; argc == 3 && i < sizeof(modes) / sizeof(modes[0]); i++) {

@@ -26,6 +26,7 @@ uint64_t next_random(uint64_t *state);
 
 /* Each: print what was found, one line a fact, equal from run to run; fail() when it is wrong. */
 void hard_threads(size_t mib);
+void hard_crowd(size_t mib);
 void hard_children(size_t mib);
 void hard_living(size_t mib);
 void hard_rawclone(size_t mib);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define THREADS	 512
+#define CROWD	 3000
 #define CHILDREN 1000
 #define LIVING	 200
 
@@ -46,33 +47,43 @@ static void *thread_main(void *arg)
 	return (void *)(uintptr_t)wrong;
 }
 
-/* All alive at once, twice, so that stacks are used again. */
-void hard_threads(size_t mib)
+/* n of them alive at once, twice, so that stacks are used again. */
+static void threads(size_t mib, size_t n)
 {
-	pthread_t threads[THREADS];
+	static pthread_t thread[CROWD];
 	pthread_attr_t attr;
 
-	share = mib * 256 / THREADS;
-	ballast = ballast_map(share * THREADS);
+	share = mib * 256 / n;
+	ballast = ballast_map(share * n);
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 256 << 10);
+	pthread_attr_setstacksize(&attr, 128 << 10);
 	for (int round = 0; round < 2; round++) {
-		pthread_barrier_init(&together, NULL, THREADS);
-		for (size_t i = 0; i < THREADS; i++)
-			if (pthread_create(&threads[i], &attr, thread_main, (void *)(uintptr_t)i))
+		pthread_barrier_init(&together, NULL, (unsigned)n);
+		for (size_t i = 0; i < n; i++)
+			if (pthread_create(&thread[i], &attr, thread_main, (void *)(uintptr_t)i))
 				fail("no thread %zu", i);
-		for (size_t i = 0; i < THREADS; i++) {
+		for (size_t i = 0; i < n; i++) {
 			void *wrong;
 
-			pthread_join(threads[i], &wrong);
+			pthread_join(thread[i], &wrong);
 			if (wrong)
 				fail("thread %zu: %zu wrong", i, (size_t)(uintptr_t)wrong);
 		}
 		pthread_barrier_destroy(&together);
-		if (ballast_wrong(ballast, 0, share * THREADS, 4))
+		if (ballast_wrong(ballast, 0, share * n, 4))
 			fail("wrong pages after round %d", round);
 	}
-	printf("%d threads, %zu pages each\n", THREADS, share);
+	printf("%zu threads, %zu pages each\n", n, share);
+}
+
+void hard_threads(size_t mib)
+{
+	threads(mib, THREADS);
+}
+
+void hard_crowd(size_t mib)
+{
+	threads(mib, CROWD);
 }
 
 /* ---- children ------------------------------------------------------------------ */

@@ -4,7 +4,7 @@
 # is left behind, and nobody waits.
 workload() {
 	local pid i code
-	"${RUN[@]}" "$HARD" sparse 128 >"$W/hard.out" 2>&1 &
+	"${RUN[@]}" "$HARD" sparse 128 >"$W/hard.out" 2>>"$W/server.log" &
 	SERVER=$!
 	until_up 10 pgrep -f "^$HARD sparse 128" || return
 	pid=$(pgrep -f "^$HARD sparse 128" | tail -n 1)
@@ -16,7 +16,7 @@ workload() {
 	done
 	server_wait || return
 	cat "$W/hard.out"
-	"${RUN[@]}" "$HARD" direct 256 >"$W/hard2.out" 2>&1 &
+	"${RUN[@]}" "$HARD" direct 256 >"$W/hard2.out" 2>>"$W/server.log" &
 	SERVER=$!
 	until_up 10 pgrep -f "^$HARD direct 256" || return
 	sleep 0.3
