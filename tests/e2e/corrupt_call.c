@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +137,64 @@ static void lock_pages(unsigned rounds)
 	}
 }
 
+/* ---- a device writes ------------------------------------------------------------------------ */
+
+struct direct {
+	int fd;
+	unsigned rounds;
+	struct mem from; /* what the file holds */
+	uint64_t *to;
+};
+
+/* Reads past the page cache: the device writes into pages while they are to leave. */
+static void *direct_main(void *arg)
+{
+	const struct direct *d = arg;
+
+	for (unsigned k = 0; k < d->rounds; k++) {
+		size_t from = rnd() % (d->from.pages - 64), n = 1 + rnd() % 64;
+		uint64_t *to = d->to + rnd() % (4 * MIB - 64) * WORDS;
+
+		if (pread(d->fd, to, n * PAGE, (off_t)(from * PAGE)) != (ssize_t)(n * PAGE))
+			die("pread past the cache");
+		for (size_t i = 0; i < n; i++)
+			check_page(to + i * WORDS, d->from.place + from + i, d->from.version,
+				   "O_DIRECT");
+	}
+	return NULL;
+}
+
+static void direct(unsigned rounds)
+{
+	struct mem m = mem_make(4 * MIB);
+	char name[] = "/tmp/e2e-corrupt.XXXXXX";
+	struct direct d[3];
+	pthread_t t[3];
+	int fd = mkstemp(name), raw = open(name, O_RDONLY | O_DIRECT);
+
+	unlink(name);
+	if (fd < 0 || pwrite(fd, m.base, m.pages * PAGE, 0) != (ssize_t)(m.pages * PAGE) ||
+	    fsync(fd) < 0)
+		die("a file");
+	if (raw < 0) { /* not on every file system */
+		fprintf(stderr, "no O_DIRECT in /tmp\n");
+		raw = fd;
+	}
+	press_start();
+	for (unsigned i = 0; i < 3; i++) {
+		d[i] = (struct direct){raw, rounds, m, map_pages(4 * MIB)};
+		if (pthread_create(&t[i], NULL, direct_main, &d[i]) != 0)
+			die("pthread_create");
+	}
+	for (unsigned i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	press_stop();
+	mem_check(&m, "O_DIRECT, source");
+	close(raw);
+}
+
 const struct mode call_modes[] = {{"splice", splice_pages, 1000},
 				  {"calls", calls, 1},
 				  {"lock", lock_pages, 1},
+				  {"direct", direct, 300},
 				  {NULL, NULL, 0}};
