@@ -140,7 +140,9 @@ void sight_sample(struct run *r, uint64_t now_ns)
 	struct sight *s = r->sight;
 	uint64_t at = now_ns - r->start_ns;
 	bool slice = now_ns - s->slice_at_ns >= THRASH_SLICE_NS, sample = false;
-	bool panel = r->opts.board && at - s->told.at_ns >= LIVE_MS * 1000000ull;
+	/* Not of a program that has ended: it has nothing. */
+	bool panel = r->opts.board && at - s->told.at_ns >= LIVE_MS * 1000000ull &&
+		     !atomic_load(&r->program_over);
 
 	if (s->keeps_series) {
 		look_at_total(r, s);
