@@ -59,8 +59,9 @@
 #define AGENT_PAGE	 4096u
 #define AGENT_SLOT_PAGES 16u /* pages of one command: a cluster at most */
 #define AGENT_SLOT_BYTES (AGENT_SLOT_PAGES * AGENT_PAGE)
-#define AGENT_BATCH	 8u  /* commands in one round */
-#define AGENT_SLOTS	 24u /* slots of shared memory: three rounds */
+#define AGENT_BATCH	 32u /* commands in one round */
+#define AGENT_ROUND	 64u /* pages of all commands of a round, at most */
+#define AGENT_SLOTS	 96u /* slots of shared memory: three rounds; touched as far as used */
 #define AGENT_THREADS	 16384u
 
 enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };

@@ -62,7 +62,7 @@
 #endif
 
 #define STACK_BYTES   65536u
-#define STAGING_BYTES (AGENT_BATCH * AGENT_SLOT_BYTES)
+#define STAGING_BYTES (AGENT_ROUND * AGENT_PAGE)
 #define HOST_CHECK_NS 200000000L
 
 /* The agent's control page; at the start of its own mapping, after the stack. */
@@ -263,17 +263,20 @@ static void futex_wake(_Atomic uint32_t *word)
 	sys3(SYS_futex, word, FUTEX_WAKE, 64);
 }
 
-/* Phase 1 of one command. False: something is under way in the program; stop the round. */
-static bool move_out(struct agent *a, struct agent_cmd *cmd, char *to)
+/*
+ * Phase 1 of one command: its pages to *to and behind, without gaps. False: something
+ * is under way in the program; stop the round.
+ */
+static bool move_out(struct agent *a, struct agent_cmd *cmd, char **to, const char *end)
 {
 	uint32_t i = 0;
 
 	cmd->moved = 0;
 	cmd->absent = 0;
 	cmd->error = 0;
-	while (i < cmd->pages && i < AGENT_SLOT_PAGES) {
+	while (i < cmd->pages && i < AGENT_SLOT_PAGES && *to < end) {
 		struct uffdio_move mv = {
-			.dst = (uintptr_t)to + (size_t)i * AGENT_PAGE,
+			.dst = (uintptr_t)*to,
 			.src = cmd->addr + (uint64_t)i * AGENT_PAGE,
 			.len = (uint64_t)(cmd->pages - i) * AGENT_PAGE,
 			.mode = UFFDIO_COPY_MODE_DONTWAKE,
@@ -283,6 +286,7 @@ static bool move_out(struct agent *a, struct agent_cmd *cmd, char *to)
 			     : mv.move > 0 ? (uint32_t)(mv.move / AGENT_PAGE)
 					   : 0;
 
+		*to += (size_t)n * AGENT_PAGE;
 		for (; n > 0; n--)
 			cmd->moved |= 1u << i++;
 		if (r == 0 || mv.move > 0)
@@ -300,40 +304,26 @@ static bool move_out(struct agent *a, struct agent_cmd *cmd, char *to)
 	return true;
 }
 
-/* Phase 2 of one command: pages from staging to the slot, frames to the OS. */
-static void copy_out(struct agent *a, const struct agent_cmd *cmd, char *from, char *via)
+/* Phase 2: all that was moved, from staging A to staging B, by one call where that can be. */
+static void move_on(struct agent *a, uint64_t bytes)
 {
-	for (uint32_t i = 0; i < AGENT_SLOT_PAGES;) {
-		uint32_t n = 0;
+	struct uffdio_move mv = {
+		.dst = (uintptr_t)a->staging_b,
+		.src = (uintptr_t)a->staging_a,
+		.len = bytes,
+		.mode = UFFDIO_COPY_MODE_DONTWAKE,
+	};
 
-		if (!(cmd->moved >> i & 1)) {
-			i++;
-			continue;
-		}
-		while (i + n < AGENT_SLOT_PAGES && cmd->moved >> (i + n) & 1)
-			n++;
-		struct uffdio_move mv = {
-			.dst = (uintptr_t)via + (size_t)i * AGENT_PAGE,
-			.src = (uintptr_t)from + (size_t)i * AGENT_PAGE,
-			.len = (uint64_t)n * AGENT_PAGE,
-			.mode = UFFDIO_COPY_MODE_DONTWAKE,
-		};
-		while (n > 0) {
-			long r = sys3(SYS_ioctl, a->uffd_b, UFFDIO_MOVE, &mv);
-			uint64_t got = r == 0 ? mv.len : mv.move > 0 ? (uint64_t)mv.move : 0;
+	while (mv.len > 0) {
+		long r = sys3(SYS_ioctl, a->uffd_b, UFFDIO_MOVE, &mv);
+		uint64_t got = r == 0 ? mv.len : mv.move > 0 ? (uint64_t)mv.move : 0;
 
-			copy_bytes(a->shm->slots[cmd->slot] + (size_t)i * AGENT_PAGE,
-				   (void *)(uintptr_t)mv.dst, got);
-			sys3(SYS_madvise, mv.dst, got, MADV_DONTNEED);
-			mv.dst += got;
-			mv.src += got;
-			mv.len -= got;
-			i += (uint32_t)(got / AGENT_PAGE);
-			n -= (uint32_t)(got / AGENT_PAGE);
-			if (got == 0 && r != -EAGAIN && r != -EINTR)
-				/* The page is in staging A and cannot be had: no other way. */
-				sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
-		}
+		mv.dst += got;
+		mv.src += got;
+		mv.len -= got;
+		if (got == 0 && r != -EAGAIN && r != -EINTR)
+			/* The page is in staging A and cannot be had: no other way. */
+			sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
 	}
 }
 
@@ -341,10 +331,12 @@ static void evict(struct agent *a, uint32_t seq)
 {
 	struct agent_shm *shm = a->shm;
 	uint32_t n = shm->ncmds <= AGENT_BATCH ? shm->ncmds : 0;
+	char *to = a->staging_a;
+	const char *from = a->staging_b;
 	uint32_t i;
 
 	for (i = 0; i < n; i++) {
-		if (!move_out(a, &shm->cmds[i], a->staging_a + (size_t)i * AGENT_SLOT_BYTES)) {
+		if (!move_out(a, &shm->cmds[i], &to, a->staging_a + STAGING_BYTES)) {
 			for (uint32_t k = i + 1; k < n; k++) {
 				shm->cmds[k].moved = shm->cmds[k].absent = 0;
 				shm->cmds[k].error = EAGAIN;
@@ -354,9 +346,16 @@ static void evict(struct agent *a, uint32_t seq)
 	}
 	atomic_store(&shm->moved, seq);
 	futex_wake(&shm->moved);
-	for (i = 0; i < n; i++)
-		copy_out(a, &shm->cmds[i], a->staging_a + (size_t)i * AGENT_SLOT_BYTES,
-			 a->staging_b + (size_t)i * AGENT_SLOT_BYTES);
+	if (to == a->staging_a)
+		return;
+	move_on(a, (uint64_t)(to - a->staging_a));
+	for (i = 0; i < n; i++) {
+		for (uint32_t m = shm->cmds[i].moved; m; m &= m - 1, from += AGENT_PAGE)
+			copy_bytes(shm->slots[shm->cmds[i].slot] +
+					   (size_t)__builtin_ctz(m) * AGENT_PAGE,
+				   from, AGENT_PAGE);
+	}
+	sys3(SYS_madvise, a->staging_b, (uint64_t)(to - a->staging_a), MADV_DONTNEED);
 }
 
 /* Writes to every page, in effect; faults on missing ones are served by the host meanwhile. */

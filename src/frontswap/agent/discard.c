@@ -60,7 +60,7 @@ long discard_open(struct discard *d, int uffd)
 	d->out = fds[0];
 	d->in = fds[1];
 	/* Refused to a user with many pipes: then a round has fewer pages. */
-	sys3(SYS_fcntl, d->in, F_SETPIPE_SZ, AGENT_BATCH * AGENT_SLOT_BYTES);
+	sys3(SYS_fcntl, d->in, F_SETPIPE_SZ, AGENT_ROUND * AGENT_PAGE);
 	r = sys4(SYS_openat, AT_FDCWD, pagemap, O_RDONLY | O_CLOEXEC, 0);
 	d->pagemap = (int)r;
 	return r < 0 ? r : 0;

@@ -43,7 +43,8 @@
 #define POOR_NS	      10000000000ull
 #define AHEAD_BYTES   (192u * AGENT_PAGE) /* evicted ahead of need */
 #define ROUND_PAGES   32u
-#define COMPANY	      64u /* arrivals: pages of a cluster so close together leave together */
+#define FLIGHT_PAGES  256u /* in slots: what is not worth more memory */
+#define COMPANY	      64u  /* arrivals: pages of a cluster so close together leave together */
 #define FORK_ROOM_MAX (256ull << 20)
 #define FORK_PAUSE_NS 10000000000ull
 #define FLOOR_MOST    256u /* pages that a process at work keeps, see evictable() */
@@ -121,6 +122,24 @@ static struct slot *free_slot(struct space *sp, unsigned *index)
 	return NULL;
 }
 
+static void slot_free(struct space *sp, struct slot *sl)
+{
+	sp->flight_pages -= sl->pages;
+	sp->slots_busy--;
+	atomic_store(&sl->state, SLOT_FREE);
+}
+
+/* A slot gets n pages more; its memory counts from when it is first touched. */
+static void slot_grow(struct space *sp, struct slot *sl, uint32_t n)
+{
+	sl->pages += n;
+	sp->flight_pages += n;
+	if (sl->pages > sl->touched) {
+		atomic_fetch_add(&sp->shm_bytes, (uint64_t)(sl->pages - sl->touched) * AGENT_PAGE);
+		sl->touched = sl->pages;
+	}
+}
+
 static bool next_page(struct space *sp, uint64_t *v)
 {
 	struct queue *first = &sp->probation, *second = &sp->main;
@@ -163,22 +182,22 @@ static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t
 	sl->stored = sl->unchanged = sl->poor = 0;
 	atomic_store(&sl->state, SLOT_MOVING);
 	sp->slots_busy++;
-	if (index >= atomic_load_explicit(&sp->slots_used, memory_order_relaxed))
-		atomic_store(&sp->slots_used, index + 1);
 	return cmd;
 }
 
 /*
- * Slots of a process from which nothing leaves go back to the OS: a megabyte and a half
- * each, times the processes of a database server, is more than some of them need.
+ * Slots of a process from which nothing leaves go back to the OS: some megabytes,
+ * times the processes of a database server, is more than some of them need.
  */
 void evict_slots_return(struct space *sp)
 {
-	if (!sp->slots_used || sp->slots_busy || atomic_load(&sp->shm->done) != sp->command ||
+	if (!sp->shm_bytes || sp->slots_busy || atomic_load(&sp->shm->done) != sp->command ||
 	    os_clock_ns() - sp->last_round_ns < SLOTS_IDLE_NS ||
 	    madvise(sp->shm->slots, sizeof(sp->shm->slots), MADV_REMOVE) < 0)
 		return;
-	atomic_store(&sp->slots_used, 0);
+	for (unsigned i = 0; i < AGENT_SLOTS; i++)
+		sp->slots[i].touched = 0;
+	atomic_store(&sp->shm_bytes, 0);
 }
 
 /* A victim becomes page k of a slot (I4), which learns what a kept copy has. */
@@ -223,7 +242,7 @@ static bool name_pages(struct space *sp, uint32_t area, uint64_t first, uint32_t
 		for (uint32_t k = 0; k < n; k++)
 			page_leaves(c, first + i + k, &sp->slots[cmd->slot], cmd->pages + k);
 		cmd->pages += n;
-		sp->slots[cmd->slot].pages += n;
+		slot_grow(sp, &sp->slots[cmd->slot], n);
 		*pages += n;
 	}
 	return true;
@@ -271,6 +290,11 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 	uint64_t pages = 0, v;
 	uint32_t tries = sp->probation.count + sp->main.count;
 
+	/* The last block may add all of its pages. */
+	if (want > AGENT_ROUND + 1 - sp->run->opts.cluster)
+		want = AGENT_ROUND + 1 - sp->run->opts.cluster;
+	if (sp->flight_pages + AGENT_ROUND > FLIGHT_PAGES)
+		return;
 	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_page(sp, &v)) {
 		uint32_t area = (uint32_t)(v >> 40), goes;
 		uint64_t page = v & ((1ull << 40) - 1);
@@ -488,8 +512,7 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 		if (sl->moved) {
 			atomic_store(&sl->state, SLOT_COPYING);
 		} else {
-			atomic_store(&sl->state, SLOT_FREE);
-			sp->slots_busy--;
+			slot_free(sp, sl);
 		}
 	}
 	return moved;
@@ -601,13 +624,13 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 	}
 	atomic_fetch_add_explicit(&sp->run->n.evicted_pages, out, memory_order_relaxed);
 	atomic_fetch_add_explicit(&sp->run->n.unchanged_pages, unchanged, memory_order_relaxed);
-	atomic_store(&sl->state, SLOT_FREE);
-	sp->slots_busy--;
+	slot_free(sp, sl);
 	return true;
 }
 
 static bool complete(struct space *sp, bool give_back, bool force)
 {
+	unsigned copied[AGENT_SLOTS], n_copied = 0;
 	bool some = false, settled;
 
 	if (!sp->slots_busy)
@@ -624,12 +647,13 @@ static bool complete(struct space *sp, bool give_back, bool force)
 			atomic_fetch_sub(&sp->resident, n);
 			atomic_fetch_sub(&sp->run->total_bytes, n);
 			atomic_store(&sl->state, SLOT_QUEUED);
-			worker_submit(sp, i);
+			copied[n_copied++] = i;
 			some = true;
 		} else if (state == SLOT_STORED) {
 			some |= settle_stored(sp, i, give_back);
 		}
 	}
+	worker_submit(sp, copied, n_copied);
 	return some;
 }
 
@@ -660,8 +684,7 @@ void evict_drain(struct space *sp, bool give_back)
 			uint32_t state = atomic_load(&sp->slots[i].state);
 
 			if (sp->gone && (state == SLOT_MOVING || state == SLOT_COPYING)) {
-				atomic_store(&sp->slots[i].state, SLOT_FREE);
-				sp->slots_busy--;
+				slot_free(sp, &sp->slots[i]);
 				state = SLOT_FREE;
 			}
 			waiting |= (state == SLOT_MOVING && !sp->discard.marking) ||

@@ -60,7 +60,7 @@ void run_account(struct run *r)
 	os_mutex_lock(&r->lock);
 	for (struct space *sp = r->spaces; sp; sp = sp->next) {
 		total += atomic_load(&sp->resident);
-		own += (uint64_t)atomic_load(&sp->slots_used) * AGENT_SLOT_BYTES;
+		own += atomic_load(&sp->shm_bytes);
 	}
 	atomic_store(&r->host_bytes, own);
 	atomic_store(&r->total_bytes, total + own);

@@ -199,6 +199,7 @@ enum slot_state { SLOT_FREE, SLOT_MOVING, SLOT_COPYING, SLOT_QUEUED, SLOT_STORED
 struct slot {
 	_Atomic uint32_t state;		      /* A: the worker sets SLOT_STORED */
 	uint32_t area, pages, moved, dropped; /* bit i: page first + i */
+	uint32_t touched;		      /* pages of its memory that were ever used */
 	uint64_t first;
 	uint32_t kept;	    /* pages that have a kept copy, with its print */
 	uint32_t stored;    /* A by state: pages the store has */
@@ -285,9 +286,10 @@ struct space {
 	uint64_t queued_pages; /* resident ones that have a place in a queue */
 
 	struct slot slots[AGENT_SLOTS];
-	_Atomic uint32_t jobs; /* A: slots that a worker has not let go of */
-	uint32_t command;      /* last command number; 0 before the first */
-	uint32_t slots_busy;
+	_Atomic uint32_t jobs;		   /* A: slots that a worker has not let go of */
+	uint32_t command;		   /* last command number; 0 before the first */
+	uint32_t slots_busy, flight_pages; /* slots that are not free, pages in them */
+	_Atomic uint64_t shm_bytes;	   /* A: memory of the slots */
 
 	struct range *expected; /* the UNMAPs that follow REMAPs, see events.c */
 	uint32_t nexpected, expected_size;
@@ -310,7 +312,6 @@ struct space {
 	uint64_t last_fresh_addr, fresh_window;
 	char *buf; /* scratch: a cluster */
 	int pagemap;
-	_Atomic uint32_t slots_used; /* A: slots that may hold memory: below this index */
 	uint64_t last_round_ns;
 	uint64_t last_change_ns; /* of what is resident, by more than a little */
 	uint64_t last_fault_ns;	 /* read then */
@@ -327,6 +328,7 @@ struct job {
 	struct space *sp;
 	struct slot *slot;
 	unsigned index; /* of the slot */
+	bool tell;	/* the pager, when it is done */
 };
 
 struct run {
@@ -535,7 +537,8 @@ void keep_compare(struct slot *sl, const uint8_t *data);
 /* worker.c */
 int workers_start(struct run *r);
 void workers_stop(struct run *r);
-void worker_submit(struct space *sp, unsigned slot);
+/* Slots that have been copied; the pager is woken when some, and when all of them are stored. */
+void worker_submit(struct space *sp, const unsigned *slots, unsigned n);
 
 /* watch.c: a pager's side of it */
 #define WATCH_UNKNOWN UINT32_MAX

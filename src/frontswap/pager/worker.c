@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define WORKER_NICE -5
+#define TELL_SLOTS  8u
 
 /* Pages [i, i + n) of a slot as one cluster. */
 static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i,
@@ -72,7 +73,7 @@ static void store(const struct job *j)
 		i += n ? n : 1;
 	}
 	atomic_store(&sl->state, SLOT_STORED);
-	if (write(sp->wake, &one, sizeof(one)) < 0)
+	if (j->tell && write(sp->wake, &one, sizeof(one)) < 0)
 		one = 0;		/* the counter is full: it is awake */
 	atomic_fetch_sub(&sp->jobs, 1); /* from here on the space may be gone */
 }
@@ -101,31 +102,55 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-void worker_submit(struct space *sp, unsigned slot)
+/* Room for n more; false: no memory. The lock is held. */
+static bool jobs_grow(struct run *r, unsigned n)
+{
+	uint32_t size = r->jobs_size;
+	struct job *jobs;
+
+	while (r->jobs_count + n > size)
+		size *= 2;
+	if (size == r->jobs_size)
+		return true;
+	jobs = os_alloc(size * sizeof(*jobs));
+	if (!jobs)
+		return false;
+	for (uint32_t i = 0; i < r->jobs_count; i++)
+		jobs[i] = r->jobs[(r->jobs_head + i) % r->jobs_size];
+	os_free(r->jobs);
+	r->jobs = jobs;
+	r->jobs_head = 0;
+	r->jobs_size = size;
+	return true;
+}
+
+void worker_submit(struct space *sp, const unsigned *slots, unsigned n)
 {
 	struct run *r = sp->run;
-	struct job j = {sp, &sp->slots[slot], slot};
+	bool room;
 
-	atomic_fetch_add(&sp->jobs, 1);
+	if (!n)
+		return;
+	atomic_fetch_add(&sp->jobs, n);
 	os_mutex_lock(&r->jobs_lock);
-	if (r->jobs_count == r->jobs_size) {
-		uint32_t size = r->jobs_size * 2;
-		struct job *jobs = os_alloc(size * sizeof(*jobs));
+	room = jobs_grow(r, n);
+	for (unsigned i = 0; i < n; i++) {
+		struct job j = {sp, &sp->slots[slots[i]], slots[i], false};
 
-		if (!jobs) { /* then here, by ourselves */
-			os_mutex_unlock(&r->jobs_lock);
-			store(&j);
-			return;
+		/* Wake-ups cost as much as compressing a page or two. */
+		j.tell = i % TELL_SLOTS == TELL_SLOTS - 1 || i == n - 1;
+		if (room) {
+			r->jobs[(r->jobs_head + r->jobs_count++) % r->jobs_size] = j;
+			continue;
 		}
-		for (uint32_t i = 0; i < r->jobs_count; i++)
-			jobs[i] = r->jobs[(r->jobs_head + i) % r->jobs_size];
-		os_free(r->jobs);
-		r->jobs = jobs;
-		r->jobs_head = 0;
-		r->jobs_size = size;
+		os_mutex_unlock(&r->jobs_lock); /* then here, by ourselves */
+		store(&j);
+		os_mutex_lock(&r->jobs_lock);
 	}
-	r->jobs[(r->jobs_head + r->jobs_count++) % r->jobs_size] = j;
-	os_cond_signal(&r->jobs_cond);
+	if (n > 1 && r->nworkers > 1)
+		os_cond_broadcast(&r->jobs_cond);
+	else
+		os_cond_signal(&r->jobs_cond);
 	os_mutex_unlock(&r->jobs_lock);
 }
 
