@@ -78,6 +78,43 @@ static void discard_race(unsigned rounds)
 	press_stop();
 }
 
+/* Memory that is cold, and so on its way out, is emptied by three threads all over the place. */
+static void *cold_main(void *arg)
+{
+	struct mem m = mem_make(10 * MIB);
+	unsigned rounds = *(unsigned *)arg;
+	uint64_t version[10 * MIB];
+
+	for (size_t i = 0; i < m.pages; i++)
+		version[i] = m.version;
+	for (unsigned k = 0; k < rounds; k++) {
+		size_t from = rnd() % (m.pages / 16) * 16, n = k % 2 ? 16 : 1 + rnd() % 16;
+
+		if (madvise(m.base + from * WORDS, n * PAGE, MADV_DONTNEED) < 0)
+			die("madvise");
+		for (size_t i = from; i < from + n; i++) {
+			check_page(m.base + i * WORDS, 0, 0, "discard-cold, emptied");
+			fill_page(m.base + i * WORDS, m.place + i, ++version[i]);
+		}
+		from = rnd() % m.pages;
+		check_page(m.base + from * WORDS, m.place + from, version[from], "discard-cold");
+	}
+	for (size_t i = 0; i < m.pages; i++)
+		check_page(m.base + i * WORDS, m.place + i, version[i], "discard-cold, end");
+	return NULL;
+}
+
+static void discard_cold(unsigned rounds)
+{
+	pthread_t t[3];
+
+	for (unsigned i = 0; i < 3; i++)
+		if (pthread_create(&t[i], NULL, cold_main, &rounds) != 0)
+			die("pthread_create");
+	for (unsigned i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+}
+
 /* After MADV_FREE a page is old or empty, until it is written: from then on it stays. */
 static void free_race(unsigned rounds)
 {
@@ -548,6 +585,7 @@ static void own_uffd(unsigned rounds)
 }
 
 const struct mode map_modes[] = {{"discard-race", discard_race, 200},
+				 {"discard-cold", discard_cold, 2000},
 				 {"free-race", free_race, 1000},
 				 {"free-reuse", free_reuse, 1},
 				 {"map-race", map_race, 1000},
