@@ -32,7 +32,7 @@
 #define MOST_STRAY 1024u
 
 #define LOOKS_COUNTED 2u
-#define LOOKS_TOLD    4u /* on a busy machine a handshake takes its time */
+#define LOOKS_TOLD    8u /* on a busy machine a handshake takes its time */
 
 struct process {
 	pid_t pid, parent;
@@ -129,7 +129,7 @@ static bool proc_holds(pid_t pid, const char *file, const char *what)
 	return holds;
 }
 
-/* *sure: it will not have an agent a moment later. */
+/* *sure: it will not have an agent a moment later. NULL: it is about to end. */
 static const char *reason(pid_t pid, bool *sure)
 {
 	static char text[128];
@@ -149,6 +149,8 @@ static const char *reason(pid_t pid, bool *sure)
 		snprintf(text, sizeof(text), "it %s", why);
 		return text;
 	}
+	if (!proc_holds(pid, "environ", "=")) /* it ends just now */
+		return NULL;
 	if (!proc_holds(pid, "environ", AGENT_ENV))
 		return "it was started with an environment without " AGENT_ENV;
 	return "LD_PRELOAD was taken from its environment, or is ignored in it";
@@ -173,7 +175,7 @@ static void tell(pid_t pid, bool sure_only)
 		if (!strcmp(told[i], exe))
 			return;
 	why = reason(pid, &sure);
-	if (sure_only && !sure)
+	if (!why || (sure_only && !sure))
 		return;
 	memcpy(told[ntold++], exe, sizeof(exe));
 	fprintf(stderr,

@@ -6,5 +6,6 @@
 FLAGS=()
 PLAIN_USER=nobody
 as_plain nobody
+LEAST=32
 SHOULD=unmanaged
 WORD="may have one thread only"

@@ -3,6 +3,7 @@
 # Chromium, headless: many processes (some forked by a zygote, by system calls of its own), V8,
 # its partition allocator; a page that builds and checks data, and says what came out.
 PACKAGES=(chromium)
+LEAST=256 # nine processes with 15 MiB each that stay: data of the program that was relocated
 FLAGS=(--no-sandbox --no-zygote) # a zygote must have a single thread: see chromium-zygote
 prepare() {
 	cat >page.html <<'HTML'
