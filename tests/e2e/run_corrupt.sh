@@ -102,7 +102,7 @@ fi
 
 # ---- other programs, other processes -------------------------------------------------------------------
 if want exec; then
-	go exec exec
+	go exec exec 3
 	right exec
 	# Each link is a shell, env, a shell and the program: with an agent in each.
 	n=$(value exec processes)
