@@ -44,6 +44,8 @@
 #define AHEAD_BYTES   (192u * AGENT_PAGE) /* evicted ahead of need */
 #define ROUND_PAGES   32u
 #define FLIGHT_PAGES  256u /* in slots: what is not worth more memory */
+#define SLOTS_LARGE   16u  /* of AGENT_SLOT_PAGES */
+#define SLOT_SMALL    2u   /* pages of the others */
 #define COMPANY	      64u  /* arrivals: pages of a cluster so close together leave together */
 #define FORK_ROOM_MAX (256ull << 20)
 #define FORK_PAUSE_NS 10000000000ull
@@ -111,10 +113,22 @@ static bool victim(const struct space *sp, uint8_t state, uint64_t addr)
 	       !excluded(sp, addr);
 }
 
-static struct slot *free_slot(struct space *sp, unsigned *index)
+/*
+ * Slots are there for a run of pages or for a page that leaves alone; what was touched
+ * of their memory counts, so most are only ever used for the latter.
+ */
+static uint32_t slot_room(unsigned index)
 {
-	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
-		if (atomic_load_explicit(&sp->slots[i].state, memory_order_relaxed) == SLOT_FREE) {
+	return index < SLOTS_LARGE ? AGENT_SLOT_PAGES : SLOT_SMALL;
+}
+
+static struct slot *free_slot(struct space *sp, uint32_t pages, unsigned *index)
+{
+	for (unsigned k = 0; k < AGENT_SLOTS; k++) {
+		unsigned i = (k + (pages <= SLOT_SMALL ? SLOTS_LARGE : 0)) % AGENT_SLOTS;
+
+		if (slot_room(i) >= pages &&
+		    atomic_load_explicit(&sp->slots[i].state, memory_order_relaxed) == SLOT_FREE) {
 			*index = i;
 			return &sp->slots[i];
 		}
@@ -159,17 +173,17 @@ static struct agent_cmd *last_command(struct space *sp, uint32_t ncmds, uint32_t
 	const struct slot *sl = cmd ? &sp->slots[cmd->slot] : NULL;
 
 	if (!cmd || sl->area != area || sl->first + sl->pages != page ||
-	    sl->pages + n > AGENT_SLOT_PAGES ||
+	    sl->pages + n > slot_room(cmd->slot) ||
 	    cmd->addr + (uint64_t)sl->pages * AGENT_PAGE != addr)
 		return NULL;
 	return cmd;
 }
 
 static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t area,
-				     uint64_t page, uint64_t addr)
+				     uint64_t page, uint64_t addr, uint32_t n)
 {
 	unsigned index;
-	struct slot *sl = *ncmds < AGENT_BATCH ? free_slot(sp, &index) : NULL;
+	struct slot *sl = *ncmds < AGENT_BATCH ? free_slot(sp, n, &index) : NULL;
 	struct agent_cmd *cmd;
 
 	if (!sl)
@@ -236,7 +250,7 @@ static bool name_pages(struct space *sp, uint32_t area, uint64_t first, uint32_t
 			n++;
 		cmd = last_command(sp, *ncmds, area, first + i, addr, n);
 		if (!cmd)
-			cmd = new_command(sp, ncmds, area, first + i, addr);
+			cmd = new_command(sp, ncmds, area, first + i, addr, n);
 		if (!cmd)
 			return false;
 		for (uint32_t k = 0; k < n; k++)
