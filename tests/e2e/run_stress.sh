@@ -4,7 +4,7 @@
 # pattern and read back by a program whose only aim is to find a wrong bit.
 . "$(dirname "$0")/lib.sh"
 need_run
-seconds=$([ -n "$LONG" ] && echo 300 || echo 10)
+seconds=$([ -n "$LONG" ] && echo 300 || echo 6)
 mb=$([ -n "$LONG" ] && echo 256 || echo 48)
 
 # stress NAME LIMIT_BYTES STRESSOR...: its output names no figures we could compare, so the verdict

@@ -51,7 +51,7 @@ static uint32_t bounded(uint64_t pages)
 long discard_open(struct discard *d, int uffd)
 {
 	static const char pagemap[] = "/proc/self/pagemap";
-	int fds[2];
+	int fds[2] = {-1, -1};
 	long r = sys3(SYS_pipe2, fds, O_CLOEXEC | O_NONBLOCK, 0);
 
 	if (r < 0)
@@ -78,7 +78,7 @@ static bool changing(const struct discard *d)
 static uint32_t look(const struct discard *d, uint64_t addr, uint32_t pages, uint64_t marks,
 		     uint64_t none)
 {
-	uint64_t e[AGENT_SLOT_PAGES];
+	uint64_t e[AGENT_SLOT_PAGES] = {0};
 	uint32_t mask = 0;
 
 	if (sys4(SYS_pread64, d->pagemap, e, pages * 8, addr / AGENT_PAGE * 8) != (long)pages * 8)

@@ -67,7 +67,7 @@ int probe_kernel(enum run_evict *evict)
 {
 	struct uffdio_api api = {.api = UFFD_API};
 	uint64_t features;
-	const char *why;
+	const char *why = "";
 	int fd;
 
 	if (!features_of(&features))
