@@ -299,3 +299,24 @@ void maps_scan(struct space *sp)
 	/* A tenth of the time at most: with thousands of mappings, faults wait for it. */
 	sp->next_scan_ns = os_clock_ns() + 9 * (os_clock_ns() - begun);
 }
+
+pid_t maps_parent(pid_t pid, char *state)
+{
+	char path[40], text[512];
+	const char *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	at = strrchr(text, ')'); /* the name may hold anything */
+	if (!at || strlen(at) <= 4)
+		return 0;
+	*state = at[2];
+	return (pid_t)strtol(at + 4, NULL, 10);
+}

@@ -561,6 +561,8 @@ bool maps_whole(pid_t pid, uint64_t start, uint64_t end);
 /* Whether a fork's child finds the mapping at addr wiped (MADV_WIPEONFORK). */
 bool maps_wiped_on_fork(pid_t pid, uint64_t addr);
 void maps_prune_threads(struct space *sp);
+/* A process's parent, or 0; its state's letter. One whose first thread has ended is 'Z', too. */
+pid_t maps_parent(pid_t pid, char *state);
 
 /* report.c */
 void report_fault(struct run *r, uint64_t ns);

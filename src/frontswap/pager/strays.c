@@ -44,24 +44,6 @@ struct stray {
 	unsigned looks; /* in a row that have found it */
 };
 
-static pid_t parent_of(pid_t pid)
-{
-	char path[40], text[512];
-	const char *at;
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = 0;
-	at = strrchr(text, ')'); /* the name may hold anything */
-	/* A zombie has no memory. */
-	return at && strlen(at) > 4 && at[2] != 'Z' ? (pid_t)strtol(at + 4, NULL, 10) : 0;
-}
-
 static uint32_t all_processes(struct process *p)
 {
 	DIR *d = opendir("/proc");
@@ -69,10 +51,14 @@ static uint32_t all_processes(struct process *p)
 	uint32_t n = 0;
 
 	while (d && n < MOST && (e = readdir(d))) {
-		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10), parent;
+		char state = 0;
 
-		if (pid > 0)
-			p[n++] = (struct process){pid, parent_of(pid), false};
+		if (pid <= 0)
+			continue;
+		parent = maps_parent(pid, &state);
+		/* A zombie has no memory. */
+		p[n++] = (struct process){pid, state != 'Z' ? parent : 0, false};
 	}
 	if (d)
 		closedir(d);

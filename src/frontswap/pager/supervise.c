@@ -119,32 +119,15 @@ static bool control_message(struct supervisor *s, struct control_message *m)
 
 /* ---- the program's processes ------------------------------------------------------------ */
 
-static pid_t parent_of(pid_t pid)
-{
-	char path[40], text[512];
-	const char *at;
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	at = strrchr(text, ')'); /* the name may hold anything */
-	return at && strlen(at) > 4 ? (pid_t)strtol(at + 4, NULL, 10) : 0;
-}
-
 /* Whether we are above pid. A parent that ends while we look up breaks the chain: look again. */
 static bool descends_from_us(pid_t pid)
 {
 	for (int attempt = 0; attempt < 5; attempt++) {
 		pid_t up = pid;
+		char state;
 
 		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
-			up = parent_of(up);
+			up = maps_parent(up, &state);
 		if (up != 0)
 			return up == getpid();
 	}

@@ -137,8 +137,9 @@ void worker_submit(struct space *sp, const unsigned *slots, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		struct job j = {sp, &sp->slots[slots[i]], slots[i], false};
 
-		/* Wake-ups cost as much as compressing a page or two. */
-		j.tell = i % TELL_SLOTS == TELL_SLOTS - 1 || i == n - 1;
+		/* Wake-ups cost as much as compressing a page or two. Of several workers
+		 * none knows which slot is the last. */
+		j.tell = r->nworkers > 1 || i % TELL_SLOTS == TELL_SLOTS - 1 || i == n - 1;
 		if (room) {
 			r->jobs[(r->jobs_head + r->jobs_count++) % r->jobs_size] = j;
 			continue;
