@@ -41,7 +41,8 @@
  * and pages leave by another protocol, which is described at the top of
  * pager/discard.c: AGENT_OP_DISCARD and the fields from `go` on are its own.
  *
- * The host believes nothing it reads here: counts and masks are bounded.
+ * The host believes nothing it reads here: it reads each number once, by
+ * agent_answer(), and bounds it; and it reads no number that it wrote itself.
  */
 #ifndef TMEM_PROTO_AGENT_H
 #define TMEM_PROTO_AGENT_H
@@ -171,5 +172,8 @@ struct agent_shm {
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];
 };
+
+/* The host's one look at a number that the other side may change at any moment. */
+#define agent_answer(x) (*(const volatile __typeof__(x) *)&(x))
 
 #endif

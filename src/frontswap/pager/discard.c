@@ -174,7 +174,7 @@ static void begin(struct space *sp, uint32_t ncmds)
 
 	*d = (struct discard_round){.ncmds = ncmds, .marking = true};
 	for (uint32_t i = 0; i < ncmds; i++) {
-		const struct agent_cmd *cmd = &sp->shm->cmds[i];
+		const struct agent_cmd *cmd = &sp->cmds[i];
 		const struct slot *sl = &sp->slots[cmd->slot];
 
 		d->cmd[i] = (struct discard_cmd){
@@ -188,15 +188,13 @@ static bool wait_marked(struct space *sp)
 	struct pollfd p[3] = {{.fd = sp->uffd, .events = POLLIN},
 			      {.fd = sp->wake, .events = POLLIN},
 			      {.fd = sp->sock, .events = POLLIN}};
-	uint64_t count;
 
 	while (!sp->gone && atomic_load(&sp->shm->moved) != sp->command) {
 		if (poll(p, 3, sp->discard.fault ? 0 : POLL_MS) < 0)
 			continue;
-		if (p[0].revents & POLLIN)
-			pager_read_events(sp);
-		if (p[1].revents & POLLIN && read(sp->wake, &count, sizeof(count)) < 0)
-			continue;
+		if (p[0].revents)
+			pager_read_ready(sp, p[0].revents);
+		pager_woken(sp, p[1].revents, 0);
 		if (p[2].revents)
 			sp->gone = true;
 		if (sp->discard.fault && !sp->gone)
@@ -217,9 +215,11 @@ static void wait_quiet(struct space *sp)
 			return;
 		}
 		if (poll(&p, 1, 0) > 0)
-			pager_read_events(sp);
+			pager_read_ready(sp, p.revents);
 		else
 			sched_yield();
+		if (sp->gone)
+			return;
 	}
 }
 
@@ -254,12 +254,13 @@ static void judge(struct space *sp, uint32_t i)
 	struct discard_cmd *c = &sp->discard.cmd[i];
 	struct agent_cmd *cmd = &sp->shm->cmds[i];
 	struct slot *sl = &sp->slots[c->slot];
-	uint32_t all = (1u << c->pages) - 1, moved = cmd->moved & all, marked = cmd->marked & all;
+	uint32_t all = (1u << c->pages) - 1, moved = agent_answer(cmd->moved) & all;
+	uint32_t marked = agent_answer(cmd->marked) & all, gone;
 	bool disturbed = sp->discard.disturbed >> i & 1;
-	uint32_t gone;
+	int32_t error = agent_answer(cmd->error);
 
 	c->go = !disturbed && marked == moved && !(moved & ~c->seen) && !(moved & c->twice) &&
-		(cmd->error == 0 || cmd->error == EBUSY);
+		(error == 0 || error == EBUSY);
 	cmd->go = c->go;
 	cmd->again = c->again = address_of(sp, sl);
 	if (c->again)
@@ -338,18 +339,19 @@ static void settle_unsure(struct space *sp, struct slot *sl, uint32_t k, bool he
 static void settle(struct space *sp, uint32_t i, bool valid)
 {
 	const struct discard_cmd *c = &sp->discard.cmd[i];
-	const struct agent_cmd cmd = sp->shm->cmds[i]; /* once: it may change under us */
+	uint32_t there = agent_answer(sp->shm->cmds[i].stays);
+	uint32_t left = agent_answer(sp->shm->cmds[i].left);
 	struct slot *sl = &sp->slots[c->slot];
 
 	for (uint32_t m = sl->moved & ~sl->dropped; m && !sp->gone; m &= m - 1) {
 		uint32_t k = (uint32_t)__builtin_ctz(m);
-		bool here = valid && cmd.stays >> k & 1;
+		bool here = valid && there >> k & 1;
 
 		if (c->unsure >> k & 1)
-			settle_unsure(sp, sl, k, here, !valid || !c->again || cmd.left >> k & 1);
+			settle_unsure(sp, sl, k, here, !valid || !c->again || left >> k & 1);
 		else if (here)
 			stays(sp, sl, k, false);
-		else if (valid && !c->go && c->again && !(cmd.left >> k & 1))
+		else if (valid && !c->go && c->again && !(left >> k & 1))
 			emptied(sp, sl, k);
 		/* else it has gone, or we cannot tell: E3 */
 	}
@@ -391,22 +393,22 @@ static bool present(const struct space *sp, uint64_t addr)
 
 int discard_hold(struct space *sp, uint64_t addr)
 {
-	struct agent_cmd *cmd;
+	const struct agent_cmd *cmd = &sp->shm->cmds[0];
+	uint32_t left, there;
 
 	if (!present(sp, addr))
 		return 0;
 	if (!atomic_load(&sp->agent_ready))
 		return 1;
-	cmd = &sp->shm->cmds[0];
 	if (sp->discard.ncmds || atomic_load(&sp->shm->done) != sp->command || !events_quiet(sp))
 		return -EAGAIN;
-	*cmd = (struct agent_cmd){.addr = addr, .pages = 1};
+	sp->cmds[0] = (struct agent_cmd){.addr = addr, .pages = 1};
 	evict_send(sp, AGENT_OP_SETTLE, 1);
 	if (!evict_wait(sp))
 		return -ESRCH;
-	if (cmd->left & 1)
-		return -EAGAIN;
-	return (int)(cmd->stays & 1);
+	left = agent_answer(cmd->left);
+	there = agent_answer(cmd->stays);
+	return left & 1 ? -EAGAIN : (int)(there & 1);
 }
 
 bool discard_put_back(struct space *sp, uint32_t area, uint64_t page, uint64_t addr)

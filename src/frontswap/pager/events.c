@@ -50,7 +50,7 @@ static bool grow(struct space *sp, void **at, uint32_t n, uint32_t *size, size_t
 
 	if (n < *size)
 		return true;
-	p = os_alloc(more * each);
+	p = more <= RUN_WAITING_MAX ? os_alloc(more * each) : NULL;
 	if (!p) {
 		pager_fail(sp, "out of memory for events");
 		return false;

@@ -34,6 +34,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -169,7 +170,7 @@ static bool next_page(struct space *sp, uint64_t *v)
 static struct agent_cmd *last_command(struct space *sp, uint32_t ncmds, uint32_t area,
 				      uint64_t page, uint64_t addr, uint32_t n)
 {
-	struct agent_cmd *cmd = ncmds ? &sp->shm->cmds[ncmds - 1] : NULL;
+	struct agent_cmd *cmd = ncmds ? &sp->cmds[ncmds - 1] : NULL;
 	const struct slot *sl = cmd ? &sp->slots[cmd->slot] : NULL;
 
 	if (!cmd || sl->area != area || sl->first + sl->pages != page ||
@@ -188,7 +189,7 @@ static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t
 
 	if (!sl)
 		return NULL;
-	cmd = &sp->shm->cmds[(*ncmds)++];
+	cmd = &sp->cmds[(*ncmds)++];
 	*cmd = (struct agent_cmd){.addr = addr, .slot = index};
 	sl->area = area;
 	sl->first = page;
@@ -349,6 +350,7 @@ void evict_send(struct space *sp, uint32_t op, uint32_t ncmds)
 {
 	struct agent_shm *shm = sp->shm;
 
+	memcpy(shm->cmds, sp->cmds, ncmds * sizeof(sp->cmds[0]));
 	shm->op = op;
 	shm->ncmds = ncmds;
 	sp->command++;
@@ -376,7 +378,6 @@ static bool alone(struct space *sp)
  */
 static void unshare_more(struct space *sp)
 {
-	struct agent_shm *shm = sp->shm;
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < sp->nsegs && n < AGENT_BATCH; i++) {
@@ -386,7 +387,7 @@ static void unshare_more(struct space *sp)
 		for (; addr < s->end && n < AGENT_BATCH; addr += AGENT_PAGE) {
 			const uint8_t *p =
 				space_page(sp, s->area, s->page + (addr - s->start) / AGENT_PAGE);
-			struct agent_cmd *last = n ? &shm->cmds[n - 1] : NULL;
+			struct agent_cmd *last = n ? &sp->cmds[n - 1] : NULL;
 
 			sp->unshare_at = addr + AGENT_PAGE;
 			if (!p || (*p & (PAGE_STATE | PAGE_REMOVED)) != PAGE_RESIDENT)
@@ -394,7 +395,7 @@ static void unshare_more(struct space *sp)
 			if (last && last->addr + (uint64_t)last->pages * AGENT_PAGE == addr)
 				last->pages++;
 			else
-				shm->cmds[n++] = (struct agent_cmd){.addr = addr, .pages = 1};
+				sp->cmds[n++] = (struct agent_cmd){.addr = addr, .pages = 1};
 		}
 	}
 	if (!n) {
@@ -483,11 +484,12 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 	uint64_t moved = 0;
 
 	for (uint32_t i = 0; i < ncmds; i++) {
-		const struct agent_cmd cmd = sp->shm->cmds[i]; /* once: it may change under us */
-		struct slot *sl = &sp->slots[cmd.slot < AGENT_SLOTS ? cmd.slot : 0];
-		uint32_t all = sl->pages == 32 ? ~0u : (1u << sl->pages) - 1;
+		const struct agent_cmd *told = &sp->shm->cmds[i];
+		struct slot *sl = &sp->slots[sp->cmds[i].slot];
+		uint32_t all = (1u << sl->pages) - 1, absent = agent_answer(told->absent);
+		int32_t error = agent_answer(told->error);
 
-		sl->moved = cmd.moved & all;
+		sl->moved = agent_answer(told->moved) & all;
 		for (uint32_t k = 0; k < sl->pages; k++) {
 			struct chunk *c = space_chunk(sp, sl->area, sl->first + k, false);
 			uint8_t *p = &c->page[(sl->first + k) % CHUNK_PAGES];
@@ -502,16 +504,16 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 					       *p & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
 				continue;
 			}
-			if (cmd.absent >> k & 1) {
+			if (absent >> k & 1) {
 				if (*p & PAGE_KEPT)
 					keep_forget(sp, sl->area, sl->first + k);
 				space_set_page(c, sl->first + k, PAGE_ABSENT);
 			} else {
 				space_set_page(c, sl->first + k,
 					       PAGE_RESIDENT | (*p & (PAGE_KEPT | PAGE_ZERO)) |
-						       (cmd.error == EAGAIN ? 0 : PAGE_PINNED));
+						       (error == EAGAIN ? 0 : PAGE_PINNED));
 			}
-			if (cmd.error == EAGAIN) {
+			if (error == EAGAIN) {
 				uint64_t addr = space_address(sp, sl->area, sl->first + k);
 				struct segment *seg = addr ? space_find(sp, addr) : NULL;
 
@@ -519,9 +521,9 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 					space_mark_resident(sp, seg, addr, 1, ARRIVAL_FRESH);
 			}
 		}
-		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, cmd.error == EAGAIN,
+		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, error == EAGAIN,
 					  memory_order_relaxed);
-		atomic_fetch_add_explicit(&sp->run->n.busy_pages, cmd.error == EBUSY,
+		atomic_fetch_add_explicit(&sp->run->n.busy_pages, error == EBUSY,
 					  memory_order_relaxed);
 		if (sl->moved) {
 			atomic_store(&sl->state, SLOT_COPYING);
@@ -678,13 +680,12 @@ bool evict_complete(struct space *sp)
 
 static void wait_wake(struct space *sp)
 {
-	struct pollfd p[2] = {{.fd = sp->wake, .events = POLLIN},
-			      {.fd = sp->sock, .events = POLLIN}};
-	uint64_t count;
+	struct pollfd p[3] = {{.fd = sp->wake, .events = POLLIN},
+			      {.fd = sp->sock, .events = POLLIN},
+			      {.fd = sp->told, .events = POLLIN}};
 
-	poll(p, 2, 2);
-	if (p[0].revents & POLLIN && read(sp->wake, &count, sizeof(count)) < 0)
-		tmem_assert(eventfd, errno == EAGAIN);
+	poll(p, 3, 2);
+	pager_woken(sp, p[0].revents, p[2].revents);
 	if (p[1].revents)
 		sp->gone = true;
 }

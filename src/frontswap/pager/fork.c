@@ -65,7 +65,7 @@ static uint32_t name_runs(struct space *sp, bool unguarded)
 		}
 		if (wanted && !young && sp->segs[i].start >= sp->fork_addr &&
 		    (!unguarded || maps_whole(sp->pid, sp->segs[i].start, sp->segs[k - 1].end))) {
-			sp->shm->cmds[n++] = (struct agent_cmd){
+			sp->cmds[n++] = (struct agent_cmd){
 				.addr = sp->segs[i].start,
 				.pages = (sp->segs[k - 1].end - sp->segs[i].start) / AGENT_PAGE};
 			sp->fork_addr = sp->segs[k - 1].end;
@@ -85,11 +85,12 @@ static bool command(struct space *sp, uint32_t op, uint32_t n)
 static void note_guards(struct space *sp, uint32_t n)
 {
 	for (uint32_t c = 0; c < n; c++) {
-		const struct agent_cmd cmd = sp->shm->cmds[c];
+		const struct agent_cmd *cmd = &sp->cmds[c];
+		int32_t error = agent_answer(sp->shm->cmds[c].error);
 
-		for (uint32_t i = 0; i < sp->nsegs && !cmd.error; i++)
-			if (sp->segs[i].start >= cmd.addr &&
-			    sp->segs[i].end <= cmd.addr + cmd.pages * AGENT_PAGE)
+		for (uint32_t i = 0; i < sp->nsegs && !error; i++)
+			if (sp->segs[i].start >= cmd->addr &&
+			    sp->segs[i].end <= cmd->addr + cmd->pages * AGENT_PAGE)
 				sp->segs[i].guarded = true;
 	}
 }

@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #define SAMPLE_MS  5
+#define END_NS	   20000000000ull /* the program is over, and no space has ended for so long */
 #define ACCOUNT_NS 200000u
 
 uint64_t run_total(struct run *r)
@@ -175,12 +176,8 @@ static unsigned kill_namesakes(struct run *r)
 static void end_all(struct run *r)
 {
 	os_mutex_lock(&r->lock);
-	for (struct space *sp = r->spaces; sp; sp = sp->next) {
-		pid_t pid = atomic_load(&sp->pid);
-
-		if (pid > 0)
-			kill(pid, SIGKILL);
-	}
+	for (struct space *sp = r->spaces; sp; sp = sp->next)
+		peer_kill(sp);
 	os_mutex_unlock(&r->lock);
 	for (unsigned i = 0; i < 50 && kill_namesakes(r) > 0; i++)
 		usleep(2000);
@@ -210,13 +207,32 @@ static void reap_spaces(struct run *r)
 	}
 }
 
-/* Until the program is over and its memory given back. False: the supervisor died. */
+/*
+ * Whether spaces remain that do not end: no process of the program lives, but their
+ * threads wait for something. What the kernel or a program could do to bring that
+ * about is not known; the user is not to wait for it.
+ */
+static bool stuck(struct run *r, uint64_t now)
+{
+	uint32_t n = atomic_load(&r->nspaces);
+
+	if (!atomic_load(&r->program_over) || n != r->last_spaces) {
+		r->last_spaces = n;
+		r->last_end_ns = now;
+	}
+	return now - r->last_end_ns > END_NS;
+}
+
+/*
+ * Until the program is over and its memory given back, or will not be: then nspaces is
+ * not 0. False: the supervisor died.
+ */
 static bool attend(struct run *r)
 {
-	uint64_t last = os_clock_ns(), now;
+	uint64_t last = os_clock_ns(), now = last;
 	struct control_message m;
 
-	while (!atomic_load(&r->program_over) || atomic_load(&r->nspaces)) {
+	while (!atomic_load(&r->program_over) || (atomic_load(&r->nspaces) && !stuck(r, now))) {
 		struct pollfd p = {.fd = r->control, .events = POLLIN};
 
 		if (poll(&p, 1, SAMPLE_MS) > 0) {
@@ -291,6 +307,7 @@ int run_host(const struct run_options *opts, int control)
 	static struct run run; /* outlives every thread */
 	struct run *r = &run;
 	struct control_message m = {.kind = CONTROL_READY};
+	uint32_t stuck_spaces;
 	os_thread listener;
 	sigset_t all;
 
@@ -323,14 +340,21 @@ int run_host(const struct run_options *opts, int control)
 	}
 	atomic_store(&r->stopping, true);
 	os_thread_join(listener);
-	workers_stop(r);
+	stuck_spaces = atomic_load(&r->nspaces);
+	if (stuck_spaces)
+		os_log(OS_LOG_ERROR, "%u of the program's memories do not end: left as they are",
+		       stuck_spaces);
+	else
+		workers_stop(r);
 	m = (struct control_message){.kind = CONTROL_DONE};
 	sight_last(r);
 	if (opts->report && report_write(r, opts->report) < 0)
 		snprintf(m.text, sizeof(m.text), "cannot write the report %.200s", opts->report);
 	sight_end(r);
 	trace_end(r, m.text, sizeof(m.text));
-	tmem_client_destroy(r->client);
-	tmem_host_destroy(r->host);
+	if (!stuck_spaces) {
+		tmem_client_destroy(r->client);
+		tmem_host_destroy(r->host);
+	}
 	return send_control(r, &m, -1) < 0 ? 1 : 0;
 }

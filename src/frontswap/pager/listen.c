@@ -23,6 +23,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define VISITS_MOST 256u  /* at once */
+#define PAUSE_US    2000u /* no descriptor is left, or no place */
+
 int listen_open(struct run *r, char *err, size_t errlen)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -48,26 +51,14 @@ int listen_open(struct run *r, char *err, size_t errlen)
 	return 0;
 }
 
-/* One message and at most one descriptor (-1: none). */
-static ssize_t recv_with_fd(int sock, void *buf, size_t n, int *fd)
+uint64_t listen_name(void)
 {
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	struct iovec iov = {buf, n};
-	struct msghdr m = {.msg_iov = &iov,
-			   .msg_iovlen = 1,
-			   .msg_control = &control,
-			   .msg_controllen = sizeof(control.space)};
-	ssize_t got = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+	uint64_t name = 0;
 
-	*fd = -1;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(fd, CMSG_DATA(c), sizeof(int));
-	return got;
+	while (!name) /* without a flag, and for so few bytes, it does not fail */
+		if (getrandom(&name, sizeof(name), 0) != sizeof(name))
+			name = 0;
+	return name;
 }
 
 static int send_with_fds(int sock, const void *buf, size_t n, const int *fds, unsigned nfds)
@@ -118,16 +109,20 @@ static int child_uffd(struct run *r, uint64_t id)
 static struct space *new_space(struct run *r, int uffd, const struct agent_hello *hello)
 {
 	tmem_pool pool = tmem_pool_create(r->client, TMEM_POOL_PERSIST, 64);
-	struct space *sp = pool >= 0 ? space_create(r, uffd, pool) : NULL, *parent;
+	uint64_t name;
+	struct space *sp = pool >= 0 && uffd >= 0 ? space_create(r, uffd, pool) : NULL, *parent;
 
 	if (!sp) {
 		if (pool >= 0)
 			tmem_pool_destroy(r->client, pool);
+		if (uffd >= 0)
+			close(uffd);
 		return NULL;
 	}
+	name = listen_name();
 	sp->careful = hello->flags & AGENT_CAREFUL;
 	os_mutex_lock(&r->lock);
-	sp->id = sp->family = ++r->next_space;
+	sp->id = sp->family = name;
 	parent = sp->careful && hello->space ? find_space(r, hello->space) : NULL;
 	if (parent) {
 		sp->family = parent->family;
@@ -143,14 +138,6 @@ static struct space *new_space(struct run *r, int uffd, const struct agent_hello
 	return sp;
 }
 
-static int64_t peer_pid(int sock)
-{
-	struct ucred c;
-	socklen_t n = sizeof(c);
-
-	return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &c, &n) == 0 ? c.pid : 0;
-}
-
 static void refuse(int sock, int error)
 {
 	struct agent_welcome w = {.magic = AGENT_MAGIC, .error = error};
@@ -162,7 +149,7 @@ static void refuse(int sock, int error)
 /* What a handshake makes, before it belongs to a space. */
 struct line {
 	struct agent_shm *shm;
-	int sock, wake;
+	int sock, wake, told;
 };
 
 /* Shared memory, eventfd, and for a child its userfaultfd; then READY. */
@@ -170,11 +157,16 @@ static int greet(struct line *l, int uffd, enum agent_kind kind)
 {
 	struct agent_welcome w = {.magic = AGENT_MAGIC, .shm_bytes = sizeof(struct agent_shm)};
 	struct agent_ready ready;
-	int memfd = memfd_create("tmem-run", MFD_CLOEXEC), none, rc = -ENOMEM;
+	int memfd = memfd_create("tmem-run", MFD_CLOEXEC | MFD_ALLOW_SEALING), none = -1;
+	int rc = -ENOMEM;
 	void *shm;
 
 	l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (memfd < 0 || l->wake < 0 || ftruncate(memfd, sizeof(struct agent_shm)) < 0)
+	l->told = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	/* Were it cut short, our next look at it would end us. */
+	if (memfd < 0 || l->wake < 0 || l->told < 0 ||
+	    ftruncate(memfd, sizeof(struct agent_shm)) < 0 ||
+	    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		goto out;
 	shm = mmap(NULL, sizeof(struct agent_shm), PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	if (shm == MAP_FAILED)
@@ -182,10 +174,12 @@ static int greet(struct line *l, int uffd, enum agent_kind kind)
 	l->shm = shm;
 	rc = send_with_fds(l->sock, &w, sizeof(w), (int[]){memfd, l->wake, uffd},
 			   kind == AGENT_FORK ? 3 : 2);
-	if (rc == 0 && (recv_with_fd(l->sock, &ready, sizeof(ready), &none) != sizeof(ready) ||
+	if (rc == 0 && (peer_recv(l->sock, &ready, sizeof(ready), &none) < 0 ||
 			ready.magic != AGENT_MAGIC || ready.error))
 		rc = -EPROTO;
 out:
+	if (none >= 0)
+		close(none);
 	if (memfd >= 0)
 		close(memfd);
 	return rc;
@@ -193,14 +187,19 @@ out:
 
 static void hand_over(struct space *sp, struct line *l, const struct agent_hello *hello)
 {
+	int pidfd;
+	pid_t pid = peer_process(l->sock, &pidfd);
+
 	sp->offer = (struct offer){.shm = l->shm,
 				   .sock = l->sock,
 				   .wake = l->wake,
-				   .pid = (pid_t)peer_pid(l->sock),
+				   .told = l->told,
+				   .pidfd = pidfd,
+				   .pid = pid,
 				   .identity = hello->identity,
 				   .own_start = hello->own_start,
 				   .own_end = hello->own_end};
-	*l = (struct line){NULL, -1, -1};
+	*l = (struct line){NULL, -1, -1, -1};
 	atomic_store(&sp->offered, true);
 }
 
@@ -209,8 +208,8 @@ static void visit_exec(struct run *r, struct line *l, const struct agent_hello *
 	struct space *sp;
 	os_thread t;
 
-	if (hello->error || uffd < 0) {
-		refuse(l->sock, hello->error ? hello->error : -EPROTO);
+	if (hello->error || uffd < 0 || !peer_userfaultfd(uffd)) {
+		refuse(l->sock, hello->error < 0 ? hello->error : -EPROTO);
 		return;
 	}
 	/* Nothing is registered before the pager runs, so no fault waits for it. */
@@ -218,8 +217,7 @@ static void visit_exec(struct run *r, struct line *l, const struct agent_hello *
 		return;
 	sp = new_space(r, fcntl(uffd, F_DUPFD_CLOEXEC, 0), hello);
 	if (!sp) {
-		os_log(OS_LOG_ERROR, "no memory for process %d: it runs unmanaged",
-		       (int)peer_pid(l->sock));
+		os_log(OS_LOG_ERROR, "no memory, or no descriptor, for one more process");
 		return;
 	}
 	hand_over(sp, l, hello);
@@ -253,16 +251,15 @@ static void *visit_main(void *arg)
 {
 	struct visit v = *(struct visit *)arg;
 	struct timeval patience = {30, 0};
-	struct line l = {NULL, v.sock, -1};
+	struct line l = {NULL, v.sock, -1, -1};
 	struct agent_hello hello;
 	int uffd = -1;
 
 	os_free(arg);
 	pthread_detach(pthread_self());
 	setsockopt(v.sock, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (recv_with_fd(v.sock, &hello, sizeof(hello), &uffd) == sizeof(hello) &&
-	    hello.magic == AGENT_MAGIC && hello.version == AGENT_VERSION &&
-	    hello.token == v.run->token) {
+	if (peer_recv(v.sock, &hello, sizeof(hello), &uffd) == 0 && hello.magic == AGENT_MAGIC &&
+	    hello.version == AGENT_VERSION && hello.token == v.run->token) {
 		if (hello.kind == AGENT_EXEC)
 			visit_exec(v.run, &l, &hello, uffd);
 		else if (hello.kind == AGENT_FORK)
@@ -274,9 +271,33 @@ static void *visit_main(void *arg)
 		munmap(l.shm, sizeof(*l.shm));
 	if (l.wake >= 0)
 		close(l.wake);
+	if (l.told >= 0)
+		close(l.told);
 	if (l.sock >= 0)
 		close(l.sock);
+	atomic_fetch_sub(&v.run->visits, 1);
 	return NULL;
+}
+
+/* One connection that waits. False: none could be taken just now. */
+static bool take_visitor(struct run *r)
+{
+	int sock = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC);
+	struct visit *v;
+	os_thread t;
+
+	if (sock < 0)
+		return false;
+	v = peer_allowed(r, sock) ? os_alloc(sizeof(*v)) : NULL;
+	if (v)
+		*v = (struct visit){r, sock};
+	atomic_fetch_add(&r->visits, 1);
+	if (!v || os_thread_create(&t, "tmem-hello", visit_main, v) < 0) {
+		atomic_fetch_sub(&r->visits, 1);
+		os_free(v);
+		close(sock);
+	}
+	return true;
 }
 
 void *listen_thread(void *arg)
@@ -285,22 +306,12 @@ void *listen_thread(void *arg)
 
 	while (!atomic_load(&r->stopping)) {
 		struct pollfd p = {.fd = r->listener, .events = POLLIN};
-		struct visit *v;
-		os_thread t;
-		int sock;
 
 		if (poll(&p, 1, 100) <= 0)
 			continue;
-		sock = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC);
-		if (sock < 0)
-			continue;
-		v = os_alloc(sizeof(*v));
-		if (v)
-			*v = (struct visit){r, sock};
-		if (!v || os_thread_create(&t, "tmem-hello", visit_main, v) < 0) {
-			os_free(v);
-			close(sock);
-		}
+		/* Who finds no place waits in the socket's queue. */
+		if (atomic_load(&r->visits) >= VISITS_MOST || !take_visitor(r))
+			usleep(PAUSE_US);
 	}
 	return NULL;
 }

@@ -320,3 +320,18 @@ pid_t maps_parent(pid_t pid, char *state)
 	*state = at[2];
 	return (pid_t)strtol(at + 4, NULL, 10);
 }
+
+/* A parent that ends while we look up breaks the chain: look again. */
+bool maps_descends(pid_t pid, pid_t above)
+{
+	for (int attempt = 0; attempt < 5; attempt++) {
+		pid_t up = pid;
+		char state;
+
+		for (int depth = 0; up > 1 && up != above && depth < 1000; depth++)
+			up = maps_parent(up, &state);
+		if (up != 0)
+			return up == above;
+	}
+	return false;
+}

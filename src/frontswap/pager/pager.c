@@ -52,9 +52,7 @@ void pager_fail(struct space *sp, const char *why)
 {
 	os_log(OS_LOG_ERROR, "process %d is ended: %s", (int)sp->pid, why);
 	sp->gone = true;
-	if (sp->pid > 0)
-		kill(sp->pid, SIGKILL);
-	else
+	if (!peer_kill(sp))
 		_exit(1); /* a child not known by number: the guard ends all of them */
 }
 
@@ -150,7 +148,7 @@ static void pend(struct space *sp, uint64_t addr, bool write, uint64_t since)
 {
 	if (sp->npending == sp->pending_size) {
 		uint32_t size = sp->pending_size ? sp->pending_size * 2 : 64;
-		struct pending *p = os_alloc(size * sizeof(*p));
+		struct pending *p = size <= RUN_WAITING_MAX ? os_alloc(size * sizeof(*p)) : NULL;
 
 		if (!p) {
 			pager_fail(sp, "out of memory for a list of faults");
@@ -421,6 +419,7 @@ static void drop_unregistered(struct space *sp, uint64_t start, uint64_t end)
 static void forked(struct space *sp, int uffd)
 {
 	struct run *r = sp->run;
+	uint64_t name = listen_name();
 	struct space *child;
 	os_thread t;
 
@@ -460,7 +459,7 @@ static void forked(struct space *sp, int uffd)
 		}
 	}
 	os_mutex_lock(&r->lock);
-	child->id = ++r->next_space;
+	child->id = name;
 	child->next = r->spaces;
 	r->spaces = child;
 	atomic_fetch_add(&r->nspaces, 1);
@@ -527,6 +526,24 @@ void pager_read_events(struct space *sp)
 			break;
 		}
 	}
+}
+
+void pager_read_ready(struct space *sp, short revents)
+{
+	if (revents & POLLERR)
+		pager_fail(sp, "its userfaultfd was made to block");
+	else if (revents & POLLIN)
+		pager_read_events(sp);
+}
+
+void pager_woken(struct space *sp, short wake, short told)
+{
+	uint64_t count;
+
+	if (wake & POLLIN)
+		peer_take(sp->wake);
+	if (told & POLLIN && read(sp->told, &count, sizeof(count)) < 0)
+		tmem_assert(eventfd, errno == EAGAIN);
 }
 
 /* ---- the loop ------------------------------------------------------------------------- */
@@ -672,6 +689,8 @@ static bool adopt_agent(struct space *sp)
 	sp->shm = o->shm;
 	sp->sock = o->sock;
 	sp->wake = o->wake;
+	sp->told = o->told;
+	sp->pidfd = o->pidfd;
 	sp->identity = o->identity;
 	sp->own_start = o->own_start;
 	sp->own_end = o->own_end;
@@ -727,17 +746,17 @@ void *pager_thread(void *arg)
 		os_log(OS_LOG_DEBUG, "priority is as it was");
 	while (!sp->gone && !atomic_load(&sp->stop)) {
 		bool agent = adopt_agent(sp);
-		struct pollfd p[3] = {{.fd = sp->uffd, .events = POLLIN},
+		struct pollfd p[4] = {{.fd = sp->uffd, .events = POLLIN},
 				      {.fd = agent ? sp->wake : -1, .events = POLLIN},
-				      {.fd = agent ? sp->sock : -1, .events = POLLIN}};
+				      {.fd = agent ? sp->sock : -1, .events = POLLIN},
+				      {.fd = agent ? sp->told : -1, .events = POLLIN}};
 		struct timespec wait = agent ? idle(sp) : (struct timespec){0, 5000000};
-		int n = ppoll(p, 3, &wait, NULL);
-		uint64_t count;
+		int n = ppoll(p, 4, &wait, NULL);
 
-		if (n > 0 && p[0].revents & POLLIN)
-			pager_read_events(sp);
-		if (n > 0 && p[1].revents & POLLIN && read(sp->wake, &count, sizeof(count)) < 0)
-			tmem_assert(eventfd, errno == EAGAIN);
+		if (n > 0) {
+			pager_read_ready(sp, p[0].revents);
+			pager_woken(sp, p[1].revents, p[3].revents);
+		}
 		if (n > 0 && p[2].revents)
 			break; /* the process ended, or became another program */
 		evict_complete(sp);

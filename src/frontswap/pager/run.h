@@ -6,6 +6,7 @@
  *                host, holds a copy of every userfaultfd, reports exit codes
  *   host.c       the host process: the store, accounts, limit, compaction
  *   listen.c     agents connect; a connection becomes a space
+ *   peer.c       who it is that connects, and what it sent
  *   space.c      what is known of one address space: segments, pages' states
  *   pager.c      one thread a space: faults and events in, pages out
  *   events.c     the order in which things happened
@@ -27,6 +28,11 @@
  * it. Others reach it only through atomics (marked A below) and its eventfd.
  * Workers get a slot by a queue and give it back by an atomic state. The list
  * of spaces is guarded by run.lock (OS_RANK_RUN).
+ *
+ * What an agent can write to is hostile: the shared memory at any moment, and the
+ * flags of descriptors it has, too. So the host reads each answer once
+ * (agent_answer()), finds what it has asked in its own copy (sp->cmds), and never
+ * makes a call that the other side's flags could make wait. docs/threats.md.
  *
  * A page of a space is in one of these states (enum page_state):
  *
@@ -107,6 +113,9 @@ int run_program(const struct run_options *opts);
 
 /* Least limit that leaves the program something to work with. */
 #define RUN_LIMIT_MIN (32ull << 20)
+
+/* Of a space's faults and events that wait: no program has so many threads. */
+#define RUN_WAITING_MAX (1u << 20)
 
 /* ---- numbers ---------------------------------------------------------------- */
 
@@ -242,7 +251,7 @@ struct run;
 /* What a handshake with an agent gives a space. */
 struct offer {
 	struct agent_shm *shm;
-	int sock, wake;
+	int sock, wake, told, pidfd;
 	pid_t pid;
 	uint64_t identity, own_start, own_end;
 };
@@ -253,9 +262,13 @@ struct space {
 	struct run *run;
 	struct space *next;
 	uint64_t id, family;
-	_Atomic pid_t pid;    /* 0: not known yet */
-	int uffd, sock, wake; /* wake: eventfd of agent, workers, controller */
+	_Atomic pid_t pid; /* 0: not known yet */
+	int uffd, sock;
+	int wake;  /* the agent's eventfd, which it may do anything to */
+	int told;  /* the workers' eventfd, ours alone */
+	int pidfd; /* of its process, or -1: set before pid */
 	struct agent_shm *shm;
+	struct agent_cmd cmds[AGENT_BATCH]; /* what the agent was asked, see agent_send() */
 	uint64_t own_start, own_end, identity, staging_a;
 	tmem_pool pool;
 	os_thread thread;
@@ -339,9 +352,9 @@ struct run {
 	uint64_t token;
 	char socket_name[64];
 
-	struct os_mutex lock; /* guards spaces, ended, next_space */
+	struct os_mutex lock; /* guards spaces, ended */
 	struct space *spaces, *ended;
-	uint64_t next_space;
+	_Atomic uint32_t visits;  /* A: handshakes under way */
 	_Atomic uint32_t nspaces; /* A */
 	_Atomic bool program_over, stopping;
 
@@ -353,6 +366,8 @@ struct run {
 	uint32_t peak_strays;
 	uint64_t store_limit; /* of the host; more while clones need it, see space.c */
 	pid_t supervisor;
+	uint32_t last_spaces; /* the main thread's, see stuck() in host.c */
+	uint64_t last_end_ns;
 	_Atomic uint64_t host_bytes; /* this process: anonymous and shared memory */
 	_Atomic uint64_t total_bytes, peak_total, peak_resident, peak_store;
 	_Atomic uint64_t over_ns;
@@ -409,6 +424,32 @@ struct control_message {
 /* listen.c */
 int listen_open(struct run *r, char *err, size_t errlen);
 void *listen_thread(void *run);
+/*
+ * A space's name, never 0. Who knows it may speak for the process (AGENT_FORK), so it
+ * is a secret: only that process can read it, from its identity page.
+ */
+uint64_t listen_name(void);
+
+/* peer.c */
+/*
+ * One message of exactly n bytes, and at most one descriptor (*fd, the caller's; -1:
+ * none). -EPROTO: it was anything else; no descriptor stays open then. Blocks as long
+ * as the socket does.
+ */
+int peer_recv(int sock, void *buf, size_t n, int *fd);
+/* Whether a descriptor is a userfaultfd, by the kernel's word. Makes it non-blocking. */
+bool peer_userfaultfd(int fd);
+/*
+ * Who connected: its process, and a descriptor that goes on meaning it when its number
+ * is another's (*pidfd, the caller's; -1: it is gone, or this kernel has none).
+ */
+pid_t peer_process(int sock, int *pidfd);
+/* Whether somebody who connected may speak to us at all: see peer.c. */
+bool peer_allowed(const struct run *r, int sock);
+/* What has come on an eventfd that somebody else may have made blocking. Never blocks. */
+void peer_take(int eventfd);
+/* SIGKILL for the process of a space, if that is known and lives. False: it is not known. */
+bool peer_kill(struct space *sp);
 
 /* space.c */
 struct space *space_create(struct run *r, int uffd, tmem_pool pool);
@@ -454,6 +495,10 @@ void *pager_thread(void *space);
  */
 void pager_finish(struct space *sp);
 void pager_read_events(struct space *sp); /* one read of the userfaultfd, all dispatched */
+/* The same after a poll; what it says of a descriptor that would block ends the process. */
+void pager_read_ready(struct space *sp, short revents);
+/* Take what is in sp->wake and sp->told, as a poll has said. */
+void pager_woken(struct space *sp, short wake, short told);
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);
 void pager_added(struct space *sp, uint64_t n); /* to the estimate of what is resident */
 void pager_fail(struct space *sp, const char *why);
@@ -501,7 +546,8 @@ void evict_before_fork(struct space *sp);
 void evict_resync(struct space *sp);
 /* Memory of slots that have been free for some time goes back. */
 void evict_slots_return(struct space *sp);
-/* A command whose cmds are in shm, and the wait for its first phase; false: the process ended. */
+/* A command whose cmds are in sp->cmds, and the wait for its first phase; false: the process ended.
+ */
 void evict_send(struct space *sp, uint32_t op, uint32_t ncmds);
 bool evict_wait(struct space *sp);
 /*
@@ -563,6 +609,8 @@ bool maps_wiped_on_fork(pid_t pid, uint64_t addr);
 void maps_prune_threads(struct space *sp);
 /* A process's parent, or 0; its state's letter. One whose first thread has ended is 'Z', too. */
 pid_t maps_parent(pid_t pid, char *state);
+/* Whether a process is below another. */
+bool maps_descends(pid_t pid, pid_t above);
 
 /* report.c */
 void report_fault(struct run *r, uint64_t ns);

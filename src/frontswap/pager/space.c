@@ -470,7 +470,7 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool)
 	sp->run = r;
 	sp->uffd = uffd;
 	sp->pool = pool;
-	sp->sock = sp->wake = sp->pagemap = sp->statm = -1;
+	sp->sock = sp->wake = sp->told = sp->pidfd = sp->pagemap = sp->statm = -1;
 	sp->fresh_window = 1;
 	sp->together = UINT8_MAX; /* until it shows */
 	sp->maps_dirty = true;
@@ -505,6 +505,10 @@ void space_free(struct space *sp)
 		close(sp->sock);
 	if (sp->wake >= 0)
 		close(sp->wake);
+	if (sp->told >= 0)
+		close(sp->told);
+	if (sp->pidfd >= 0)
+		close(sp->pidfd);
 	if (sp->pagemap >= 0)
 		close(sp->pagemap);
 	if (sp->statm >= 0)

@@ -119,19 +119,9 @@ static bool control_message(struct supervisor *s, struct control_message *m)
 
 /* ---- the program's processes ------------------------------------------------------------ */
 
-/* Whether we are above pid. A parent that ends while we look up breaks the chain: look again. */
 static bool descends_from_us(pid_t pid)
 {
-	for (int attempt = 0; attempt < 5; attempt++) {
-		pid_t up = pid;
-		char state;
-
-		for (int depth = 0; up > 1 && up != getpid() && depth < 1000; depth++)
-			up = maps_parent(up, &state);
-		if (up != 0)
-			return up == getpid();
-	}
-	return false;
+	return maps_descends(pid, getpid());
 }
 
 /* Send every descendant but the host a signal (0: none); how many there are. */

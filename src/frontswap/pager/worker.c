@@ -3,6 +3,11 @@
  * Workers: compress what was evicted and put it into the store, off the fault
  * path. A job names a slot; the slot is the worker's from SLOT_QUEUED until it
  * sets SLOT_STORED, and the worker touches nothing else of the space.
+ *
+ * The program can write to its slots at any moment. So a slot is copied first, and
+ * looked at there: no codec, and no checksum, meets bytes that change under it. What is
+ * copied was in another processor's cache and is in ours then: the codec does not wait
+ * for it a second time.
  */
 #include "frontswap/pager/run.h"
 
@@ -10,6 +15,7 @@
 #include "os/mem.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -55,10 +61,15 @@ static void store(const struct job *j)
 {
 	struct space *sp = j->sp;
 	struct slot *sl = j->slot;
-	const uint8_t *data = sp->shm->slots[j->index];
+	_Alignas(64) uint8_t data[AGENT_SLOT_BYTES];
 	uint32_t size = sp->run->opts.cluster;
 	uint64_t one = 1;
 
+	for (uint32_t m = sl->moved; m; m &= m - 1) {
+		size_t at = (size_t)__builtin_ctz(m) * AGENT_PAGE;
+
+		memcpy(data + at, sp->shm->slots[j->index] + at, AGENT_PAGE);
+	}
 	if (sl->kept)
 		keep_compare(sl, data);
 	for (uint32_t i = 0; i < sl->pages;) {
@@ -73,7 +84,7 @@ static void store(const struct job *j)
 		i += n ? n : 1;
 	}
 	atomic_store(&sl->state, SLOT_STORED);
-	if (j->tell && write(sp->wake, &one, sizeof(one)) < 0)
+	if (j->tell && write(sp->told, &one, sizeof(one)) < 0)
 		one = 0;		/* the counter is full: it is awake */
 	atomic_fetch_sub(&sp->jobs, 1); /* from here on the space may be gone */
 }
