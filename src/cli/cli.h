@@ -48,13 +48,16 @@ int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(p
 /* ---- options --------------------------------------------------------------- */
 
 enum cli_kind {
-	CLI_FLAG,     /* bool *: set to true */
-	CLI_SIZE,     /* uint64_t *: bytes, 1 or more: "2G", "512MiB", "4096" */
-	CLI_COUNT,    /* unsigned *: min..max */
-	CLI_FRACTION, /* double *: above 0, at most 1: "0.5", "50%" */
-	CLI_PERCENT,  /* double *: above 0, at most 100: "25", "25%" */
-	CLI_TEXT,     /* const char **: not empty; points into argv */
+	CLI_FLAG,      /* bool *: set to true */
+	CLI_SIZE,      /* uint64_t *: bytes, 1 or more: "2G", "512MiB", "4096" */
+	CLI_SIZE_AUTO, /* the same; or "auto", which is CLI_AUTO */
+	CLI_COUNT,     /* unsigned *: min..max */
+	CLI_FRACTION,  /* double *: above 0, at most 1: "0.5", "50%" */
+	CLI_PERCENT,   /* double *: above 0, at most 100: "25", "25%" */
+	CLI_TEXT,      /* const char **: not empty; points into argv */
 };
+
+#define CLI_AUTO UINT64_MAX
 
 struct cli_option {
 	const char *name; /* without the dashes */

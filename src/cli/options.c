@@ -122,6 +122,12 @@ static int set_value(const struct cli_syntax *s, const struct cli_option *o, con
 					 o->arg);
 		*(const char **)o->value = text;
 		return CLI_OK;
+	case CLI_SIZE_AUTO:
+		if (!strcmp(text, "auto")) {
+			*(uint64_t *)o->value = CLI_AUTO;
+			return CLI_OK;
+		}
+		/* fallthrough */
 	case CLI_SIZE:
 		err = cli_parse_size(text, o->value);
 		if (!err && *(uint64_t *)o->value == 0)

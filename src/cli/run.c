@@ -15,15 +15,16 @@
 	"Run PROGRAM with at most SIZE of memory in all: its anonymous memory, and what of it\n"   \
 	"is kept compressed, with all that this takes. Pages that do not fit are compressed\n"     \
 	"and come back when they are touched. Children are covered by the same limit.\n"           \
+	"With --limit auto there is no budget: what was not touched for --cold seconds is\n"       \
+	"compressed, and no more of it than comes back seldom.\n"                                  \
 	"\n"                                                                                       \
 	"The exit code is PROGRAM's; 128+n when signal n ended it; 126 when it cannot be run,\n"   \
 	"127 when it is not found, 125 when tmem itself failed. It returns when PROGRAM and\n"     \
 	"all processes it left behind have ended."
 
-/* Half of the machine's memory: a limit that means something where none was given. */
-static uint64_t default_limit(void)
+static uint64_t machine_memory(void)
 {
-	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static int failed(const char *what)
@@ -36,9 +37,18 @@ int cmd_run(int argc, char **argv)
 {
 	struct run_options o = {.codec = CLI_RUN_CODEC, .cluster = CLI_RUN_CLUSTER};
 	const char *store = NULL, *without = NULL, *evict = "auto";
+	unsigned cold = 0;
+	double promotions = 0;
+	uint64_t most = 0;
 	const struct cli_option options[] = {
-		{"limit", 'l', CLI_SIZE, &o.limit_bytes, "SIZE",
-		 "all memory; default: half of the machine's", 0, 0},
+		{"limit", 'l', CLI_SIZE_AUTO, &o.limit_bytes, "SIZE|auto",
+		 "all memory; auto: what is in use; default: half of the machine's", 0, 0},
+		{"max", 0, CLI_SIZE, &most, "SIZE", "with auto: never more than this", 0, 0},
+		{"cold", 0, CLI_COUNT, &cold, "SECONDS",
+		 "with auto: what was not touched for so long leaves; default: 120", 1, 86400},
+		{"promotions", 0, CLI_PERCENT, &promotions, "PERCENT",
+		 "with auto: of the memory in use so much a minute may have left; default: 0.2", 0,
+		 0},
 		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]",
 		 "lz4, zstd; default: " CLI_RUN_CODEC, 0, 0},
 		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
@@ -86,12 +96,23 @@ int cmd_run(int argc, char **argv)
 		return cli_usage("run", "--evict takes auto, move or discard");
 	if (store)
 		return failed("--store: this version runs with a store of its own only");
+	o.automatic = o.limit_bytes == CLI_AUTO;
+	if (!o.automatic && (most || cold || promotions > 0))
+		return cli_usage("run", "--%s is for --limit auto",
+				 most	? "max"
+				 : cold ? "cold"
+					: "promotions");
+	o.cold_ms = cold ? cold * 1000 : AUTO_COLD_MS;
+	o.promotions_ppm = promotions > 0 ? (uint32_t)(promotions * 10000 + 0.5) : AUTO_TARGET_PPM;
+	if (o.automatic)
+		o.limit_bytes = most ? most : machine_memory();
+	/* A limit that means something where none was given. */
 	if (!o.limit_bytes)
-		o.limit_bytes = default_limit();
+		o.limit_bytes = machine_memory() / 2;
 	if (o.limit_bytes < RUN_LIMIT_MIN) {
 		snprintf(err, sizeof(err),
-			 "--limit is too low to work with; it takes at least %" PRIu64 "M",
-			 (uint64_t)(RUN_LIMIT_MIN >> 20));
+			 "--%s is too low to work with; it takes at least %" PRIu64 "M",
+			 o.automatic ? "max" : "limit", (uint64_t)(RUN_LIMIT_MIN >> 20));
 		return failed(err);
 	}
 	/* Better now than after an hour. */

@@ -231,8 +231,8 @@ static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_
  * Name pages of a cluster's block in commands, one for each run of neighbours, which
  * blocks that follow each other share. False: no room in the round for all of them.
  */
-static bool name_pages(struct space *sp, uint32_t area, uint64_t first, uint32_t goes,
-		       uint32_t *ncmds, uint64_t *pages)
+bool evict_name(struct space *sp, uint32_t area, uint64_t first, uint32_t goes, uint32_t *ncmds,
+		uint64_t *pages)
 {
 	struct chunk *c = space_chunk(sp, area, first, false);
 
@@ -308,8 +308,6 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 	/* The last block may add all of its pages. */
 	if (want > AGENT_ROUND + 1 - sp->run->opts.cluster)
 		want = AGENT_ROUND + 1 - sp->run->opts.cluster;
-	if (sp->flight_pages + AGENT_ROUND > FLIGHT_PAGES)
-		return;
 	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_page(sp, &v)) {
 		uint32_t area = (uint32_t)(v >> 40), goes;
 		uint64_t page = v & ((1ull << 40) - 1);
@@ -330,7 +328,7 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 			continue;
 		}
 		goes = company(sp, c, page);
-		if (!name_pages(sp, area, first, goes, ncmds, &pages)) {
+		if (!evict_name(sp, area, first, goes, ncmds, &pages)) {
 			queue_push_front(at->main ? &sp->main : &sp->probation, v);
 			break;
 		}
@@ -573,8 +571,10 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 	if (atomic_load(&shm->done) != sp->command || !events_quiet(sp))
 		return 0;
 	sp->epoch++;
-	want = evictable(sp, want);
-	if (want)
+	want = sp->flight_pages + AGENT_ROUND > FLIGHT_PAGES ? 0 : evictable(sp, want);
+	if (want && sp->cold.turn)
+		auto_victims(sp, want, &ncmds);
+	else if (want)
 		name_victims(sp, want, &ncmds);
 	if (!ncmds)
 		return 0;

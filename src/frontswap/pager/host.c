@@ -286,6 +286,8 @@ static int start(struct run *r, char *err, size_t errlen)
 		snprintf(err, errlen, "%s", tmem_strerror(rc));
 	if (rc == 0 && (rc = sight_start(r)) < 0)
 		snprintf(err, errlen, "%s", tmem_strerror(rc));
+	if (rc == 0 && (rc = auto_start(r)) < 0)
+		snprintf(err, errlen, "no threads: %s", strerror(-rc));
 	if (rc == 0 && (rc = workers_start(r)) < 0)
 		snprintf(err, errlen, "no threads: %s", strerror(-rc));
 	return rc;
@@ -346,6 +348,7 @@ int run_host(const struct run_options *opts, int control)
 		       stuck_spaces);
 	else
 		workers_stop(r);
+	auto_stop(r);
 	m = (struct control_message){.kind = CONTROL_DONE};
 	sight_last(r);
 	if (opts->report && report_write(r, opts->report) < 0)

@@ -56,6 +56,9 @@ enum live_figure {
 	LIVE_FAULTS,  /* a second */
 	LIVE_P99_NS,  /* of those; 0: there were none */
 	LIVE_WAITING, /* thousandths of the time: waits of all threads together */
+	LIVE_BARE,    /* with --limit auto: the program by itself */
+	LIVE_PROMOTIONS_PPM,
+	LIVE_COLD_MS, /* 0: not with --limit auto */
 	LIVE_OVER,    /* 1: over the limit since the last time */
 	LIVE_FIGURES
 };

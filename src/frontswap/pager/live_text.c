@@ -131,9 +131,9 @@ void live_panel(char line[LIVE_LINES][LIVE_LINE_MAX], const uint64_t figure[LIVE
 		const uint64_t *history, unsigned n, unsigned cols, bool utf8)
 {
 	struct line a = {.to = line[0], .cols = cols}, b = {.to = line[1], .cols = cols};
-	double part = figure[LIVE_LIMIT]
-			      ? (double)figure[LIVE_TOTAL] / (double)figure[LIVE_LIMIT] * 100
-			      : 0;
+	/* With --limit auto: of what the program would take by itself. */
+	uint64_t whole = figure[LIVE_COLD_MS] ? figure[LIVE_BARE] : figure[LIVE_LIMIT];
+	double part = whole ? (double)figure[LIVE_TOTAL] / (double)whole * 100 : 0;
 	char s[SHORT];
 
 	line[0][0] = line[1][0] = 0;
@@ -142,12 +142,17 @@ void live_panel(char line[LIVE_LINES][LIVE_LINE_MAX], const uint64_t figure[LIVE
 		return;
 	}
 	say(&a, "tmem ");
-	bar(&a, figure[LIVE_TOTAL], figure[LIVE_LIMIT], utf8);
-	say(&a, " %3.0f %% of %s", part < 999 ? part : 999, bytes(s, (double)figure[LIVE_LIMIT]));
+	bar(&a, figure[LIVE_TOTAL], whole, utf8);
+	say(&a, " %3.0f %% of %s%s", part < 999 ? part : 999, bytes(s, (double)whole),
+	    figure[LIVE_COLD_MS] ? " by itself" : "");
 	if (figure[LIVE_OVER])
 		say(&a, ", OVER");
 	say(&a, "  resident %s", bytes(s, (double)figure[LIVE_RESIDENT]));
 	say(&a, "  store %s", bytes(s, (double)figure[LIVE_STORE]));
+	if (figure[LIVE_COLD_MS])
+		say(&b, "cold %llu s, %.2f %%/min back  ",
+		    (unsigned long long)figure[LIVE_COLD_MS] / 1000,
+		    (double)figure[LIVE_PROMOTIONS_PPM] / 1e4);
 	say(&b, "stored %s", bytes(s, (double)figure[LIVE_STORED_PAGES] * PAGE));
 	say(&b, "  ratio %.1f", ratio(figure));
 	say(&b, "  faults %s/s", count(s, figure[LIVE_FAULTS]));
@@ -159,16 +164,24 @@ void live_panel(char line[LIVE_LINES][LIVE_LINE_MAX], const uint64_t figure[LIVE
 void live_plain(char line[LIVE_LINE_MAX], const uint64_t figure[LIVE_FIGURES])
 {
 	char total[SHORT], limit[SHORT], resident[SHORT], store[SHORT], stored[SHORT], p99[SHORT];
+	bool sized = figure[LIVE_COLD_MS] != 0;
+	char cold[64] = "";
 
-	snprintf(line, LIVE_LINE_MAX,
-		 "tmem: %.0f s: total %s of %s%s, resident %s, store %s, stored %s at ratio %.1f, "
-		 "%llu faults/s, p99 %s, waits %.0f %%",
-		 (double)figure[LIVE_AT_NS] / 1e9, bytes(total, (double)figure[LIVE_TOTAL]),
-		 bytes(limit, (double)figure[LIVE_LIMIT]), figure[LIVE_OVER] ? ", OVER" : "",
-		 bytes(resident, (double)figure[LIVE_RESIDENT]),
-		 bytes(store, (double)figure[LIVE_STORE]),
-		 bytes(stored, (double)figure[LIVE_STORED_PAGES] * PAGE), ratio(figure),
-		 (unsigned long long)figure[LIVE_FAULTS],
-		 figure[LIVE_P99_NS] ? span(p99, figure[LIVE_P99_NS]) : "-",
-		 (double)figure[LIVE_WAITING] / 10);
+	if (sized)
+		snprintf(cold, sizeof(cold), ", cold %llu s, back %.3f %%/min",
+			 (unsigned long long)figure[LIVE_COLD_MS] / 1000,
+			 (double)figure[LIVE_PROMOTIONS_PPM] / 1e4);
+	snprintf(
+		line, LIVE_LINE_MAX,
+		"tmem: %.0f s: total %s of %s%s%s, resident %s, store %s, stored %s at ratio %.1f, "
+		"%llu faults/s, p99 %s, waits %.0f %%%s",
+		(double)figure[LIVE_AT_NS] / 1e9, bytes(total, (double)figure[LIVE_TOTAL]),
+		bytes(limit, (double)figure[sized ? LIVE_BARE : LIVE_LIMIT]),
+		sized ? " by itself" : "", figure[LIVE_OVER] ? ", OVER" : "",
+		bytes(resident, (double)figure[LIVE_RESIDENT]),
+		bytes(store, (double)figure[LIVE_STORE]),
+		bytes(stored, (double)figure[LIVE_STORED_PAGES] * PAGE), ratio(figure),
+		(unsigned long long)figure[LIVE_FAULTS],
+		figure[LIVE_P99_NS] ? span(p99, figure[LIVE_P99_NS]) : "-",
+		(double)figure[LIVE_WAITING] / 10, cold);
 }

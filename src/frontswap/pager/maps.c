@@ -292,7 +292,8 @@ void maps_scan(struct space *sp)
 
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*x %*s %" SCNu64 " %255s", &start,
 			   &end, perms, &inode, name) >= 4 &&
-		    manageable(sp, start, end, perms, inode, name))
+		    manageable(sp, start, end, perms, inode, name) &&
+		    (!sp->run->opts.automatic || auto_wants(sp, start, end)))
 			manage(sp, fileno(f), start, end);
 	}
 	fclose(f);

@@ -333,6 +333,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 	}
 	seg = space_find(sp, addr);
 	if (!seg) { /* learnt too early, and forgotten at the UNMAP of an older mapping */
+		sp->cold.fault_addr = addr;
 		maps_scan(sp);
 		seg = space_find(sp, addr);
 		return serve_fresh(sp, seg, addr, write);
@@ -353,6 +354,8 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		if (!bring_in(sp, seg, page, false))
 			return false;
 		watch_refault(sp, age);
+		if (sp->run->opts.automatic)
+			auto_back(sp, seg->area, page);
 		atomic_fetch_add_explicit(&n->faults_stored, 1, memory_order_relaxed);
 		bring_ahead(sp, seg, page);
 		return true;
@@ -361,6 +364,8 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		if (!serve_transit(sp, seg, addr, seg->page + (addr - seg->start) / AGENT_PAGE))
 			return false;
 		watch_refault(sp, 0);
+		if (sp->run->opts.automatic)
+			auto_back(sp, seg->area, seg->page + (addr - seg->start) / AGENT_PAGE);
 		atomic_fetch_add_explicit(&n->faults_transit, 1, memory_order_relaxed);
 		return true;
 	case PAGE_RESIDENT:
@@ -599,6 +604,8 @@ static void tick(struct space *sp)
 	}
 	if (sp->managed && run_total(r) > run_goal_high(r))
 		evict_to(sp, run_goal_high(r));
+	if (r->opts.automatic && !sp->gone)
+		auto_tick(sp);
 }
 
 /* How long nothing need be looked at: a program fills fresh memory at up to 4 GB/s. */
@@ -609,7 +616,7 @@ static struct timespec idle(const struct space *sp)
 
 	if (sp->fork_state == FORK_RESTORE || sp->fork_state == FORK_UNGUARD)
 		return (struct timespec){0, 0};
-	if (ns < 500000 || sp->npending || sp->slots_busy || sp->unsharing)
+	if (ns < 500000 || sp->npending || sp->slots_busy || sp->unsharing || sp->cold.passing)
 		ns = 500000;
 	/* Of hundreds of processes those that do nothing are looked at less often. */
 	if (sp->last_account_ns - sp->last_fault_ns > AT_WORK_NS &&

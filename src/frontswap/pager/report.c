@@ -58,6 +58,28 @@ static int write_out(const json_t *j, json_t *series, const char *path)
 	return len > 2 ? rc : -ENOMEM;
 }
 
+/* Of --limit auto. Means are over the time in which the program ran. */
+static void report_auto(const struct run *r, json_t *j)
+{
+	const struct auto_run *a = &r->automatic;
+	double rate = auto_promotion_rate(r), bare = 0, total = 0;
+
+	if (a->seconds > 0) {
+		bare = a->bare_sum / a->seconds;
+		total = a->total_sum / a->seconds;
+	}
+	REAL(j, "cold_s", atomic_load(&a->cold_ms) / 1e3);
+	REAL(j, "promotions_target_percent", r->opts.promotions_ppm / 1e4);
+	INTEGER(j, "promotions", atomic_load(&a->promotions));
+	json_object_set_new(j, "promotions_percent", rate < 0 ? json_null() : json_real(rate));
+	INTEGER(j, "breaches", a->law.breaches);
+	INTEGER(j, "working_set_bytes", a->set_seconds > 0 ? a->set_sum / a->set_seconds : 0);
+	INTEGER(j, "bare_bytes_mean", bare);
+	INTEGER(j, "total_bytes_mean", total);
+	INTEGER(j, "saved_bytes_mean", bare - total);
+	INTEGER(j, "saved_bytes_max", a->saved_max);
+}
+
 int report_write(struct run *r, const char *path)
 {
 	json_t *j = json_object();
@@ -115,6 +137,8 @@ int report_write(struct run *r, const char *path)
 		REAL(j, "thrash_s", (double)r->sight->thrash_at_ns / 1e9);
 		INTEGER(j, "enough_limit_bytes", r->sight->enough_bytes);
 	}
+	if (r->opts.automatic)
+		report_auto(r, j);
 	rc = write_out(j, sight_series(r), path);
 	json_decref(j);
 	return rc;

@@ -23,6 +23,7 @@
  *   sight.c      the same while it goes on: series.c, hist.c
  *   live.c       the panel of --live
  *   watch.c      whether the program thrashes: thrash.c, refault.c
+ *   auto.h       --limit auto: what is cold leaves, and only that
  *
  * Threads and locks. A space belongs to its pager thread alone; no lock guards
  * it. Others reach it only through atomics (marked A below) and its eventfd.
@@ -54,10 +55,12 @@
  *                    written to since: a kept copy becomes the page again only
  *                    when the page, leaving, was found to have the same print.
  *   I7  chunk->out = pages of it that are OUT, TRANSIT, BUSY or KEPT
+ *   I8  chunk->away = pages of it that are OUT or TRANSIT
  */
 #ifndef TMEM_PAGER_RUN_H
 #define TMEM_PAGER_RUN_H
 
+#include "frontswap/pager/auto.h"
 #include "frontswap/pager/hist.h"
 #include "frontswap/pager/refault.h"
 #include "os/lock.h"
@@ -93,6 +96,9 @@ struct run_options {
 	struct live_board *board; /* run_program() sets it; NULL: none */
 	uint32_t without;	  /* bits of enum technique: left out, to see what it brings */
 	enum run_evict evict;
+	bool automatic;		 /* --limit auto; limit_bytes: --max, or all of the machine */
+	uint32_t cold_ms;	 /* so long untouched: cold */
+	uint32_t promotions_ppm; /* of the working set, a minute */
 };
 
 enum technique {
@@ -175,8 +181,10 @@ struct chunk {
 	struct print *print; /* CHUNK_PAGES, of KEPT ones; NULL before the first */
 	uint8_t together;    /* how often neighbours are wanted, too, of 255; see bring.c */
 	uint8_t verdicts;    /* how many it stands on, up to a few */
+	uint16_t away;	     /* pages that are OUT or TRANSIT */
 	uint8_t page[CHUNK_PAGES];
 	struct place place[CHUNK_PAGES];
+	struct auto_chunk cold;
 };
 
 /*
@@ -335,6 +343,7 @@ struct space {
 	struct discard_round discard;
 	uint64_t changes; /* events that changed segments or pages: discard.c reads them in a round
 			   */
+	struct auto_space cold;
 };
 
 struct job {
@@ -385,6 +394,7 @@ struct run {
 	os_thread workers[16];
 	unsigned nworkers;
 
+	struct auto_run automatic;
 	struct sight *sight; /* sight.h */
 	struct watch {
 		/* A, of the sampling thread, which raises them */
@@ -458,6 +468,8 @@ struct segment *space_find(struct space *sp, uint64_t addr);
 int space_add_segment(struct space *sp, uint64_t start, uint64_t end);
 /* Whether some segment has a part of [start, end). */
 bool space_any(struct space *sp, uint64_t start, uint64_t end);
+/* The first segment that ends behind addr, or NULL. */
+struct segment *space_from(struct space *sp, uint64_t addr);
 /* State of a page; NULL when nothing was ever known (then it is ABSENT). */
 uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page);
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create);
@@ -529,6 +541,12 @@ bool claim_covers(const struct space *sp, uint64_t start, uint64_t end);
 /* evict.c */
 /* Start a round when there is something to evict and room for it. Pages that left. */
 uint64_t evict_round(struct space *sp, uint64_t want);
+/*
+ * Name the victims among `goes` of a cluster's block, in commands. False: no room in the
+ * round for all of them. *pages counts.
+ */
+bool evict_name(struct space *sp, uint32_t area, uint64_t first, uint32_t goes, uint32_t *ncmds,
+		uint64_t *pages);
 /* Take back slots that are over; true when there was one. */
 bool evict_complete(struct space *sp);
 /*

@@ -12,9 +12,14 @@
 #define SAMPLES_BYTES	 FRAMES_OF(SERIES_MAX * sizeof(struct series_sample))
 
 const char *const figure_level_name[FIGURE_LEVELS] = {
-	[LEVEL_RESIDENT] = "resident_bytes",	 [LEVEL_TOTAL] = "total_bytes",
-	[LEVEL_LIMIT] = "limit_bytes",		 [LEVEL_STORE] = "store_bytes",
-	[LEVEL_COMPRESSED] = "compressed_bytes", [LEVEL_STORED_PAGES] = "stored_pages",
+	[LEVEL_RESIDENT] = "resident_bytes",
+	[LEVEL_TOTAL] = "total_bytes",
+	[LEVEL_LIMIT] = "limit_bytes",
+	[LEVEL_STORE] = "store_bytes",
+	[LEVEL_COMPRESSED] = "compressed_bytes",
+	[LEVEL_STORED_PAGES] = "stored_pages",
+	[LEVEL_BARE] = "bare_bytes",
+	[LEVEL_WORKING_SET] = "working_set_bytes",
 };
 
 const char *const figure_count_name[FIGURE_COUNTS] = {
@@ -24,6 +29,7 @@ const char *const figure_count_name[FIGURE_COUNTS] = {
 	[COUNT_EVICTED] = "evicted_pages",
 	[COUNT_PAGES_IN] = "pages_in",
 	[COUNT_REFUSED] = "refused_pages",
+	[COUNT_PROMOTIONS] = "promotions",
 	[COUNT_OVER_NS] = "over_limit_s",
 	[COUNT_WAIT_NS] = "fault_wait_s",
 	[COUNT_PROGRAM_NS] = "program_cpu_s",

@@ -37,6 +37,9 @@ enum figure_level {
 	LEVEL_STORE,
 	LEVEL_COMPRESSED,
 	LEVEL_STORED_PAGES,
+	/* with --limit auto only; zero else */
+	LEVEL_BARE, /* what the program would take by itself */
+	LEVEL_WORKING_SET,
 	FIGURE_LEVELS
 };
 
@@ -47,6 +50,7 @@ enum figure_count {
 	COUNT_EVICTED,
 	COUNT_PAGES_IN,
 	COUNT_REFUSED,
+	COUNT_PROMOTIONS, /* with --limit auto only */
 	COUNT_OVER_NS,	  /* the total was above the limit */
 	COUNT_WAIT_NS,	  /* faults waited, all threads' together */
 	COUNT_PROGRAM_NS, /* processor time of the program */

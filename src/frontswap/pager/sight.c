@@ -66,6 +66,11 @@ static void gather(struct run *r, struct sight *s, uint64_t now)
 		f->level[LEVEL_COMPRESSED] = st.compressed_bytes;
 		f->level[LEVEL_STORED_PAGES] = st.pages;
 	}
+	if (r->opts.automatic) {
+		f->level[LEVEL_BARE] = auto_bare(r);
+		f->level[LEVEL_WORKING_SET] = atomic_load(&r->automatic.working_set) * AGENT_PAGE;
+		f->count[COUNT_PROMOTIONS] = atomic_load(&r->automatic.promotions);
+	}
 	f->count[COUNT_FAULTS] = atomic_load(&n->faults);
 	f->count[COUNT_FAULTS_STORED] = atomic_load(&n->faults_stored);
 	f->count[COUNT_FAULTS_FRESH] = atomic_load(&n->faults_fresh);
@@ -90,7 +95,7 @@ static void look_at_total(struct run *r, struct sight *s)
 }
 
 /* The panel's figures: levels as they are, the others since it was told last. */
-static void tell(struct sight *s, struct live_board *b)
+static void tell(struct run *r, struct sight *s, struct live_board *b)
 {
 	const struct figures *f = &s->now, *last = &s->told;
 	uint64_t ns = f->at_ns - last->at_ns, hist[HIST_BUCKETS];
@@ -102,11 +107,18 @@ static void tell(struct sight *s, struct live_board *b)
 		[LIVE_STORE] = f->level[LEVEL_STORE],
 		[LIVE_STORED_PAGES] = f->level[LEVEL_STORED_PAGES],
 		[LIVE_COMPRESSED] = f->level[LEVEL_COMPRESSED],
+		[LIVE_BARE] = f->level[LEVEL_BARE],
 		[LIVE_OVER] = f->count[COUNT_OVER_NS] > last->count[COUNT_OVER_NS],
 	};
 
 	if (!ns)
 		return;
+	if (r->opts.automatic) {
+		double rate = auto_promotion_rate(r);
+
+		v[LIVE_COLD_MS] = atomic_load(&r->automatic.cold_ms);
+		v[LIVE_PROMOTIONS_PPM] = rate > 0 ? (uint64_t)(rate * 10000) : 0;
+	}
 	v[LIVE_FAULTS] = (f->count[COUNT_FAULTS] - last->count[COUNT_FAULTS]) * 1000000000 / ns;
 	v[LIVE_WAITING] = (f->count[COUNT_WAIT_NS] - last->count[COUNT_WAIT_NS]) * 1000 / ns;
 	for (unsigned i = 0; i < HIST_BUCKETS; i++)
@@ -151,7 +163,7 @@ void sight_sample(struct run *r, uint64_t now_ns)
 	if (slice || sample || panel)
 		gather(r, s, now_ns);
 	if (panel)
-		tell(s, r->opts.board);
+		tell(r, s, r->opts.board);
 	if (sample)
 		series_add(&s->series, &s->now);
 	if (slice) {
@@ -166,6 +178,7 @@ void sight_last(struct run *r)
 
 	gather(r, s, os_clock_ns());
 	watch_over(r, s);
+	auto_say(r);
 	if (!s->keeps_series)
 		return;
 	look_at_total(r, s);
@@ -225,6 +238,11 @@ json_t *sight_series(const struct run *r)
 						      : integer(p->count[c]));
 		json_array_append_new(p50, percentile(p, 0.50));
 		json_array_append_new(p99, percentile(p, 0.99));
+	}
+	if (!r->opts.automatic) {
+		json_object_del(all, figure_level_name[LEVEL_BARE]);
+		json_object_del(all, figure_level_name[LEVEL_WORKING_SET]);
+		json_object_del(all, figure_count_name[COUNT_PROMOTIONS]);
 	}
 	return all;
 }

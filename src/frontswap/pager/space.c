@@ -95,11 +95,17 @@ static bool counted(uint8_t p)
 	       p & (PAGE_BUSY | PAGE_KEPT);
 }
 
+static int away(uint8_t p)
+{
+	return (p & PAGE_STATE) == PAGE_OUT || (p & PAGE_STATE) == PAGE_TRANSIT;
+}
+
 void space_set_page(struct chunk *c, uint64_t page, uint8_t state)
 {
 	uint8_t *p = &c->page[page % CHUNK_PAGES];
 
 	c->out += (uint32_t)counted(state) - (uint32_t)counted(*p);
+	c->away += (uint16_t)(away(state) - away(*p));
 	*p = state;
 }
 
@@ -159,7 +165,9 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&
 					     sp->evict_clock - at->stamp <= sp->queued_pages))
 			at->main = !(sp->run->opts.without & MAIN_QUEUE);
-		at->stamp = sp->arrivals;
+		/* Found when its mapping has been idle: old. */
+		at->stamp = how == ARRIVAL_FOUND && sp->run->opts.automatic ? sp->cold.old
+									    : sp->arrivals;
 		space_enqueue(sp, at, seg->area, page);
 	}
 }
@@ -230,6 +238,13 @@ bool space_any(struct space *sp, uint64_t start, uint64_t end)
 	uint32_t i = seg_index(sp, start);
 
 	return i < sp->nsegs && sp->segs[i].start < end;
+}
+
+struct segment *space_from(struct space *sp, uint64_t addr)
+{
+	uint32_t i = seg_index(sp, addr);
+
+	return i < sp->nsegs ? &sp->segs[i] : NULL;
 }
 
 static int seg_insert(struct space *sp, const struct segment *s)
@@ -431,18 +446,19 @@ static unsigned slots_of(const struct space *sp, uint32_t area, uint64_t page)
 static bool chunk_verify(const struct space *sp, uint32_t area, uint64_t first,
 			 const struct chunk *c)
 {
-	uint32_t out = 0;
+	uint32_t out = 0, gone = 0;
 
 	for (uint32_t i = 0; i < CHUNK_PAGES; i++) {
 		uint8_t p = c->page[i];
 
 		out += counted(p);
+		gone += (uint32_t)away(p);
 		if ((p & PAGE_STATE) == PAGE_TRANSIT && slots_of(sp, area, first + i) != 1)
 			return false; /* I2 */
 		if (p & PAGE_BUSY && slots_of(sp, area, first + i) == 0)
 			return false; /* I3 */
 	}
-	return out == c->out; /* I7 */
+	return out == c->out && gone == c->away; /* I7, I8 */
 }
 
 int space_verify(struct space *sp)
@@ -484,6 +500,8 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool)
 
 void space_free(struct space *sp)
 {
+	ages_free(atomic_exchange(&sp->cold.told, NULL));
+	ages_free(sp->cold.ages);
 	for (uint32_t a = 0; a < sp->nareas; a++) {
 		for (uint32_t c = 0; c < sp->areas[a].nchunks; c++)
 			chunk_free(sp->areas[a].chunks[c]);
@@ -553,6 +571,7 @@ static int copy_areas(struct space *to, const struct space *from)
 					c->page[p] = PAGE_ABSENT;
 				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED | PAGE_KEPT;
 				c->out += counted(c->page[p]);
+				c->away += (uint16_t)away(c->page[p]);
 			}
 			c->together = src->chunks[i]->together;
 			c->verdicts = src->chunks[i]->verdicts;
@@ -608,6 +627,10 @@ struct space *space_fork(struct space *parent, int uffd)
 	sp->family = parent->family;
 	sp->together = parent->together;
 	atomic_store(&sp->managed, atomic_load(&parent->managed));
+	for (uint32_t a = 0; a < sp->nareas; a++)
+		for (uint32_t c = 0; c < sp->areas[a].nchunks; c++)
+			if (sp->areas[a].chunks[c])
+				sp->cold.inherited += sp->areas[a].chunks[c]->away;
 	sp->forked = true;
 	parent->forked = true;
 	return sp;

@@ -182,7 +182,8 @@ void watch_slice(struct run *r, struct sight *s, uint64_t now)
 	};
 	enum thrash_verdict verdict;
 
-	if (s->thrash_at_ns)
+	/* What sizes itself backs off by itself; it is --max that may be too low. */
+	if (s->thrash_at_ns || (r->opts.automatic && run_total(r) < run_goal_managed(r)))
 		return;
 	verdict = thrash_slice(&s->thrash, &t);
 	if (verdict == THRASH_BEGINS && !s->asked_at_ns)
