@@ -154,7 +154,8 @@ void wait_child(pid_t pid, const char *where)
 
 int main(int argc, char **argv)
 {
-	const struct mode *const tables[] = {map_modes, process_modes, thread_modes, call_modes};
+	const struct mode *const tables[] = {map_modes, process_modes, thread_modes, call_modes,
+					     row_modes};
 	unsigned rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
 
 	bool ask = argc > 2 && !strcmp(argv[1], "rounds");

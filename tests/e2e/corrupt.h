@@ -30,7 +30,7 @@ struct mode {
 	unsigned rounds; /* of one run in test.sh */
 };
 
-extern const struct mode map_modes[], process_modes[], thread_modes[], call_modes[];
+extern const struct mode map_modes[], process_modes[], thread_modes[], call_modes[], row_modes[];
 extern const char *self; /* path of this program */
 
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *fmt, ...);

@@ -7,9 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,15 +256,31 @@ static void daemonise(unsigned rounds)
 
 /* ---- what a child does not get -------------------------------------------------------- */
 
+/*
+ * New memory somewhere in a range that is free but for what a child has mapped before us: it
+ * goes to the highest place that is large enough, and that may be this one, and more below it.
+ */
+static struct mem mem_inside(uint64_t *base, size_t bytes, size_t pages)
+{
+	for (size_t at = 0; at + pages * PAGE <= bytes; at += pages * PAGE) {
+		void *p = mmap((char *)base + at, pages * PAGE, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+		if (p == (char *)base + at)
+			return mem_at(p, pages);
+	}
+	die("the place of a MADV_DONTFORK mapping is not free");
+}
+
 static void fork_without(unsigned rounds)
 {
-	size_t pages = 4 * MIB;
+	size_t pages = 4 * MIB, more = 12 * MIB;
 
 	for (unsigned k = 0; k < rounds; k++) {
-		struct mem kept = mem_make(pages), gone = mem_make(pages);
+		struct mem kept = mem_make(pages), gone = mem_make(more);
 		pid_t pid;
 
-		if (madvise(gone.base, pages * PAGE, MADV_DONTFORK) < 0)
+		if (madvise(gone.base, more * PAGE, MADV_DONTFORK) < 0)
 			die("madvise");
 		if (k % 2 == 0)
 			press();
@@ -271,14 +289,8 @@ static void fork_without(unsigned rounds)
 		if (pid < 0)
 			die("fork");
 		if (pid == 0) {
-			/* The upper part of the place is where the kernel puts what comes first. */
-			uint64_t *at =
-				mmap(gone.base, pages / 2 * PAGE, PROT_READ | PROT_WRITE,
-				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-			struct mem again = mem_at(gone.base, pages / 2);
+			struct mem again = mem_inside(gone.base, more * PAGE, 2 * MIB);
 
-			if (at != gone.base)
-				die("the place of a MADV_DONTFORK mapping is not free");
 			mem_check(&again, "new, where a MADV_DONTFORK mapping was");
 			mem_fill(&again);
 			mem_check(&kept, "without, child");
@@ -291,7 +303,7 @@ static void fork_without(unsigned rounds)
 		mem_check(&gone, "MADV_DONTFORK, parent");
 		mem_check(&kept, "without, parent");
 		munmap(kept.base, pages * PAGE);
-		munmap(gone.base, pages * PAGE);
+		munmap(gone.base, more * PAGE);
 	}
 }
 
@@ -419,6 +431,96 @@ static void walk(unsigned rounds)
 	mem_check(&m, "walk, end");
 }
 
+/* ---- all of it at once, for somebody to kill it or those who serve it ----------------------- */
+
+static struct mem living;
+static _Atomic bool lived;
+
+static void *life_looks(void *arg)
+{
+	while (!atomic_load(&lived)) {
+		size_t i = rnd() % living.pages;
+
+		check_page(living.base + i * WORDS, living.place + i, living.version,
+			   "life, thread");
+	}
+	return arg;
+}
+
+/* Looks at all it inherited, again and again, for a while. */
+static void life_child(unsigned ms)
+{
+	double until = now_s() + ms / 1000.0;
+
+	do
+		for (unsigned k = 0; k < 256; k++) {
+			size_t i = rnd() % living.pages;
+
+			check_page(living.base + i * WORDS, living.place + i, living.version,
+				   "life, child");
+		}
+	while (now_s() < until);
+	_exit(0);
+}
+
+static void life_step(unsigned k)
+{
+	char *argv[] = {(char *)self, (char[]){"life"}, (char[]){"3"}, NULL};
+	struct mem m;
+	pid_t pid;
+
+	switch (rnd() % 6) {
+	case 0:
+		if (fork() == 0)
+			life_child(rnd() % 20);
+		break;
+	case 1: /* no agent in it, and longer than its parent sometimes */
+		if (raw_fork(k) == 0)
+			life_child(rnd() % 400);
+		break;
+	case 2: /* a daemon */
+		if (fork() == 0) {
+			if (fork() == 0)
+				life_child(rnd() % 200);
+			_exit(0);
+		}
+		break;
+	case 3:
+		if (k % 4 == 0 && posix_spawn(&pid, self, NULL, NULL, argv, environ) != 0)
+			die("posix_spawn");
+		break;
+	default:
+		m = mem_make(16 + rnd() % 64);
+		sleep_ms(1);
+		mem_check(&m, "life, new mapping");
+		munmap(m.base, m.pages * PAGE);
+	}
+}
+
+/* `rounds` times ten milliseconds. A child that found a wrong page ends all with its code. */
+static void life(unsigned rounds)
+{
+	double until;
+	pthread_t t;
+
+	living = mem_make(36 * MIB);
+	if (pthread_create(&t, NULL, life_looks, NULL) != 0)
+		die("pthread_create");
+	until = now_s() + rounds * 0.01;
+	for (unsigned k = 0; now_s() < until; k++) {
+		int status;
+
+		life_step(k);
+		sleep_ms(3);
+		while (waitpid(-1, &status, WNOHANG) > 0)
+			if (WIFEXITED(status) && WEXITSTATUS(status) == 1)
+				_exit(1);
+	}
+	atomic_store(&lived, true);
+	pthread_join(t, NULL);
+	mem_check(&living, "life, end");
+}
+
 const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},
 				     {"fork-raw-fork", fork_raw_fork, 1},
 				     {"fork-short", fork_short, 200},
@@ -433,4 +535,5 @@ const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},
 				     {"close-all", close_all, 3},
 				     {"hold", hold, 1},
 				     {"walk", walk, 2},
+				     {"life", life, 30},
 				     {NULL, NULL, 0}};
