@@ -234,9 +234,8 @@ static void row_wipe(unsigned k)
 	}
 	wait_child(pid, "row-wipe");
 	mem_check(m, "row-wipe, parent");
-	if (madvise(m->base, BLOCK * PAGE, MADV_KEEPONFORK) < 0)
-		die("MADV_KEEPONFORK");
-	mem_fill(m);
+	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
+	*m = block_make(); /* what was wiped once the pager leaves alone */
 }
 
 /* A child does not have them at all: what it maps there is its own. */

@@ -156,8 +156,8 @@ check_limit() {
 		return
 	fi
 	seen=$(number_of "$T/$name.tmem.json" peak_anon_bytes)
-	# Supervisor, host, program: with more processes, what a fork shares would be counted twice.
-	[ "$(calc "$(number_of "$T/$name.tmem.json" processes) + 0")" -le 3 ] 2>/dev/null || seen=0
+	# Supervisor, host, keeper, program: with more processes, what a fork shares would be counted twice.
+	[ "$(calc "$(number_of "$T/$name.tmem.json" processes) + 0")" -le 4 ] 2>/dev/null || seen=0
 	if [ ! -s "$j" ] || [ -z "$PEAK" ]; then
 		not_ok "$name.limit" "no report"
 	elif [ "$(calc "($PEAK <= $LIMIT * $most)")" != 1 ] && ! brief "$name"; then

@@ -196,8 +196,7 @@ if want killed; then
 		for who in host supervisor both; do
 			killed killed-$who 1 $who
 			killed killed-$who-child 2 $who
-			# With both gone nobody is left who knows of the third kind.
-			[ $who = both ] || killed killed-$who-raw 3 $who
+			killed killed-$who-raw 3 $who # with both gone, the keeper
 		done
 	done
 fi

@@ -70,7 +70,7 @@ void run_account(struct run *r)
 	raise_to(&r->peak_resident, total);
 }
 
-static int send_control(struct run *r, const struct control_message *m, int fd)
+int control_send(int sock, const struct control_message *m, int fd, int flags)
 {
 	union {
 		struct cmsghdr h;
@@ -88,7 +88,12 @@ static int send_control(struct run *r, const struct control_message *m, int fd)
 		msg.msg_control = &control;
 		msg.msg_controllen = sizeof(control.space);
 	}
-	return sendmsg(r->control, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return sendmsg(sock, &msg, MSG_NOSIGNAL | flags) < 0 ? -errno : 0;
+}
+
+static int send_control(struct run *r, const struct control_message *m, int fd)
+{
+	return control_send(r->control, m, fd, 0);
 }
 
 void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
@@ -97,6 +102,8 @@ void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
 				    .value = (int32_t)pid,
 				    .space = space};
 
+	if (keeper_send(&r->keeper, &m, fd) < 0)
+		os_log(OS_LOG_DEBUG, "the keeper does not answer");
 	/* The supervisor gone: the main thread notices and ends everything. */
 	if (send_control(r, &m, fd) < 0)
 		os_log(OS_LOG_DEBUG, "supervisor does not answer");
@@ -146,32 +153,6 @@ static void sample(struct run *r, uint64_t since_ns)
 		tmem_host_compact(r->host, slack / 2 < 4u << 20 ? slack / 2 : 4u << 20);
 }
 
-/* Processes whose environment names our socket: also those that no agent speaks for. */
-static unsigned kill_namesakes(struct run *r)
-{
-	DIR *d = opendir("/proc");
-	struct dirent *e;
-	unsigned n = 0;
-
-	while (d && (e = readdir(d))) {
-		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
-		char path[40], *text;
-		size_t len = 0;
-
-		if (pid <= 0 || pid == getpid())
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
-		text = os_file_slurp(path, 1 << 20, &len);
-		if (text && memmem(text, len, r->socket_name, strlen(r->socket_name)) &&
-		    kill(pid, SIGKILL) == 0)
-			n++;
-		os_free(text);
-	}
-	if (d)
-		closedir(d);
-	return n;
-}
-
 /* Their address spaces go before our descriptors do; what does not go is poisoned. */
 static void end_all(struct run *r)
 {
@@ -179,7 +160,7 @@ static void end_all(struct run *r)
 	for (struct space *sp = r->spaces; sp; sp = sp->next)
 		peer_kill(sp);
 	os_mutex_unlock(&r->lock);
-	for (unsigned i = 0; i < 50 && kill_namesakes(r) > 0; i++)
+	for (unsigned i = 0; i < 50 && keeper_sweep(r->socket_name) > 0; i++)
 		usleep(2000);
 	os_mutex_lock(&r->lock);
 	for (struct space *sp = r->spaces; sp; sp = sp->next)
@@ -304,7 +285,7 @@ static void trace_end(struct run *r, char *text, size_t len)
 			 (unsigned long long)lost, strerror(-rc));
 }
 
-int run_host(const struct run_options *opts, int control)
+int run_host(const struct run_options *opts, int control, const struct keeper *keeper)
 {
 	static struct run run; /* outlives every thread */
 	struct run *r = &run;
@@ -320,6 +301,7 @@ int run_host(const struct run_options *opts, int control)
 	prctl(PR_SET_NAME, "tmem-host");
 	r->opts = *opts;
 	r->control = control;
+	r->keeper = *keeper;
 	r->supervisor = getppid(); /* before the program can end */
 	r->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	r->start_ns = os_clock_ns();
@@ -332,6 +314,8 @@ int run_host(const struct run_options *opts, int control)
 	snprintf(m.text, sizeof(m.text), "%.63s:%016llx%s", r->socket_name,
 		 (unsigned long long)r->token,
 		 opts->evict == RUN_EVICT_DISCARD ? AGENT_DISCARD : "");
+	if (keeper_send(&r->keeper, &m, -1) < 0)
+		os_log(OS_LOG_DEBUG, "there is no keeper");
 	if (send_control(r, &m, -1) < 0)
 		return 1;
 	if (!attend(r)) {

@@ -322,6 +322,19 @@ pid_t maps_parent(pid_t pid, char *state)
 	return (pid_t)strtol(at + 4, NULL, 10);
 }
 
+bool maps_environ_holds(pid_t pid, const char *what)
+{
+	char path[40], *text;
+	size_t len = 0;
+	bool holds;
+
+	snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+	text = os_file_slurp(path, 1 << 20, &len);
+	holds = text && memmem(text, len, what, strlen(what));
+	os_free(text);
+	return holds;
+}
+
 /* A parent that ends while we look up breaks the chain: look again. */
 bool maps_descends(pid_t pid, pid_t above)
 {

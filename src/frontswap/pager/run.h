@@ -4,6 +4,7 @@
  *
  *   supervise.c  the process the user started: starts the program and the
  *                host, holds a copy of every userfaultfd, reports exit codes
+ *   keeper.c     a third process that holds them, should both of these be killed
  *   host.c       the host process: the store, accounts, limit, compaction
  *   listen.c     agents connect; a connection becomes a space
  *   peer.c       who it is that connects, and what it sent
@@ -353,6 +354,12 @@ struct job {
 	bool tell;	/* the pager, when it is done */
 };
 
+/* keeper.c: the supervisor's and the host's end of it; line -1: there is none */
+struct keeper {
+	pid_t pid;
+	int line;
+};
+
 struct run {
 	struct run_options opts;
 	tmem_host *host;
@@ -375,6 +382,7 @@ struct run {
 	uint32_t peak_strays;
 	uint64_t store_limit; /* of the host; more while clones need it, see space.c */
 	pid_t supervisor;
+	struct keeper keeper;
 	uint32_t last_spaces; /* the main thread's, see stuck() in host.c */
 	uint64_t last_end_ns;
 	_Atomic uint64_t host_bytes; /* this process: anonymous and shared memory */
@@ -406,7 +414,7 @@ struct run {
 };
 
 /* host.c: this process, from fork to the last space's end; the exit code */
-int run_host(const struct run_options *opts, int control);
+int run_host(const struct run_options *opts, int control, const struct keeper *keeper);
 uint64_t run_total(struct run *r); /* all memory that the limit speaks of, now, about */
 void run_account(struct run *r);   /* refresh host_bytes, peaks */
 /* Tell the supervisor to hold (fd >= 0) or to let go of (fd < 0) a space's userfaultfd. */
@@ -430,6 +438,19 @@ struct control_message {
 	uint64_t space;
 	char text[232];
 };
+
+/* host.c: a message, with a descriptor (fd >= 0). 0 or a negative errno. */
+int control_send(int sock, const struct control_message *m, int fd, int flags);
+
+/* keeper.c */
+/* 0 or a negative errno; then nobody holds what the other two lose. The caller's sole thread. */
+int keeper_start(struct keeper *k);
+/* CONTROL_HOLD, CONTROL_RELEASE; CONTROL_READY: the socket's name. Never blocks. */
+int keeper_send(const struct keeper *k, const struct control_message *m, int fd);
+/* The program has ended, and all is well. Its parent only; pid 0: it has been waited for. */
+void keeper_end(const struct keeper *k);
+/* SIGKILL for all processes whose environment holds a name, but our own. How many there were. */
+unsigned keeper_sweep(const char *name);
 
 /* listen.c */
 int listen_open(struct run *r, char *err, size_t errlen);
@@ -627,6 +648,8 @@ bool maps_wiped_on_fork(pid_t pid, uint64_t addr);
 void maps_prune_threads(struct space *sp);
 /* A process's parent, or 0; its state's letter. One whose first thread has ended is 'Z', too. */
 pid_t maps_parent(pid_t pid, char *state);
+/* Whether a text is in the environment that a process was started with. */
+bool maps_environ_holds(pid_t pid, const char *text);
 /* Whether a process is below another. */
 bool maps_descends(pid_t pid, pid_t above);
 

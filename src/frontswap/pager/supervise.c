@@ -8,7 +8,8 @@
  * userfaultfd gone, they would read zeros), and the guard kills every process
  * that descends from the program. Fail-stop, never wrong data.
  *
- *      supervisor --+-- host      (own session; ends everything when we die)
+ *      supervisor --+-- keeper    (own session; should both others be killed)
+ *                   +-- host      (own session; ends everything when we die)
  *                   +-- program --+-- ...   (orphans come back to us: subreaper)
  */
 #include "frontswap/pager/live.h"
@@ -43,6 +44,7 @@ struct held {
 struct supervisor {
 	const struct run_options *opts;
 	pid_t host, program;
+	struct keeper keeper;
 	int control, signals, status;
 	bool host_done, program_over, all_over, failed;
 	bool refused;	 /* ended by us: it could not be managed */
@@ -134,7 +136,7 @@ static unsigned signal_descendants(struct supervisor *s, int sig)
 	while (d && (e = readdir(d))) {
 		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
 
-		if (pid <= 0 || pid == s->host || pid == getpid())
+		if (pid <= 0 || pid == s->host || pid == s->keeper.pid || pid == getpid())
 			continue;
 		if (descends_from_us(pid) && (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
 			n++;
@@ -164,6 +166,8 @@ static void reap(struct supervisor *s)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == s->keeper.pid)
+			s->keeper.pid = 0;
 		if (pid == s->program) {
 			s->program_over = true;
 			s->status = status;
@@ -194,7 +198,7 @@ static int start_host(struct supervisor *s, struct control_message *ready)
 		close(pair[0]);
 		if (getppid() != self)
 			_exit(1);
-		_exit(run_host(s->opts, pair[1]));
+		_exit(run_host(s->opts, pair[1], &s->keeper));
 	}
 	close(pair[1]);
 	s->control = pair[0];
@@ -373,6 +377,8 @@ int run_program(const struct run_options *opts)
 	s.signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	raise_file_limit(&s);
+	if (keeper_start(&s.keeper) < 0)
+		os_log(OS_LOG_DEBUG, "there is no keeper");
 	rc = start_host(&s, &ready);
 	if (rc < 0 || ready.kind != CONTROL_READY) {
 		fprintf(stderr, "tmem run: %s\n", rc < 0 ? strerror(-rc) : ready.text);
@@ -382,12 +388,15 @@ int run_program(const struct run_options *opts)
 	if (rc) {
 		close(s.control); /* the host has nothing to keep and ends */
 		waitpid(s.host, NULL, 0);
+		keeper_end(&s.keeper);
 		return rc;
 	}
 	s.started_ns = os_clock_ns();
 	supervise(&s);
 	live_end(&s.live);
 	reap(&s);
+	if (!s.failed)
+		keeper_end(&s.keeper);
 	free(s.held);
 	return exit_code(&s);
 }
