@@ -100,6 +100,10 @@ void auto_tick(struct space *sp)
 
 	if (ages)
 		take(sp, ages);
+	if (sp->managed && sp->unsharing)
+		evict_round(sp, 0);
+	if (!sp->unsharing)
+		atomic_store(&a->between, false);
 	if (!sp->managed)
 		return;
 	if (now - a->counted_ns > COUNT_NS)

@@ -39,10 +39,14 @@ struct auto_space {
 	_Atomic(struct ages *) told;  /* A: the watcher gives, the pager takes */
 	_Atomic uint64_t away;	      /* A: pages that the program would hold, and does not */
 	_Atomic uint64_t working_set; /* A: pages referenced in the last window */
-	uint64_t seen_ns, begun_ns;   /* W: first seen, window begun; 0: not */
-	uint64_t next_ns;	      /* W: no window before */
-	uint32_t gap;		      /* W: cold ages between windows */
-	bool refused;		      /* W: it does not let itself be looked at */
+	/* A: no window begins: a table was told, and what the pager does first (pages that a fork
+	 * shared are written to, see evict.c) would look like the program's use. */
+	_Atomic bool between;
+	uint64_t seen_ns, begun_ns; /* W: first seen, window begun; 0: not */
+	uint64_t read_ns;	    /* W: the last one ended */
+	uint64_t next_ns;	    /* W: no window before */
+	uint32_t gap;		    /* W: cold ages between windows */
+	bool refused;		    /* W: it does not let itself be looked at */
 
 	struct ages *ages; /* of the last window; NULL: nothing is to leave */
 	uint64_t cursor;   /* address that the sweep has come to */

@@ -8,11 +8,11 @@
 #include <string.h>
 
 #define MINUTE_MS    60000.0
-#define BURST	     2.0   /* minutes of the budget that may be saved up */
+#define BURST	     2.0   /* minutes of the budget that may be saved up, */
+#define BURST_LEAST  64.0  /* or so many pages: a small program has to be learnt, too */
 #define DEBT_AGES    5.0   /* a first breach costs so many cold ages at most */
 #define DEBT_MOST    720.0 /* and any breach so many: a day, of two minutes */
-#define MEMORY_AGES  5.0   /* what came back fades over so many */
-#define DOUBT	     16.0  /* pages of evidence: with less it counts for little */
+#define TRIALS	     16.0  /* minutes of the budget: so much has to stay out to be believed */
 #define WAIT_PPM     10000 /* of the time: more is a breach */
 #define PRESSURE_PPM 1000  /* zcache/pressure.h */
 
@@ -24,6 +24,11 @@
 #define FAILS_MAX 6u
 
 /* ---- the law ------------------------------------------------------------------------------- */
+
+static double burst(const struct auto_law *l)
+{
+	return fmax(BURST * l->budget, BURST_LEAST);
+}
 
 static double ages(const struct auto_law *l, double n)
 {
@@ -43,9 +48,7 @@ uint32_t auto_law_cold_ms(const struct auto_law *l)
 
 double auto_law_chance(const struct auto_law *l)
 {
-	double p = l->returned / (l->offloaded + DOUBT);
-
-	return p < 1 ? p : 1;
+	return l->chance;
 }
 
 void auto_law_spend(struct auto_law *l, double pages)
@@ -73,8 +76,7 @@ static void account(struct auto_law *l, const struct auto_in *in, double minutes
 	double least;
 
 	l->credit += l->budget * minutes - (double)(in->promotions - l->last.promotions);
-	if (l->credit > BURST * l->budget)
-		l->credit = BURST * l->budget;
+	l->credit = fmin(l->credit, burst(l));
 	if (wait_ppm > WAIT_PPM && l->credit > -l->budget * ages(l, 1))
 		l->credit = -l->budget * ages(l, 1);
 	if (l->credit < 0 && (!l->stopped || in->promotions != l->last.promotions))
@@ -120,18 +122,16 @@ static void press(struct auto_law *l, const struct auto_in *in, uint64_t ms)
 	}
 }
 
-/* What left and what came back, fading; only so much of it that new evidence counts soon. */
-static void remember(struct auto_law *l, const struct auto_in *in, uint64_t ms)
+/*
+ * An average over the last pages that left, not over time: while nothing can leave, nothing is
+ * learnt. Those that have just left count as gone for good; so it is over many minutes' worth.
+ */
+static void remember(struct auto_law *l, const struct auto_in *in)
 {
-	double fade = exp(-(double)ms / (MEMORY_AGES * l->base_ms));
-	double most = 8 * l->budget + 4 * DOUBT;
+	double weight = TRIALS * l->budget + BURST_LEAST;
 
-	l->offloaded = l->offloaded * fade + (double)(in->offloaded - l->last.offloaded);
-	l->returned = l->returned * fade + (double)(in->returned - l->last.returned);
-	if (l->returned > most) {
-		l->offloaded *= most / l->returned;
-		l->returned = most;
-	}
+	l->chance *= exp(-(double)(in->offloaded - l->last.offloaded) / weight);
+	l->chance = 1 - (1 - l->chance) * exp(-(double)(in->returned - l->last.returned) / weight);
 }
 
 void auto_law_step(struct auto_law *l, const struct auto_in *in)
@@ -148,14 +148,13 @@ void auto_law_step(struct auto_law *l, const struct auto_in *in)
 		l->begun = true;
 		l->last = *in;
 		l->calm_ms = l->eager_ms = in->now_ms;
-		l->credit = l->plan = BURST * l->budget;
+		l->credit = l->plan = burst(l);
 		return;
 	}
 	account(l, in, minutes, (double)(in->wait_us - l->last.wait_us) * 1000 / (double)ms);
 	l->plan += l->budget * minutes;
-	if (l->plan > BURST * l->budget)
-		l->plan = BURST * l->budget;
-	remember(l, in, ms);
+	l->plan = fmin(l->plan, burst(l));
+	remember(l, in);
 	calm_down(l, in->now_ms);
 	press(l, in, ms);
 	l->last = *in;
@@ -166,7 +165,7 @@ void auto_law_step(struct auto_law *l, const struct auto_in *in)
 
 void auto_law_verify(const struct auto_law *l)
 {
-	tmem_must(l->credit <= BURST * l->budget + 1e-6 && l->plan <= BURST * l->budget + 1e-6);
+	tmem_must(l->credit <= burst(l) + 1e-6 && l->plan <= burst(l) + 1e-6);
 	tmem_must(l->credit >= -l->budget * l->debt - 1e-6);
 	tmem_must(l->stopped || !l->begun || l->credit >= 0);
 	tmem_must(l->raise <= AUTO_RAISES && l->eager <= AUTO_EAGER && !(l->raise && l->eager));

@@ -26,7 +26,8 @@
  * Where memory is short (PSI, as in zcache/pressure.c) the age is halved and the
  * budget doubled, up to three times; not while a breach is remembered.
  *
- *   L1  -budget * debt <= credit <= 2 * budget, plan <= 2 * budget (minutes' worth)
+ *   L1  -budget * debt <= credit <= burst, plan <= burst;
+ *       burst = two minutes' worth, or 64 pages: so much is allowed for learning
  *   L2  stopped  <=>  credit fell below 0, and has not been paid off since
  *   L3  cold_ms = base_ms << raise >> eager;  raise > 0  =>  eager = 0
  *   L4  raise rises at a breach only, and falls after quiet of debt minutes
@@ -78,11 +79,11 @@ struct auto_law {
 	struct auto_in last;
 	bool begun, stopped;
 	unsigned raise, eager;
-	double budget;		    /* pages a minute */
-	double credit, plan;	    /* pages */
-	double debt;		    /* minutes that a breach may cost */
-	double offloaded, returned; /* fading */
-	uint64_t calm_ms;	    /* the last breach, or what was forgotten of it */
+	double budget;	     /* pages a minute */
+	double credit, plan; /* pages */
+	double debt;	     /* minutes that a breach may cost */
+	double chance;	     /* that what leaves comes back, 0 to 1 */
+	uint64_t calm_ms;    /* the last breach, or what was forgotten of it */
 	uint64_t eager_ms;
 	uint64_t breaches;
 };

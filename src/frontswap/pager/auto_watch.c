@@ -27,6 +27,7 @@
 #define GAP_WORTH  64u /* less than this part of all idle: nothing is cold */
 #define COST_RATIO 99u
 #define DUE_MOST   64u
+#define BETWEEN_NS 10000000000ull
 
 /* ---- windows -----------------------------------------------------------------------------------
  */
@@ -36,6 +37,11 @@ struct due {
 	pid_t pid;
 	bool ends;
 };
+
+static bool may_begin(const struct auto_space *a, uint64_t now)
+{
+	return !atomic_load(&a->between) || now - a->read_ns > BETWEEN_NS;
+}
 
 /* What is to be begun or to be ended now. */
 static unsigned list_due(struct run *r, uint64_t now, struct due *due)
@@ -53,7 +59,7 @@ static unsigned list_due(struct run *r, uint64_t now, struct due *due)
 		if (!a->seen_ns)
 			a->seen_ns = now;
 		if (a->begun_ns ? now - a->begun_ns >= cold_ns
-				: now >= a->next_ns &&
+				: now >= a->next_ns && may_begin(a, now) &&
 					  now - a->seen_ns >= (cold_ns / 8 < SETTLE_NS ? cold_ns / 8
 										       : SETTLE_NS))
 			due[n++] = (struct due){sp->id, pid, a->begun_ns != 0};
@@ -92,29 +98,30 @@ static void look(struct run *r, const struct due *d)
 	uint64_t begun = os_clock_ns(), now;
 	struct ages *ages = NULL;
 	int rc = d->ends ? ages_read(d->pid, &ages) : 0;
-	bool idle = rc == 0 && ages && nothing_cold(ages), again = rc == 0 && !idle;
+	bool idle = rc == 0 && ages && nothing_cold(ages);
 	struct space *sp;
 
-	if (again)
+	if (!d->ends)
 		rc = ages_begin(d->pid);
 	now = os_clock_ns();
 	os_mutex_lock(&r->lock);
 	sp = find(r, d->id);
 	if (sp) {
 		struct auto_space *a = &sp->cold;
-		uint64_t pause = (now - begun) * COST_RATIO;
+		uint64_t pause = (now - begun) * 2 * COST_RATIO; /* clear_refs as well */
 
-		a->gap = !idle ? 0 : a->gap ? a->gap * 2 : 1;
+		if (d->ends)
+			a->gap = !idle ? 0 : a->gap ? a->gap * 2 : 1;
 		a->gap = a->gap < GAP_MOST ? a->gap : GAP_MOST;
 		pause = pause > a->gap * cold_ns ? pause : a->gap * cold_ns;
-		a->begun_ns = again && rc == 0 ? now : 0;
-		a->next_ns = now + pause;
-		/* The next window is under way already; it will be the longer for its cost. */
-		if (a->begun_ns && pause > cold_ns)
-			a->begun_ns = 0;
+		a->begun_ns = !d->ends && rc == 0 ? now : 0;
+		if (d->ends)
+			a->next_ns = now + pause;
+		a->read_ns = now;
 		a->refused = rc == -EACCES || rc == -EPERM;
 		if (ages) {
 			atomic_store(&a->working_set, ages->referenced);
+			atomic_store(&a->between, true);
 			ages = atomic_exchange(&a->told, ages);
 		}
 	}

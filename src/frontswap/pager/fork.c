@@ -142,6 +142,8 @@ static bool restore(struct space *sp)
 				    sp->gone)
 					return false;
 				sp->fork_brought++;
+				if (sp->run->opts.automatic) /* in vain, if it forks often */
+					atomic_fetch_add(&sp->run->automatic.promotions, 1);
 			}
 			page++;
 		}
