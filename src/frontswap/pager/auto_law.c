@@ -8,13 +8,14 @@
 #include <string.h>
 
 #define MINUTE_MS    60000.0
-#define BURST	     2.0   /* minutes of the budget that may be saved up, */
-#define BURST_LEAST  64.0  /* or so many pages: a small program has to be learnt, too */
-#define DEBT_AGES    5.0   /* a first breach costs so many cold ages at most */
-#define DEBT_MOST    720.0 /* and any breach so many: a day, of two minutes */
-#define TRIALS	     16.0  /* minutes of the budget: so much has to stay out to be believed */
-#define WAIT_PPM     10000 /* of the time: more is a breach */
-#define PRESSURE_PPM 1000  /* zcache/pressure.h */
+#define BURST	     2.0    /* minutes of the budget that may be saved up, */
+#define BURST_LEAST  64.0   /* or so many pages: a small program has to be learnt, too */
+#define DEBT_AGES    5.0    /* a first breach costs so many cold ages at most */
+#define DEBT_MOST    720.0  /* and any breach so many: a day, of two minutes */
+#define TRIALS	     16.0   /* minutes of the budget: so much has to stay out to be believed */
+#define WAIT_PART    0.01   /* of the time: more is a breach, */
+#define WAIT_BURST   100000 /* us: when it has come to so much */
+#define PRESSURE_PPM 1000   /* zcache/pressure.h */
 
 #define E	  (1.0 / 64)
 #define NO_PLAN	  (1.0 / 4096) /* so seldom that nothing is charged */
@@ -70,14 +71,25 @@ static void breach(struct auto_law *l, uint64_t now)
 		l->debt *= 2;
 }
 
-/* Credit, and whether it has run out. wait_ppm: of the time, for promoted pages. */
-static void account(struct auto_law *l, const struct auto_in *in, double minutes, double wait_ppm)
+/* Threads waited for promoted pages. Whether that was too much: one long wait is not. */
+static bool waited(struct auto_law *l, const struct auto_in *in, double minutes)
+{
+	l->waited_us += (double)(in->wait_us - l->last.wait_us);
+	l->waited_us = fmax(0, l->waited_us - WAIT_PART * minutes * MINUTE_MS * 1000);
+	if (l->waited_us <= WAIT_BURST)
+		return false;
+	l->waited_us = 0;
+	return true;
+}
+
+/* Credit, and whether it has run out. */
+static void account(struct auto_law *l, const struct auto_in *in, double minutes)
 {
 	double least;
 
 	l->credit += l->budget * minutes - (double)(in->promotions - l->last.promotions);
 	l->credit = fmin(l->credit, burst(l));
-	if (wait_ppm > WAIT_PPM && l->credit > -l->budget * ages(l, 1))
+	if (waited(l, in, minutes) && l->credit > -l->budget * ages(l, 1))
 		l->credit = -l->budget * ages(l, 1);
 	if (l->credit < 0 && (!l->stopped || in->promotions != l->last.promotions))
 		breach(l, in->now_ms);
@@ -151,7 +163,7 @@ void auto_law_step(struct auto_law *l, const struct auto_in *in)
 		l->credit = l->plan = burst(l);
 		return;
 	}
-	account(l, in, minutes, (double)(in->wait_us - l->last.wait_us) * 1000 / (double)ms);
+	account(l, in, minutes);
 	l->plan += l->budget * minutes;
 	l->plan = fmin(l->plan, burst(l));
 	remember(l, in);

@@ -82,6 +82,7 @@ struct auto_law {
 	double budget;	     /* pages a minute */
 	double credit, plan; /* pages */
 	double debt;	     /* minutes that a breach may cost */
+	double waited_us;    /* for promotions, less what is allowed */
 	double chance;	     /* that what leaves comes back, 0 to 1 */
 	uint64_t calm_ms;    /* the last breach, or what was forgotten of it */
 	uint64_t eager_ms;
