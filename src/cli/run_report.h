@@ -36,6 +36,9 @@ enum run_column {
 	COL_OWN_CPU,
 	COL_P50,
 	COL_P99,
+	/* of --limit auto: not in every report, NULL then */
+	COL_BARE,
+	COL_WORKING_SET,
 	RUN_COLUMNS
 };
 

@@ -31,6 +31,8 @@ static const char *const column_name[RUN_COLUMNS] = {
 	[COL_OWN_CPU] = "tmem_cpu_s",
 	[COL_P50] = "fault_us_p50",
 	[COL_P99] = "fault_us_p99",
+	[COL_BARE] = "bare_bytes",
+	[COL_WORKING_SET] = "working_set_bytes",
 };
 
 /* What every report has, of every version. */
@@ -76,6 +78,8 @@ static int load_column(struct run_report *r, const json_t *series, enum run_colu
 	char where[80];
 
 	snprintf(where, sizeof(where), "series.%s", column_name[c]);
+	if (!a && c >= COL_BARE)
+		return CLI_OK;
 	if (!json_is_array(a))
 		return bad(r, where, a ? "not an array" : "not there");
 	if (json_array_size(a) != r->n)

@@ -38,6 +38,13 @@ static const struct row {
 	{"overflow_moved_pages", "pages moved to the overflow file", COUNT, NULL},
 	{"processes", "processes", COUNT, NULL},
 	{"forks", "forks", COUNT, NULL},
+	{"saved_bytes_mean", "saved, on the average", BYTES, "bare_bytes_mean"},
+	{"bare_bytes_mean", "what the program would have held, on the average", BYTES, NULL},
+	{"working_set_bytes", "memory in use, on the average", BYTES, "bare_bytes_mean"},
+	{"cold_s", "untouched for so long: cold", SECONDS, NULL},
+	{"promotions", "pages that came back when they were touched", COUNT, NULL},
+	{"promotions_percent", "of the memory in use, a minute: percent", RATIO, NULL},
+	{"breaches", "times that it was more than wanted", COUNT, NULL},
 	{"thrash_s", "thrashing was found after", SECONDS, NULL},
 	{"enough_limit_bytes", "limit that would have been enough, estimated", BYTES, NULL},
 };
@@ -98,7 +105,9 @@ static void value_cell(FILE *f, const struct run_report *r, const struct row *ro
 	fprintf(f, "<td title=\"%.15g\">", v);
 	switch (row->unit) {
 	case BYTES:
-		fputs(v < 9e18 ? cli_bytes(size, (uint64_t)v, false) : "?", f);
+		/* What was saved may be below 0. */
+		fprintf(f, "%s%s", v < 0 ? "-" : "",
+			fabs(v) < 9e18 ? cli_bytes(size, (uint64_t)fabs(v), false) : "?");
 		break;
 	case SECONDS:
 		fprintf(f, "%.*f s", v < 10 ? 3 : 1, v);

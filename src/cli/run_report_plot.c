@@ -89,7 +89,12 @@ int run_plots_make(const struct run_report *r, struct run_plots *plots)
 	add(&p[0], r, "resident", r->column[COL_RESIDENT], PLOT_FILLED);
 	add(&p[0], r, "store", r->column[COL_STORE], PLOT_SOLID);
 	add(&p[0], r, "stored pages, original", original(r, &next), PLOT_SOLID);
-	add(&p[0], r, "limit", r->column[COL_LIMIT], PLOT_LIMIT);
+	if (r->column[COL_BARE] && r->column[COL_WORKING_SET]) { /* it has no limit */
+		add(&p[0], r, "by itself", r->column[COL_BARE], PLOT_LIMIT);
+		add(&p[0], r, "working set", r->column[COL_WORKING_SET], PLOT_SOLID);
+	} else {
+		add(&p[0], r, "limit", r->column[COL_LIMIT], PLOT_LIMIT);
+	}
 	add(&p[1], r, "from the store", rate(r, COL_FAULTS_STORED, &next), PLOT_SOLID);
 	add(&p[1], r, "first touches", rate(r, COL_FAULTS_FRESH, &next), PLOT_SOLID);
 	add(&p[2], r, "p50", above_0(r, COL_P50, &next), PLOT_SOLID);

@@ -272,7 +272,8 @@ static void test_phase_change(void **state)
 	run(3 * 3600);
 	print_message("phase change: out %u of %u pages 3 hours after, %u stops, chance %.3f\n",
 		      (unsigned)s.out, 225 * CHUNK, (unsigned)s.stops, auto_law_chance(&s.law));
-	assert_true(s.out > 225 * CHUNK * 95 / 100);
+	/* Those that had come back before, too: they have cooled. */
+	assert_true(s.out > 225 * CHUNK - 10);
 	assert_true(rate_ppm(60, 25 * CHUNK) <= AUTO_TARGET_PPM);
 	assert_true(s.stops <= 2);
 	assert_int_equal(auto_law_cold_ms(&s.law), 120 * SECOND);
@@ -383,6 +384,69 @@ static void test_breaches_cost_more(void **state)
 	assert_in_range(took[0], 600, 700);
 }
 
+/* What came back is no victim for a cold age; when it comes back again, for two, four... */
+static void test_cools(void **state)
+{
+	struct auto_chunk c = {.stage = AUTO_OPEN, .tried = 512};
+	struct auto_view v = {.now_ms = 1000000, .cold_ms = 1000, .plan = 100};
+	uint64_t waited = 0;
+	double chance;
+
+	(void)state;
+	for (unsigned round = 0; round < 10; round++) {
+		uint64_t from = v.now_ms, took;
+
+		assert_true(auto_chunk_back(&c, v.now_ms, v.cold_ms, 77));
+		assert_true(auto_chunk_hot(&c, 77));
+		assert_false(auto_chunk_hot(&c, 78));
+		while (auto_chunk_hot(&c, 77) && v.now_ms < from + 1000000) {
+			auto_chunk_offer(&c, &v, 511, &chance);
+			v.now_ms += 10;
+		}
+		took = v.now_ms - from;
+		assert_true(took >= 1000 && took < 100000);
+		assert_true(round == 0 || round > 6 || took > waited * 3 / 2);
+		waited = took;
+	}
+	/* Left alone for long it is as before. */
+	for (unsigned i = 0; i < 3; i++) {
+		v.now_ms += 200000;
+		auto_chunk_offer(&c, &v, 511, &chance);
+	}
+	assert_int_equal(c.warm, 0);
+}
+
+/* A hot chunk: nothing before it is due, and a probe is charged as a sure promotion. */
+static void test_hot_chunk(void **state)
+{
+	struct auto_chunk c = {0};
+	struct auto_view v = {.now_ms = 5000, .cold_ms = 1000, .referenced = 0.5, .plan = 0.9};
+	double chance = 0;
+
+	(void)state;
+	assert_int_equal(auto_chunk_offer(&c, &v, 512, &chance), 1);
+	assert_true(chance > 0.49 && chance < 0.51);
+	auto_chunk_left(&c, &v, 1);
+	assert_int_equal(auto_chunk_offer(&c, &v, 511, &chance), 0); /* it has to stay out first */
+	assert_false(auto_chunk_back(&c, 5100, 1000, 9));
+	v.now_ms = 6000;
+	assert_int_equal(auto_chunk_offer(&c, &v, 511, &chance), 0);
+	v.now_ms = 6100;
+	v.doubtful = true;
+	assert_int_equal(auto_chunk_offer(&c, &v, 511, &chance),
+			 0); /* the plan does not allow it */
+	v.plan = 1;
+	assert_int_equal(auto_chunk_offer(&c, &v, 511, &chance), 1);
+	assert_true(chance == 1);
+	v.doubtful = false;
+	assert_int_equal(auto_chunk_offer(&c, &v, 511, &chance), 0);
+	/* Not touched at all: everything, and nothing is charged. */
+	c = (struct auto_chunk){0};
+	v.referenced = 0;
+	assert_int_equal(auto_chunk_offer(&c, &v, 512, &chance), 512);
+	assert_true(chance == 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -391,6 +455,7 @@ int main(void)
 		cmocka_unit_test(test_phase_change), cmocka_unit_test(test_periodic),
 		cmocka_unit_test(test_leak),	     cmocka_unit_test(test_pressure),
 		cmocka_unit_test(test_waits),	     cmocka_unit_test(test_breaches_cost_more),
+		cmocka_unit_test(test_cools),	     cmocka_unit_test(test_hot_chunk),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
