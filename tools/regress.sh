@@ -23,10 +23,10 @@ say "seed $SEED, $CORRUPT"
 # Rows with rounds that are short, as many as are asked for.
 mapfile -t SHORT < <("$CORRUPT" | grep '^row-')
 # Rows of which a round does more than one try: tries of a round.
-declare -A TRIES=([discard-race]=1 [discard-cold]=1 [free-race]=1 [map-race]=1 [map-fixed]=1
+declare -A TRIES=([discard-race]=1 [discard-cold]=1 [discard-ahead]=10 [free-race]=1 [map-race]=1 [map-fixed]=1
 	[move-race]=1 [splice]=1 [direct]=3 [churn]=1 [storm]=1000 [sleepers]=20 [fork-many]=60
 	[fork-mixed]=100 [own-stacks]=40)
-LONGER=(discard-race discard-cold free-race map-race map-fixed move-race splice direct churn storm
+LONGER=(discard-race discard-cold discard-ahead free-race map-race map-fixed move-race splice direct churn storm
 	sleepers fork-many fork-mixed own-stacks exec)
 CAREFUL=(row-fork row-vfork row-wipe row-without row-remap row-discard row-thread)
 

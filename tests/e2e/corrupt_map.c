@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -113,6 +114,84 @@ static void discard_cold(unsigned rounds)
 			die("pthread_create");
 	for (unsigned i = 0; i < 3; i++)
 		pthread_join(t[i], NULL);
+}
+
+/*
+ * Memory that was never touched is emptied while the next thread walks into it: what is
+ * filled in ahead of that one's faults goes again, and is empty and not lost.
+ */
+#define AHEAD_PAGES 512u
+
+struct walk {
+	uint64_t *base;
+	_Atomic size_t at;
+	_Atomic bool over;
+};
+
+static void *empty_ahead(void *arg)
+{
+	struct walk *w = arg;
+	size_t last = 0;
+
+	while (!atomic_load(&w->over)) {
+		size_t at = atomic_load(&w->at), i = at + 1 + rnd() % 48;
+
+		if (at == last) {
+			sched_yield();
+			continue;
+		}
+		last = at;
+
+		if (i + 8 <= AHEAD_PAGES &&
+		    madvise(w->base + i * WORDS, 8 * PAGE, MADV_DONTNEED) < 0)
+			die("madvise");
+	}
+	return NULL;
+}
+
+/* Changes of mappings that nobody is told of: who empties has to wait for them, between telling
+ * of it and doing it. */
+static void *change_others(void *arg)
+{
+	struct walk *w = arg;
+	uint64_t *other = map_pages(64);
+
+	while (!atomic_load(&w->over))
+		for (size_t i = 0; i < 64; i += 2)
+			if (mprotect(other + i * WORDS, PAGE, PROT_READ) < 0 ||
+			    mprotect(other + i * WORDS, PAGE, PROT_READ | PROT_WRITE) < 0)
+				die("mprotect");
+	return NULL;
+}
+
+static void discard_ahead(unsigned rounds)
+{
+	struct walk w = {.base = map_pages(AHEAD_PAGES)};
+	pthread_t t[3];
+
+	press_start();
+	for (unsigned i = 0; i < 3; i++)
+		if (pthread_create(&t[i], NULL, i < 2 ? empty_ahead : change_others, &w) != 0)
+			die("pthread_create");
+	for (unsigned k = 1; k <= rounds; k++) {
+		atomic_store(&w.at, 0);
+		if (madvise(w.base, AHEAD_PAGES * PAGE, MADV_DONTNEED) < 0)
+			die("madvise");
+		for (size_t i = 0; i < AHEAD_PAGES; i++) {
+			volatile uint64_t *word = w.base + i * WORDS;
+
+			atomic_store(&w.at, i);
+			if (word[1] >= k) {
+				fprintf(stderr, "WRONG PAGE in discard-ahead: page %zu\n", i);
+				_exit(1);
+			}
+			word[1] = k;
+		}
+	}
+	atomic_store(&w.over, true);
+	for (unsigned i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	press_stop();
 }
 
 /* After MADV_FREE a page is old or empty, until it is written: from then on it stays. */
@@ -586,6 +665,7 @@ static void own_uffd(unsigned rounds)
 
 const struct mode map_modes[] = {{"discard-race", discard_race, 200},
 				 {"discard-cold", discard_cold, 2000},
+				 {"discard-ahead", discard_ahead, 20},
 				 {"free-race", free_race, 1000},
 				 {"free-reuse", free_reuse, 1},
 				 {"map-race", map_race, 1000},

@@ -73,7 +73,7 @@ gone() {
 }
 
 # ---- one process, and its children: to the end ---------------------------------------------------
-for mode in discard-race discard-cold free-race map-race map-fixed move-race move-grow protect protect-fresh brk shared \
+for mode in discard-race discard-cold discard-ahead free-race map-race map-fixed move-race move-grow protect protect-fresh brk shared \
 	small-maps churn huge-space own-uffd fork-raw fork-raw-fork fork-short fork-mixed fork-without spawn \
 	close-all storm own-stacks signals barriers splice calls lock direct; do
 	want $mode || continue

@@ -220,6 +220,7 @@ static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_
 {
 	uint8_t p = c->page[page % CHUNK_PAGES];
 
+	c->place[page % CHUNK_PAGES].emptied = 0;
 	if (p & PAGE_KEPT) {
 		sl->kept |= 1u << k;
 		sl->print[k] = c->print[page % CHUNK_PAGES];
@@ -432,7 +433,7 @@ void evict_resync(struct space *sp)
 		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++) {
 			struct chunk *c = sp->areas[a].chunks[i];
 
-			for (uint32_t p = 0; c && p < CHUNK_PAGES; p++) {
+			for (uint32_t p = 0; c && p < c->pages; p++) {
 				struct place *at = &c->place[p];
 
 				c->page[p] &= (uint8_t)~again;

@@ -37,7 +37,7 @@ bool keep(struct space *sp, uint32_t area, uint64_t page, uint64_t n, const char
 	struct chunk *c = space_chunk(sp, area, page, false);
 
 	if (!c->print && !(sp->run->opts.without & KEEP_COPIES))
-		c->print = os_alloc(CHUNK_PAGES * sizeof(*c->print));
+		c->print = os_alloc(c->pages * sizeof(*c->print));
 	if (!c->print)
 		return false;
 	for (uint64_t k = 0; k < n; k++) {
@@ -65,7 +65,7 @@ void keep_end(struct space *sp)
 
 			if (!c || !c->print)
 				continue;
-			for (uint64_t p = 0; p < CHUNK_PAGES; p++) {
+			for (uint64_t p = 0; p < c->pages; p++) {
 				if (!(c->page[p] & PAGE_KEPT))
 					continue;
 				if ((c->page[p] & (PAGE_STATE | PAGE_BUSY)) != PAGE_RESIDENT) {

@@ -289,19 +289,25 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 
 /*
  * A fault on a page that is there by our books: two threads on one page, most
- * often, and then the kernel finds it. If it does not, our books are wrong and
- * what the program had is lost: it must not read zeros.
+ * often, and then the kernel finds it. If it does not, the program has emptied
+ * it (I9), or our books are wrong and what it had is lost: it must not read zeros.
  */
-static bool serve_resident(struct space *sp, uint64_t addr)
+static bool serve_resident(struct space *sp, struct segment *seg, uint64_t addr)
 {
+	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+	const struct chunk *c = space_chunk(sp, seg->area, page, false);
 	struct uffdio_zeropage z = {.range = {addr, AGENT_PAGE},
 				    .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
 
 	if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
-		atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
-		if (!sp->pid || !maps_wiped_on_fork(sp->pid, addr)) {
-			pager_fail(sp, "a resident page is missing");
-			return true;
+		if (c->place[page % CHUNK_PAGES].emptied) {
+			space_mark_zero(sp, seg, addr, 1);
+		} else {
+			atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
+			if (!sp->pid || !maps_wiped_on_fork(sp->pid, addr)) {
+				pager_fail(sp, "a resident page is missing");
+				return true;
+			}
 		}
 	} else if (errno == EAGAIN) {
 		return false;
@@ -370,7 +376,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		return true;
 	case PAGE_RESIDENT:
 		if (!(*p & PAGE_REMOVED))
-			return serve_resident(sp, addr);
+			return serve_resident(sp, seg, addr);
 		/* fallthrough */
 	default:
 		if (!serve_fresh(sp, seg, addr, write))

@@ -57,6 +57,9 @@
  *                    when the page, leaving, was found to have the same print.
  *   I7  chunk->out = pages of it that are OUT, TRANSIT, BUSY or KEPT
  *   I8  chunk->away = pages of it that are OUT or TRANSIT
+ *   I9  the program empties a page (REMOVE) => place->emptied, until it leaves.
+ *       The kernel does it some time after we are told: what was filled in
+ *       meanwhile goes again, and then a page that is RESIDENT may be missing.
  */
 #ifndef TMEM_PAGER_RUN_H
 #define TMEM_PAGER_RUN_H
@@ -158,7 +161,12 @@ struct print {
 	uint64_t lo, hi;
 };
 
-#define CHUNK_PAGES 512u /* unit of allocation of states */
+/*
+ * Unit of allocation of states. The chunks of an area are as long as it is: V8 maps
+ * 256 KiB at a time, and with chunks for eight times as much the books of a Node.js
+ * program were an eighteenth of its limit.
+ */
+#define CHUNK_PAGES 512u
 
 /*
  * A page's place in the queues. A page that leaves takes its neighbours along that
@@ -173,19 +181,21 @@ enum queued {
 struct place {
 	uint32_t stamp; /* resident: sp->arrivals when it came; out: sp->evict_clock; 0: never */
 	uint8_t queued;
-	uint8_t main;	/* came back soon after it had left: to the main queue */
-	uint16_t alone; /* in a cluster's first: sp->brought when one of it came alone, or 0 */
+	uint8_t main : 1;    /* came back soon after it had left: to the main queue */
+	uint8_t emptied : 1; /* I9 */
+	uint16_t alone;	     /* in a cluster's first: sp->brought when one of it came alone, or 0 */
 };
 
 struct chunk {
+	uint32_t pages;	     /* that it has: as far as the area goes */
 	uint32_t out;	     /* I7: pages that the store holds, or may come to hold */
-	struct print *print; /* CHUNK_PAGES, of KEPT ones; NULL before the first */
+	struct print *print; /* of KEPT pages; NULL before the first */
 	uint8_t together;    /* how often neighbours are wanted, too, of 255; see bring.c */
 	uint8_t verdicts;    /* how many it stands on, up to a few */
 	uint16_t away;	     /* pages that are OUT or TRANSIT */
-	uint8_t page[CHUNK_PAGES];
-	struct place place[CHUNK_PAGES];
+	uint8_t *page;	     /* state of page i of the chunk, i < pages; behind place[] */
 	struct auto_chunk cold;
+	struct place place[]; /* where page i is in the queues */
 };
 
 /*
@@ -194,8 +204,10 @@ struct chunk {
  * mremap changes a segment and nothing else.
  */
 struct area {
-	struct chunk **chunks; /* by page / CHUNK_PAGES */
-	uint32_t nchunks;
+	uint64_t first, end;   /* pages */
+	struct chunk **chunks; /* by page / CHUNK_PAGES; NULL until there is one */
+	bool emptied;	       /* I9, of chunks that are not there yet */
+	uint32_t nchunks;      /* 0 until then, and from then on all it can have */
 };
 
 struct segment {

@@ -64,28 +64,44 @@ bool queue_pop(struct queue *q, uint64_t *v)
 
 /* ---- areas and pages -------------------------------------------------------------- */
 
+static struct chunk *chunk_create(const struct area *a, uint64_t i)
+{
+	/* Whole clusters: their last pages are looked at, too. */
+	uint64_t left =
+		(a->end - i * CHUNK_PAGES + TMEM_CLUSTER_MAX - 1) & -(uint64_t)TMEM_CLUSTER_MAX;
+	uint32_t pages = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES;
+	struct chunk *c =
+		os_zalloc(sizeof(*c) + pages * (sizeof(c->place[0]) + sizeof(c->page[0])));
+
+	if (c) {
+		c->pages = pages;
+		c->page = (uint8_t *)&c->place[pages];
+		for (uint32_t k = 0; a->emptied && k < pages; k++)
+			c->place[k].emptied = 1;
+	}
+	return c;
+}
+
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create)
 {
 	struct area *a = &sp->areas[area];
 	uint64_t i = page / CHUNK_PAGES;
 
 	if (i >= a->nchunks) {
-		uint32_t n = (uint32_t)(i + 1 < 16 ? 16 : (i + 1) * 5 / 4);
-		struct chunk **c;
+		/* For all of a sparse terabyte that is four megabytes, of which what is
+		 * not written to takes no memory. */
+		uint32_t n = (uint32_t)((a->end - 1) / CHUNK_PAGES + 1);
 
 		if (!create)
 			return NULL;
-		c = os_zalloc(n * sizeof(*c));
-		if (!c)
+		tmem_assert(area, page < a->end && !a->nchunks);
+		a->chunks = os_zalloc(n * sizeof(*a->chunks));
+		if (!a->chunks)
 			return NULL;
-		if (a->nchunks)
-			memcpy(c, a->chunks, a->nchunks * sizeof(*c));
-		os_free(a->chunks);
-		a->chunks = c;
 		a->nchunks = n;
 	}
 	if (!a->chunks[i] && create)
-		a->chunks[i] = os_zalloc(sizeof(struct chunk));
+		a->chunks[i] = chunk_create(a, i);
 	return a->chunks[i];
 }
 
@@ -287,13 +303,16 @@ int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
 	}
 	/* Aligned as the addresses are, so that groups do not straddle huge pages. */
 	s.area = sp->nareas;
-	s.page = start / AGENT_PAGE % CHUNK_PAGES;
+	s.page = start / AGENT_PAGE % TMEM_CLUSTER_MAX;
 	s.settled = sp->epoch + 1;
 	if (sp->careful && space_find(sp, start - 1)) /* it grows */
 		s.since_ns = os_clock_ns();
 	if (seg_insert(sp, &s) < 0)
 		return -ENOMEM;
-	sp->nareas++;
+	sp->areas[sp->nareas++] = (struct area){
+		.first = s.page,
+		.end = s.page + (end - start) / AGENT_PAGE,
+	};
 	return 0;
 }
 
@@ -312,6 +331,14 @@ static int seg_split(struct space *sp, uint64_t addr)
 	return seg_insert(sp, &tail);
 }
 
+/* The end of a page's chunk, or of its area before that. */
+static uint64_t chunk_end(const struct area *a, uint64_t page)
+{
+	uint64_t end = (page / CHUNK_PAGES + 1) * CHUNK_PAGES;
+
+	return end < a->end ? end : a->end;
+}
+
 /* Pages [page, page + n) of an area lost their contents. */
 static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t n, bool unmapped)
 {
@@ -325,6 +352,7 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 		if (stop > end)
 			stop = end;
 		if (!c) {
+			sp->areas[area].emptied |= !unmapped;
 			if (page / CHUNK_PAGES >= sp->areas[area].nchunks)
 				return;
 			page = stop;
@@ -340,6 +368,7 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 		for (; page < stop; page++) {
 			uint8_t *p = &c->page[page % CHUNK_PAGES];
 
+			c->place[page % CHUNK_PAGES].emptied |= !unmapped;
 			switch (*p & PAGE_STATE) {
 			case PAGE_OUT:
 				space_set_page(c, page, PAGE_ABSENT);
@@ -368,10 +397,10 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 				break;
 			}
 		}
-		tmem_assert(I7, c->out <= CHUNK_PAGES);
-		if (unmapped && !c->out && first % CHUNK_PAGES == 0 &&
-		    stop - first == CHUNK_PAGES) {
-			for (unsigned p = 0; p < CHUNK_PAGES; p++)
+		tmem_assert(I7, c->out <= c->pages);
+		if (unmapped && !c->out && stop == chunk_end(&sp->areas[area], first) &&
+		    (first % CHUNK_PAGES == 0 || first == sp->areas[area].first)) {
+			for (unsigned p = 0; p < c->pages; p++)
 				sp->queued_pages -= c->place[p].queued & 1;
 			chunk_free(c); /* queue entries of it are skipped when they come up */
 			sp->areas[area].chunks[first / CHUNK_PAGES] = NULL;
@@ -448,7 +477,7 @@ static bool chunk_verify(const struct space *sp, uint32_t area, uint64_t first,
 {
 	uint32_t out = 0, gone = 0;
 
-	for (uint32_t i = 0; i < CHUNK_PAGES; i++) {
+	for (uint32_t i = 0; i < c->pages; i++) {
 		uint8_t p = c->page[i];
 
 		out += counted(p);
@@ -544,6 +573,7 @@ static int copy_areas(struct space *to, const struct space *from)
 	for (uint32_t a = 0; a < from->nareas; a++) {
 		struct area *src = &from->areas[a], *dst = &to->areas[a];
 
+		*dst = (struct area){.first = src->first, .end = src->end};
 		if (!src->nchunks)
 			continue;
 		dst->chunks = os_zalloc(src->nchunks * sizeof(*dst->chunks));
@@ -555,11 +585,11 @@ static int copy_areas(struct space *to, const struct space *from)
 
 			if (!src->chunks[i])
 				continue;
-			c = dst->chunks[i] = os_zalloc(sizeof(*c));
+			c = dst->chunks[i] = chunk_create(src, i);
 			if (!c)
 				return -ENOMEM;
-			memcpy(c->page, src->chunks[i]->page, sizeof(c->page));
-			for (unsigned p = 0; p < CHUNK_PAGES; p++) {
+			memcpy(c->page, src->chunks[i]->page, c->pages * sizeof(c->page[0]));
+			for (unsigned p = 0; p < c->pages; p++) {
 				/* What is TRANSIT yet the store refused; the caller
 				 * copies it into the child. */
 				if ((c->page[p] & PAGE_STATE) == PAGE_TRANSIT)
@@ -577,10 +607,10 @@ static int copy_areas(struct space *to, const struct space *from)
 			c->verdicts = src->chunks[i]->verdicts;
 			if (!src->chunks[i]->print)
 				continue;
-			c->print = os_alloc(CHUNK_PAGES * sizeof(*c->print));
+			c->print = os_alloc(c->pages * sizeof(*c->print));
 			if (!c->print)
 				return -ENOMEM;
-			memcpy(c->print, src->chunks[i]->print, CHUNK_PAGES * sizeof(*c->print));
+			memcpy(c->print, src->chunks[i]->print, c->pages * sizeof(*c->print));
 		}
 	}
 	return 0;

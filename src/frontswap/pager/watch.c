@@ -54,7 +54,7 @@ static void count_out(const struct space *sp, uint64_t out[REFAULT_BUCKETS])
 		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++) {
 			const struct chunk *c = sp->areas[a].chunks[i];
 
-			for (uint32_t p = 0; c && c->out && p < CHUNK_PAGES; p++)
+			for (uint32_t p = 0; c && c->out && p < c->pages; p++)
 				if ((c->page[p] & PAGE_STATE) == PAGE_OUT)
 					out[c->place[p].stamp ? refault_bucket(sp->evict_clock -
 									       c->place[p].stamp)
