@@ -40,14 +40,19 @@ sys.exit(not eval("(" + sys.argv[2] + ")"))' "$T/$1.json" "$3" 2>"$T/err"; then
 		ok "$1.$2"
 	else
 		not_ok "$1.$2" "not so: $3 $(tail -n 1 "$T/err")"
-		python3 -c 'import json, sys
+		[ -e "$T/$1.dumped" ] || dump "$1"
+	fi
+}
+
+# dump NAME: its report, for the log.
+dump() {
+	: >"$T/$1.dumped"
+	python3 -c 'import json, sys
 d = json.load(open(sys.argv[1]))
 s = d.pop("series")
 print("#", {k: v for k, v in d.items() if v})
-for i in range(0, len(s["t_s"]), max(1, len(s["t_s"]) // 20)):
-    print("#", *(f"{k} {s[k][i] >> 20 if k.endswith(chr(95) + chr(98) + chr(121) + chr(116) + chr(101) + chr(115)) else s[k][i]}" for k in
-        ("t_s", "total_bytes", "bare_bytes", "working_set_bytes", "promotions", "evicted_pages")))' "$T/$1.json"
-	fi
+for i in range(0, len(s["t_s"]), max(1, len(s["t_s"]) // 12)):
+    print("# t_s", s["t_s"][i], *(f"{k} {s[k][i] >> 20} MiB" for k in ("total_bytes", "bare_bytes", "working_set_bytes")))' "$T/$1.json"
 }
 
 hot=$((mib / 8))

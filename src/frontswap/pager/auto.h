@@ -45,7 +45,7 @@ struct auto_space {
 	uint64_t seen_ns, begun_ns; /* W: first seen, window begun; 0: not */
 	uint64_t read_ns;	    /* W: the last one ended */
 	uint64_t next_ns;	    /* W: no window before */
-	uint32_t gap;		    /* W: cold ages between windows */
+	uint32_t gap;		    /* W: twice the cold ages between windows */
 	bool refused;		    /* W: it does not let itself be looked at */
 
 	struct ages *ages; /* of the last window; NULL: nothing is to leave */
@@ -85,7 +85,7 @@ struct auto_run {
 
 /* ---- auto_watch.c ---------------------------------------------------------------------------- */
 
-/* Start the watcher when the run is automatic; 0 or -errno. */
+/* Start the watcher when the run is automatic; 0 or -errno, -ENOENT on kernels that cannot tell. */
 int auto_start(struct run *r) __attribute__((warn_unused_result));
 void auto_stop(struct run *r);
 /* Memory that the program would take by itself, now, about; bytes. */

@@ -8,14 +8,16 @@
 #include <string.h>
 
 #define MINUTE_MS    60000.0
-#define BURST	     2.0    /* minutes of the budget that may be saved up, */
-#define BURST_LEAST  64.0   /* or so many pages: a small program has to be learnt, too */
-#define DEBT_AGES    5.0    /* a first breach costs so many cold ages at most */
-#define DEBT_MOST    720.0  /* and any breach so many: a day, of two minutes */
-#define TRIALS	     16.0   /* minutes of the budget: so much has to stay out to be believed */
-#define WAIT_PART    0.01   /* of the time: more is a breach, */
-#define WAIT_BURST   100000 /* us: when it has come to so much */
-#define PRESSURE_PPM 1000   /* zcache/pressure.h */
+#define BURST	     2.0	/* minutes of the budget that may be saved up, */
+#define BURST_LEAST  64.0	/* or so many pages: a small program has to be learnt, too */
+#define DEBT_AGES    5.0	/* a first breach costs so many cold ages at most */
+#define DEBT_MOST    720.0	/* and any breach so many: a day, of two minutes */
+#define LATELY_AGES  5.0	/* what left fades over so many */
+#define TRIALS	     16.0	/* minutes of the budget: so much has to stay out to be believed */
+#define UNWARY	     (1.0 / 64) /* with a chance below that a breach is forgotten */
+#define WAIT_PART    0.01	/* of the time: more is a breach, */
+#define WAIT_BURST   100000	/* us: when it has come to so much */
+#define PRESSURE_PPM 1000	/* zcache/pressure.h */
 
 #define E	  (1.0 / 64)
 #define NO_PLAN	  (1.0 / 4096) /* so seldom that nothing is charged */
@@ -49,7 +51,7 @@ uint32_t auto_law_cold_ms(const struct auto_law *l)
 
 double auto_law_chance(const struct auto_law *l)
 {
-	return l->chance;
+	return l->wary ? l->chance : 0;
 }
 
 void auto_law_spend(struct auto_law *l, double pages)
@@ -60,6 +62,7 @@ void auto_law_spend(struct auto_law *l, double pages)
 static void breach(struct auto_law *l, uint64_t now)
 {
 	l->eager = 0;
+	l->wary = true;
 	l->calm_ms = now;
 	if (l->stopped)
 		return;
@@ -136,14 +139,20 @@ static void press(struct auto_law *l, const struct auto_in *in, uint64_t ms)
 
 /*
  * An average over the last pages that left, not over time: while nothing can leave, nothing is
- * learnt. Those that have just left count as gone for good; so it is over many minutes' worth.
+ * learnt. Those that have just left count as gone for good; so it is over many minutes' worth,
+ * and over all that left lately.
  */
-static void remember(struct auto_law *l, const struct auto_in *in)
+static void remember(struct auto_law *l, const struct auto_in *in, uint64_t ms)
 {
-	double weight = TRIALS * l->budget + BURST_LEAST;
+	double weight;
+
+	l->lately = l->lately * exp(-(double)ms / (LATELY_AGES * l->base_ms)) +
+		    (double)(in->offloaded - l->last.offloaded);
+	weight = TRIALS * l->budget + BURST_LEAST + l->lately;
 
 	l->chance *= exp(-(double)(in->offloaded - l->last.offloaded) / weight);
 	l->chance = 1 - (1 - l->chance) * exp(-(double)(in->returned - l->last.returned) / weight);
+	l->wary &= l->stopped || l->chance > UNWARY;
 }
 
 void auto_law_step(struct auto_law *l, const struct auto_in *in)
@@ -166,7 +175,7 @@ void auto_law_step(struct auto_law *l, const struct auto_in *in)
 	account(l, in, minutes);
 	l->plan += l->budget * minutes;
 	l->plan = fmin(l->plan, burst(l));
-	remember(l, in);
+	remember(l, in, ms);
 	calm_down(l, in->now_ms);
 	press(l, in, ms);
 	l->last = *in;

@@ -78,12 +78,14 @@ struct auto_law {
 	uint32_t base_ms, target_ppm;
 	struct auto_in last;
 	bool begun, stopped;
+	bool wary; /* since a breach: what came back lately says what will */
 	unsigned raise, eager;
 	double budget;	     /* pages a minute */
 	double credit, plan; /* pages */
 	double debt;	     /* minutes that a breach may cost */
 	double waited_us;    /* for promotions, less what is allowed */
 	double chance;	     /* that what leaves comes back, 0 to 1 */
+	double lately;	     /* pages that left, fading */
 	uint64_t calm_ms;    /* the last breach, or what was forgotten of it */
 	uint64_t eager_ms;
 	uint64_t breaches;
@@ -94,7 +96,7 @@ void auto_law_start(struct auto_law *l, uint32_t base_ms, uint32_t target_ppm);
 void auto_law_step(struct auto_law *l, const struct auto_in *in);
 /* How old a page has to be. */
 uint32_t auto_law_cold_ms(const struct auto_law *l);
-/* The chance that what leaves comes back, lately: 0 to 1. */
+/* The chance that has to be believed of anything that leaves, 0 to 1: 0 unless wary. */
 double auto_law_chance(const struct auto_law *l);
 /* Expected promotions, in pages, were taken from the plan. */
 void auto_law_spend(struct auto_law *l, double pages);

@@ -23,7 +23,7 @@
 #define TICK_US	   200000
 #define STEP_NS	   1000000000ull
 #define SETTLE_NS  1000000000ull /* what has just begun is not looked at */
-#define GAP_MOST   8u
+#define GAP_MOST   16u
 #define GAP_WORTH  64u /* less than this part of all idle: nothing is cold */
 #define COST_RATIO 99u
 #define DUE_MOST   64u
@@ -113,7 +113,8 @@ static void look(struct run *r, const struct due *d)
 		if (d->ends)
 			a->gap = !idle ? 0 : a->gap ? a->gap * 2 : 1;
 		a->gap = a->gap < GAP_MOST ? a->gap : GAP_MOST;
-		pause = pause > a->gap * cold_ns ? pause : a->gap * cold_ns;
+		/* The first one may have seen it being filled: the second follows at once. */
+		pause = pause > a->gap / 2 * cold_ns ? pause : a->gap / 2 * cold_ns;
 		a->begun_ns = !d->ends && rc == 0 ? now : 0;
 		if (d->ends)
 			a->next_ns = now + pause;
@@ -255,6 +256,9 @@ int auto_start(struct run *r)
 
 	if (!r->opts.automatic)
 		return 0;
+	rc = ages_begin(getpid()); /* of no use but to see whether it can be had */
+	if (rc == -ENOENT)
+		return rc;
 	auto_law_start(&a->law, r->opts.cold_ms, r->opts.promotions_ppm);
 	atomic_store(&a->cold_ms, r->opts.cold_ms);
 	a->sum_ns = a->step_ns = os_clock_ns();

@@ -268,7 +268,10 @@ static int start(struct run *r, char *err, size_t errlen)
 	if (rc == 0 && (rc = sight_start(r)) < 0)
 		snprintf(err, errlen, "%s", tmem_strerror(rc));
 	if (rc == 0 && (rc = auto_start(r)) < 0)
-		snprintf(err, errlen, "no threads: %s", strerror(-rc));
+		snprintf(err, errlen, "--limit auto: %s",
+			 rc == -ENOENT ? "this kernel does not tell what is idle "
+					 "(/proc/PID/clear_refs, CONFIG_PROC_PAGE_MONITOR)"
+				       : strerror(-rc));
 	if (rc == 0 && (rc = workers_start(r)) < 0)
 		snprintf(err, errlen, "no threads: %s", strerror(-rc));
 	return rc;

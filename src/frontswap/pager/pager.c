@@ -390,6 +390,8 @@ static void serve_pending(struct space *sp)
 {
 	uint32_t n = sp->npending, kept = 0;
 
+	if (!n)
+		return;
 	for (uint32_t i = 0; i < n && !sp->gone; i++) {
 		struct pending p = sp->pending[i];
 
