@@ -31,13 +31,14 @@ done
 shift $((OPTIND - 1))
 need_packages "fuzzing" "${PKGS_BUILD[@]}" libcmocka-dev clang-14 libclang-rt-14-dev || exit 1
 mapfile -t ALL < <(grep -lE 'LLVMFuzzerTestOneInput|_ops\.h' "$ROOT"/tests/fuzz/*.c |
-	xargs -n 1 basename -s .c | grep -vx smoke)
+	xargs -n 1 basename -s .c | grep -vx -e smoke -e hostile)
 [ $# -gt 0 ] || set -- "${ALL[@]}"
 
 BUILT=()
 for t; do
 	[ -e "$ROOT/tests/fuzz/$t.c" ] || die "no target '$t'; known: ${ALL[*]}"
 	BUILT+=("tests/fuzz/fuzz-$t")
+	[ "$t" != agent_messages ] || BUILT+=(tests/fuzz/fuzz-hostile)
 done
 # Only the targets are built: other parts have flags of their own.
 if [ ! -e "$BUILD/build.ninja" ]; then

@@ -91,6 +91,9 @@ def one(n):
         code = p.wait(30)
     except subprocess.TimeoutExpired:
         code, why = None, ["it does not end"]
+        for pid in ours(mark):
+            for task in glob.glob(f"/proc/{pid}/task/*"):
+                print(task, read(task + "/comm"), read(task + "/wchan"), read(task + "/syscall")[:60], flush=True)
     while (left := ours(mark)) and time.monotonic() - began < 10:
         time.sleep(0.01)
     took = time.monotonic() - began
@@ -102,7 +105,10 @@ def one(n):
         why.append(f"exit code {code}")
     if b"WRONG" in read(T + "/err") + read(T + "/out"):
         why.append("WRONG PAGE")
-    if host and f"@tmem-run-{host}-".encode() in read("/proc/net/unix"):
+    # The last process's memory goes before its descriptors do.
+    while host and (mine := f"@tmem-run-{host}-".encode() in read("/proc/net/unix")) and time.monotonic() - began < 12:
+        time.sleep(0.01)
+    if host and mine:
         why.append("its socket is left")
     if why:
         print(f"run {n}, {who}, after {after:.3f} s of {life}: {'; '.join(why)}; {read(T + '/err')[:400]!r}", flush=True)

@@ -47,7 +47,7 @@ row() {
 		why="no last line"
 	elif ! evicted "$T/row.json"; then
 		why="nothing was evicted"
-	elif [ -n "$out" ] && [ "$rounds" -ge 100 ] && [ "$((out * 20))" -lt "$rounds" ]; then
+	elif [ -n "$out" ] && [ "$rounds" -ge 100 ] && [ "$((out * 50))" -lt "$rounds" ]; then
 		why="only $out rounds met pages that were out"
 	fi
 	if [ -z "$why" ]; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); fi

@@ -453,7 +453,7 @@ static void life_child(unsigned ms)
 	double until = now_s() + ms / 1000.0;
 
 	do
-		for (unsigned k = 0; k < 256; k++) {
+		for (unsigned k = 0; k < 16; k++) {
 			size_t i = rnd() % living.pages;
 
 			check_page(living.base + i * WORDS, living.place + i, living.version,

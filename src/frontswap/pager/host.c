@@ -40,6 +40,12 @@ uint64_t run_total(struct run *r)
 	return atomic_load_explicit(&r->total_bytes, memory_order_relaxed);
 }
 
+void run_abandon(struct run *r)
+{
+	(void)r;
+	_exit(1);
+}
+
 static void raise_to(_Atomic uint64_t *peak, uint64_t v)
 {
 	uint64_t old = atomic_load(peak);
@@ -70,7 +76,7 @@ void run_account(struct run *r)
 	raise_to(&r->peak_resident, total);
 }
 
-int control_send(int sock, const struct control_message *m, int fd, int flags)
+static int send_control(struct run *r, const struct control_message *m, int fd)
 {
 	union {
 		struct cmsghdr h;
@@ -88,12 +94,7 @@ int control_send(int sock, const struct control_message *m, int fd, int flags)
 		msg.msg_control = &control;
 		msg.msg_controllen = sizeof(control.space);
 	}
-	return sendmsg(sock, &msg, MSG_NOSIGNAL | flags) < 0 ? -errno : 0;
-}
-
-static int send_control(struct run *r, const struct control_message *m, int fd)
-{
-	return control_send(r->control, m, fd, 0);
+	return sendmsg(r->control, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
 void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
@@ -102,8 +103,6 @@ void run_hold(struct run *r, uint64_t space, pid_t pid, int fd)
 				    .value = (int32_t)pid,
 				    .space = space};
 
-	if (keeper_send(&r->keeper, &m, fd) < 0)
-		os_log(OS_LOG_DEBUG, "the keeper does not answer");
 	/* The supervisor gone: the main thread notices and ends everything. */
 	if (send_control(r, &m, fd) < 0)
 		os_log(OS_LOG_DEBUG, "supervisor does not answer");
@@ -317,8 +316,9 @@ int run_host(const struct run_options *opts, int control, const struct keeper *k
 	snprintf(m.text, sizeof(m.text), "%.63s:%016llx%s", r->socket_name,
 		 (unsigned long long)r->token,
 		 opts->evict == RUN_EVICT_DISCARD ? AGENT_DISCARD : "");
-	if (keeper_send(&r->keeper, &m, -1) < 0)
-		os_log(OS_LOG_DEBUG, "there is no keeper");
+	m.value = r->keeper.pid;
+	if (r->keeper.pid)
+		memcpy(r->keeper.name, r->socket_name, sizeof(r->socket_name));
 	if (send_control(r, &m, -1) < 0)
 		return 1;
 	if (!attend(r)) {
@@ -346,5 +346,6 @@ int run_host(const struct run_options *opts, int control, const struct keeper *k
 		tmem_client_destroy(r->client);
 		tmem_host_destroy(r->host);
 	}
+	keeper_end(&r->keeper);
 	return send_control(r, &m, -1) < 0 ? 1 : 0;
 }

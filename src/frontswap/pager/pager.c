@@ -53,7 +53,7 @@ void pager_fail(struct space *sp, const char *why)
 	os_log(OS_LOG_ERROR, "process %d is ended: %s", (int)sp->pid, why);
 	sp->gone = true;
 	if (!peer_kill(sp))
-		_exit(1); /* a child not known by number: the guard ends all of them */
+		run_abandon(sp->run); /* a child not known by number */
 }
 
 static void wake(struct space *sp, uint64_t addr, uint64_t n)

@@ -366,10 +366,12 @@ struct job {
 	bool tell;	/* the pager, when it is done */
 };
 
-/* keeper.c: the supervisor's and the host's end of it; line -1: there is none */
+#define KEEPER_NAME 64u
+
+/* keeper.c; pid 0: there is none */
 struct keeper {
 	pid_t pid;
-	int line;
+	char *name; /* of the run's socket, KEEPER_NAME bytes shared with it; or MAP_FAILED */
 };
 
 struct run {
@@ -378,7 +380,7 @@ struct run {
 	tmem_client *client;
 	int listener, control; /* control: socket to the supervisor */
 	uint64_t token;
-	char socket_name[64];
+	char socket_name[KEEPER_NAME];
 
 	struct os_mutex lock; /* guards spaces, ended */
 	struct space *spaces, *ended;
@@ -427,6 +429,8 @@ struct run {
 
 /* host.c: this process, from fork to the last space's end; the exit code */
 int run_host(const struct run_options *opts, int control, const struct keeper *keeper);
+/* Some process of the program must not go on, and it is not known which: the guard ends all. */
+void run_abandon(struct run *r);
 uint64_t run_total(struct run *r); /* all memory that the limit speaks of, now, about */
 void run_account(struct run *r);   /* refresh host_bytes, peaks */
 /* Tell the supervisor to hold (fd >= 0) or to let go of (fd < 0) a space's userfaultfd. */
@@ -451,15 +455,13 @@ struct control_message {
 	char text[232];
 };
 
-/* host.c: a message, with a descriptor (fd >= 0). 0 or a negative errno. */
-int control_send(int sock, const struct control_message *m, int fd, int flags);
-
 /* keeper.c */
-/* 0 or a negative errno; then nobody holds what the other two lose. The caller's sole thread. */
+/*
+ * For the process that calls, while it has one thread. 0 or a negative errno: then nobody holds
+ * what it alone has when it is killed.
+ */
 int keeper_start(struct keeper *k);
-/* CONTROL_HOLD, CONTROL_RELEASE; CONTROL_READY: the socket's name. Never blocks. */
-int keeper_send(const struct keeper *k, const struct control_message *m, int fd);
-/* The program has ended, and all is well. Its parent only; pid 0: it has been waited for. */
+/* The program has ended, and all is well. For who started it. */
 void keeper_end(const struct keeper *k);
 /* SIGKILL for all processes whose environment holds a name, but our own. How many there were. */
 unsigned keeper_sweep(const char *name);

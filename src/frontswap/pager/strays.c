@@ -72,8 +72,8 @@ static int by_pid(const void *a, const void *b)
 	return (x->pid > y->pid) - (x->pid < y->pid);
 }
 
-/* Those that descend from the supervisor, but us and the keeper. */
-static void mark_ours(struct process *p, uint32_t n, pid_t supervisor, pid_t keeper)
+/* Those that descend from the supervisor, but us. */
+static void mark_ours(struct process *p, uint32_t n, pid_t supervisor)
 {
 	qsort(p, n, sizeof(*p), by_pid);
 	for (bool more = true; more;) {
@@ -81,7 +81,7 @@ static void mark_ours(struct process *p, uint32_t n, pid_t supervisor, pid_t kee
 		for (uint32_t i = 0; i < n; i++) {
 			const struct process key = {.pid = p[i].parent}, *up;
 
-			if (p[i].ours || !p[i].parent || p[i].pid == getpid() || p[i].pid == keeper)
+			if (p[i].ours || !p[i].parent || p[i].pid == getpid())
 				continue;
 			up = bsearch(&key, p, n, sizeof(*p), by_pid);
 			p[i].ours = p[i].parent == supervisor || (up && up->ours);
@@ -181,7 +181,7 @@ void strays_look(struct run *r)
 	if (begun < next_ns)
 		return;
 	n = all_processes(p);
-	mark_ours(p, n, r->supervisor, r->keeper.pid);
+	mark_ours(p, n, r->supervisor);
 	for (uint32_t i = 0; i < n && strays < MOST_STRAY; i++) {
 		unsigned looks = 1;
 

@@ -8,8 +8,8 @@
  * userfaultfd gone, they would read zeros), and the guard kills every process
  * that descends from the program. Fail-stop, never wrong data.
  *
- *      supervisor --+-- keeper    (own session; should both others be killed)
- *                   +-- host      (own session; ends everything when we die)
+ *      supervisor --+-- host      (own session; ends everything when we die)
+ *                   |     +-- keeper    (should both be killed)
  *                   +-- program --+-- ...   (orphans come back to us: subreaper)
  */
 #include "frontswap/pager/live.h"
@@ -44,7 +44,7 @@ struct held {
 struct supervisor {
 	const struct run_options *opts;
 	pid_t host, program;
-	struct keeper keeper;
+	pid_t keeper; /* a child of the host's, and ours when that has gone */
 	int control, signals, status;
 	bool host_done, program_over, all_over, failed;
 	bool refused;	 /* ended by us: it could not be managed */
@@ -136,7 +136,7 @@ static unsigned signal_descendants(struct supervisor *s, int sig)
 	while (d && (e = readdir(d))) {
 		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
 
-		if (pid <= 0 || pid == s->host || pid == s->keeper.pid || pid == getpid())
+		if (pid <= 0 || pid == s->host || pid == s->keeper || pid == getpid())
 			continue;
 		if (descends_from_us(pid) && (kill(pid, sig) == 0 || (!sig && errno == EPERM)))
 			n++;
@@ -166,8 +166,8 @@ static void reap(struct supervisor *s)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid == s->keeper.pid)
-			s->keeper.pid = 0;
+		if (pid == s->keeper)
+			s->keeper = 0;
 		if (pid == s->program) {
 			s->program_over = true;
 			s->status = status;
@@ -186,6 +186,7 @@ static void reap(struct supervisor *s)
 
 static int start_host(struct supervisor *s, struct control_message *ready)
 {
+	struct keeper keeper;
 	int pair[2];
 	pid_t self = getpid();
 
@@ -198,7 +199,9 @@ static int start_host(struct supervisor *s, struct control_message *ready)
 		close(pair[0]);
 		if (getppid() != self)
 			_exit(1);
-		_exit(run_host(s->opts, pair[1], &s->keeper));
+		if (keeper_start(&keeper) < 0)
+			os_log(OS_LOG_DEBUG, "there is no keeper");
+		_exit(run_host(s->opts, pair[1], &keeper));
 	}
 	close(pair[1]);
 	s->control = pair[0];
@@ -377,26 +380,22 @@ int run_program(const struct run_options *opts)
 	s.signals = signalfd(-1, &mask, SFD_CLOEXEC);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	raise_file_limit(&s);
-	if (keeper_start(&s.keeper) < 0)
-		os_log(OS_LOG_DEBUG, "there is no keeper");
 	rc = start_host(&s, &ready);
 	if (rc < 0 || ready.kind != CONTROL_READY) {
 		fprintf(stderr, "tmem run: %s\n", rc < 0 ? strerror(-rc) : ready.text);
 		return 126;
 	}
+	s.keeper = ready.value;
 	rc = start_program(&s, file, ready.text);
 	if (rc) {
 		close(s.control); /* the host has nothing to keep and ends */
 		waitpid(s.host, NULL, 0);
-		keeper_end(&s.keeper);
 		return rc;
 	}
 	s.started_ns = os_clock_ns();
 	supervise(&s);
 	live_end(&s.live);
 	reap(&s);
-	if (!s.failed)
-		keeper_end(&s.keeper);
 	free(s.held);
 	return exit_code(&s);
 }
