@@ -38,7 +38,7 @@ done
 for t in tests/e2e/run_*.sh; do
 	part "long.$(basename "$t" .sh)" 3600 env TMEM_LONG=1 bash "$t"
 done
-for t in corrupt pages; do
+for t in auto corrupt pages; do
 	part "discard.run_$t" 1800 env TMEM_EVICT=discard bash "tests/e2e/run_$t.sh"
 done
 part old-kernel 3200 tools/old-kernel.sh

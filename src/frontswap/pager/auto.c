@@ -33,7 +33,7 @@
 
 #include <stddef.h>
 
-#define COUNT_NS     200000000ull
+#define COUNT_NS     100000000ull
 #define WORTH_LEAST  16u  /* idle pages: a mapping with fewer is left alone */
 #define WORTH_PART   64u  /* and one where they are a smaller part */
 #define LOOKS	     512u /* chunks in one round: faults are waiting */

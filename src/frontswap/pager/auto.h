@@ -79,7 +79,7 @@ struct auto_run {
 	uint64_t step_ns, sum_ns;
 	double bare_sum, total_sum, set_sum; /* bytes times seconds */
 	double seconds, set_seconds;
-	int64_t saved_max; /* bytes */
+	int64_t saved_max, saved_last; /* bytes */
 	bool told_refusal;
 };
 

@@ -140,6 +140,7 @@ static void sum_up(struct run *r, uint64_t now)
 	struct auto_run *a = &r->automatic;
 	double seconds = (double)(now - a->sum_ns) / 1e9;
 	uint64_t set = 0, away = 0, bare, total;
+	int64_t saved, low;
 
 	os_mutex_lock(&r->lock);
 	for (struct space *sp = r->spaces; sp; sp = sp->next) {
@@ -159,8 +160,11 @@ static void sum_up(struct run *r, uint64_t now)
 	a->seconds += seconds;
 	a->bare_sum += (double)bare * seconds;
 	a->total_sum += (double)total * seconds;
-	if ((int64_t)(bare - total) > a->saved_max)
-		a->saved_max = (int64_t)(bare - total);
+	/* What comes back is counted as out for another moment: one look is none. */
+	saved = (int64_t)(bare - total);
+	low = saved < a->saved_last ? saved : a->saved_last;
+	a->saved_last = saved;
+	a->saved_max = low > a->saved_max ? low : a->saved_max;
 	if (set) {
 		a->set_sum += (double)set * AGENT_PAGE * seconds;
 		a->set_seconds += seconds;
@@ -289,7 +293,7 @@ void auto_say(struct run *r)
 		return;
 	run_say(r,
 		"%.80s held %.0f MiB where it would have held %.0f MiB, on the average of %.0f s; "
-		"promotions %.3f %% a minute, what is cold %.0f s",
+		"promotions %.3f %% a minute, cold after %.0f s",
 		r->opts.argv[0], a->total_sum / a->seconds / mib, a->bare_sum / a->seconds / mib,
 		a->seconds, rate > 0 ? rate : 0, atomic_load(&a->cold_ms) / 1e3);
 }
