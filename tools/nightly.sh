@@ -41,6 +41,8 @@ done
 for t in auto corrupt pages; do
 	part "discard.run_$t" 1800 env TMEM_EVICT=discard bash "tests/e2e/run_$t.sh"
 done
+part regress 5400 tools/regress.sh 1000 both
+part kill-launcher 3600 tools/kill-launcher.sh 1000
 part old-kernel 3200 tools/old-kernel.sh
 part fuzz 2000 tools/fuzz.sh -t 300
 part plant 2400 tools/plant.sh

@@ -518,7 +518,6 @@ static void life(unsigned rounds)
 	}
 	atomic_store(&lived, true);
 	pthread_join(t, NULL);
-	mem_check(&living, "life, end");
 }
 
 const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},

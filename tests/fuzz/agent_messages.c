@@ -199,7 +199,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_check(write(to_hostile, &n, sizeof(n)) == sizeof(n));
 	fuzz_check(write(to_hostile, data, size) == (ssize_t)size);
 	p.fd = from_hostile;
-	fuzz_check(poll(&p, 1, SOON_MS) == 1 && read(from_hostile, &done, 1) == 1);
+	if (poll(&p, 1, SOON_MS) != 1 || read(from_hostile, &done, 1) != 1) {
+		int status = 0;
+		pid_t ended = waitpid(hostile, &status, WNOHANG);
+
+		fprintf(stderr, "process %d: poll %x, waitpid %d, status %x\n", (int)hostile,
+			(unsigned)p.revents, (int)ended, (unsigned)status);
+		fuzz_check(!"the hostile program does not answer");
+	}
 	nothing_left();
 	fuzz_check(waitpid(bystander, NULL, WNOHANG) == 0);
 	fuzz_check(waitpid(hostile, NULL, WNOHANG) == 0);

@@ -618,6 +618,8 @@ static void play_one(uint8_t *data, uint32_t size)
 		play(data, size);
 		_exit(0);
 	}
+	if (pid < 0)
+		return;
 	setpgid(pid, pid);
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	do {
