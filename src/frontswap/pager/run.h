@@ -206,6 +206,7 @@ struct chunk {
 struct area {
 	uint64_t first, end;   /* pages */
 	struct chunk **chunks; /* by page / CHUNK_PAGES; NULL until there is one */
+	uint32_t seg;	       /* segment of it that was found last, see space_address() */
 	bool emptied;	       /* I9, of chunks that are not there yet */
 	uint32_t nchunks;      /* 0 until then, and from then on all it can have */
 };

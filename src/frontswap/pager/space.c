@@ -149,12 +149,17 @@ void space_oid(uint32_t area, uint64_t page, tmem_oid *oid, uint64_t *index)
 
 uint64_t space_address(struct space *sp, uint32_t area, uint64_t page)
 {
-	for (uint32_t i = 0; i < sp->nsegs; i++) {
-		struct segment *s = &sp->segs[i];
+	struct area *a = &sp->areas[area];
+
+	/* Mappings come and go seldom, and most areas are one: it is where it was. */
+	for (uint32_t i = 0, at = a->seg; i < sp->nsegs; i++, at++) {
+		const struct segment *s = &sp->segs[at < sp->nsegs ? at : (at = 0)];
 		uint64_t n = (s->end - s->start) / AGENT_PAGE;
 
-		if (s->area == area && page >= s->page && page < s->page + n)
+		if (s->area == area && page >= s->page && page < s->page + n) {
+			a->seg = at;
 			return s->start + (page - s->page) * AGENT_PAGE;
+		}
 	}
 	return 0;
 }
