@@ -78,7 +78,7 @@ ended part
 fields part shrinks "level('total_bytes', 0.95) < $hot + ($mib - $hot) * 0.6 + 12"
 fields part bare "$mib <= level('bare_bytes', 0.95) < $mib + 16"
 fields part saved "d['saved_bytes_max'] > ($mib - $hot) * 0.4 * M and d['saved_bytes_mean'] < d['saved_bytes_max']"
-fields part working_set "$hot * 0.9 * M < d['working_set_bytes'] < ($hot * 2 + 8) * M"
+fields part working_set "$hot * 0.9 < level('working_set_bytes', 0.8) < $hot * 2 + 8 and d['working_set_bytes'] > 0"
 # While it goes on: at its end all pages are looked at. For learning two minutes' worth of all that
 # was in use when it was filled.
 fields part few_promotions "sum(v for t, v in zip(s['t_s'], s['promotions']) if t < 0.8 * d['wall_s']) <= $mib * 1.1 + 10"

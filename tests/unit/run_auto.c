@@ -110,6 +110,7 @@ static void look(unsigned c, bool doubtful)
 				    .referenced = s.referenced,
 				    .chance = auto_law_chance(&s.law),
 				    .plan = s.law.plan,
+				    .wary = s.law.wary,
 				    .doubtful = doubtful};
 	uint32_t there = 0, n, at = roll(CHUNK), left = 0, before;
 	double chance = 0;
@@ -134,7 +135,7 @@ static void look(unsigned c, bool doubtful)
 	if (!left)
 		return;
 	auto_chunk_left(&s.chunk[c], &v, left);
-	s.in.offloaded += s.chunk[c].stage == AUTO_OPEN ? left : 0;
+	s.in.offloaded += s.chunk[c].stage >= AUTO_SAMPLED ? left : 0;
 	auto_law_spend(&s.law, left * chance);
 	s.left += left;
 	s.out += left;

@@ -298,7 +298,7 @@ static bool visit(struct space *sp, const struct part *pt, const struct auto_vie
 		pt->age->left += n;
 		tmem_assert(A1, pt->age->left <= pt->age->resident - pt->age->referenced);
 		atomic_fetch_add(&ar->spent_milli, (uint64_t)(n * chance * 1000));
-		if (pt->c->cold.stage == AUTO_OPEN)
+		if (pt->c->cold.stage >= AUTO_SAMPLED)
 			atomic_fetch_add(&ar->offloaded, n);
 	}
 	return room && (apart || *pages < want);
@@ -323,6 +323,7 @@ void auto_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 				.plan = (double)(atomic_load(&ar->plan_milli) -
 						 (int64_t)atomic_load(&ar->spent_milli)) /
 					1000,
+				.wary = atomic_load(&ar->wary),
 				.doubtful = a->sweep == 1,
 			};
 			struct auto_view v = base;

@@ -66,7 +66,7 @@ struct auto_run {
 	_Atomic uint64_t spent_milli;			  /* A: thousandths of pages, of the plan */
 	_Atomic int64_t plan_milli;			  /* A: published each step */
 	_Atomic uint32_t cold_ms, chance_ppm;
-	_Atomic bool stopped;
+	_Atomic bool stopped, wary;
 	_Atomic uint64_t working_set; /* pages */
 	_Atomic uint64_t away;	      /* pages, of all spaces */
 

@@ -40,7 +40,7 @@ static double ages(const struct auto_law *l, double n)
 
 void auto_law_start(struct auto_law *l, uint32_t base_ms, uint32_t target_ppm)
 {
-	*l = (struct auto_law){.base_ms = base_ms, .target_ppm = target_ppm};
+	*l = (struct auto_law){.base_ms = base_ms, .target_ppm = target_ppm, .chance = UNWARY};
 	l->debt = ages(l, DEBT_AGES);
 }
 
@@ -51,7 +51,7 @@ uint32_t auto_law_cold_ms(const struct auto_law *l)
 
 double auto_law_chance(const struct auto_law *l)
 {
-	return l->wary ? l->chance : 0;
+	return l->chance;
 }
 
 void auto_law_spend(struct auto_law *l, double pages)
@@ -144,13 +144,13 @@ static void press(struct auto_law *l, const struct auto_in *in, uint64_t ms)
  */
 static void remember(struct auto_law *l, const struct auto_in *in, uint64_t ms)
 {
-	double weight;
+	double weight = TRIALS * l->budget + BURST_LEAST;
 
 	l->lately = l->lately * exp(-(double)ms / (LATELY_AGES * l->base_ms)) +
 		    (double)(in->offloaded - l->last.offloaded);
-	weight = TRIALS * l->budget + BURST_LEAST + l->lately;
 
 	l->chance *= exp(-(double)(in->offloaded - l->last.offloaded) / weight);
+	weight += l->lately;
 	l->chance = 1 - (1 - l->chance) * exp(-(double)(in->returned - l->last.returned) / weight);
 	l->wary &= l->stopped || l->chance > UNWARY;
 }
@@ -233,7 +233,7 @@ uint32_t auto_chunk_offer(struct auto_chunk *c, const struct auto_view *v, uint3
 	} else if (c->stage == AUTO_PROBED) {
 		n = there < AUTO_SAMPLE ? there : AUTO_SAMPLE;
 	}
-	if (n > 1 && *chance < v->chance)
+	if (n > 1 && (c->stage != AUTO_UNKNOWN || v->wary) && *chance < v->chance)
 		*chance = v->chance;
 	if ((*chance >= MIXED && n > 1) || c->fails)
 		n = v->doubtful ? n : 0;
@@ -264,7 +264,7 @@ void auto_chunk_left(struct auto_chunk *c, const struct auto_view *v, uint32_t n
 
 bool auto_chunk_back(struct auto_chunk *c, uint64_t now_ms, uint32_t cold_ms, uint32_t page)
 {
-	bool open = c->stage == AUTO_OPEN;
+	bool learnt = c->stage >= AUTO_SAMPLED;
 
 	c->hot[page / 64] |= 1ull << page % 64;
 	c->any_hot = true;
@@ -276,5 +276,5 @@ bool auto_chunk_back(struct auto_chunk *c, uint64_t now_ms, uint32_t cold_ms, ui
 		if (c->fails < FAILS_MAX)
 			c->fails++;
 	}
-	return open;
+	return learnt;
 }

@@ -20,8 +20,10 @@
  * for their pages for more than a hundredth of the time): a *breach*. Nothing
  * leaves until it has been paid off, the age at which a page counts as cold is
  * doubled, and the next breach costs twice the time. And the chance that pages
- * come back is not believed to be less than what it lately was: after a bad surprise
- * few pages leave, as a trial, and many only when those have stayed out.
+ * come back is learnt: of those that left lately, how many did. A chunk of which some page
+ * may be in use is not believed to be better than that (programs that mix what they use with
+ * what they do not, do so everywhere); and after a breach (*wary*) nothing is: few pages
+ * leave then, as a trial, and many only when those have stayed out.
  *
  * Where memory is short (PSI, as in zcache/pressure.c) the age is halved and the
  * budget doubled, up to three times; not while a breach is remembered.
@@ -68,7 +70,7 @@ struct auto_in { /* all but working_set since the start, and only growing */
 	uint64_t now_ms;
 	uint64_t working_set; /* pages */
 	uint64_t promotions;  /* pages that were out and touched */
-	uint64_t offloaded;   /* pages that left open chunks */
+	uint64_t offloaded;   /* pages that left chunks whose probe has stayed out */
 	uint64_t returned;    /* of those, touched */
 	uint64_t wait_us;     /* that threads waited for promotions, all together */
 	uint64_t stall_us; /* pressure: time in which some task waited for memory; 0: not known */
@@ -96,7 +98,7 @@ void auto_law_start(struct auto_law *l, uint32_t base_ms, uint32_t target_ppm);
 void auto_law_step(struct auto_law *l, const struct auto_in *in);
 /* How old a page has to be. */
 uint32_t auto_law_cold_ms(const struct auto_law *l);
-/* The chance that has to be believed of anything that leaves, 0 to 1: 0 unless wary. */
+/* The chance that what leaves comes back, lately: 0 to 1. */
 double auto_law_chance(const struct auto_law *l);
 /* Expected promotions, in pages, were taken from the plan. */
 void auto_law_spend(struct auto_law *l, double pages);
@@ -122,6 +124,7 @@ struct auto_view { /* what a chunk is judged by */
 	double referenced; /* h0: part of the mapping, 0 to 1 */
 	double chance;	   /* auto_law_chance() */
 	double plan;	   /* pages, left to spend */
+	bool wary;	   /* not even mappings that were idle are believed to be better */
 	bool doubtful;	   /* second sweep: also what is known to be mixed */
 };
 
@@ -135,7 +138,7 @@ uint32_t auto_chunk_offer(struct auto_chunk *c, const struct auto_view *v, uint3
 			  double *chance);
 /* n pages leave. */
 void auto_chunk_left(struct auto_chunk *c, const struct auto_view *v, uint32_t n);
-/* One of its pages, 0 to 511, was touched when it was out. Whether an open chunk's. */
+/* One of its pages, 0 to 511, was touched when it was out. Whether it had left behind a probe. */
 bool auto_chunk_back(struct auto_chunk *c, uint64_t now_ms, uint32_t cold_ms, uint32_t page);
 static inline bool auto_chunk_hot(const struct auto_chunk *c, uint32_t page)
 {

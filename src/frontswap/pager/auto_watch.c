@@ -227,6 +227,7 @@ static void step(struct run *r, uint64_t now)
 	atomic_store(&a->plan_milli, (int64_t)(a->law.plan * 1000));
 	atomic_store(&a->cold_ms, auto_law_cold_ms(&a->law));
 	atomic_store(&a->chance_ppm, (uint32_t)(auto_law_chance(&a->law) * 1e6));
+	atomic_store(&a->wary, a->law.wary);
 	atomic_store(&a->stopped, a->law.stopped);
 }
 
