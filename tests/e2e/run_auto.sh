@@ -57,7 +57,7 @@ for i in range(0, len(s["t_s"]), max(1, len(s["t_s"]) // 12)):
 
 hot=$((mib / 8))
 start part -- "$AUTO" part $mib $hot "$seconds"
-start phase --promotions 5 -- "$AUTO" phase $((mib / 2)) $((hot / 2)) "$seconds"
+start phase -- "$AUTO" phase $((mib / 2)) $((hot / 2)) "$seconds"
 start fork -- "$AUTO" fork $((mib / 2)) $((hot / 2)) "$seconds"
 start threads -- "$AUTO" threads $((mib / 2)) $((hot / 2)) "$seconds"
 # All in use: a process that is looked at, and no more.
