@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * tmem run without UFFDIO_MOVE: what the host concludes from an agent's marks and the events that
+ * came meanwhile. The agent and the kernel are played here.
+ */
+#include "frontswap/pager/discard.h"
+
+#include "os/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define START 0x10000000ull
+#define PAGES 64u
+#define N     8u /* pages of the command */
+#define ALL   ((1u << N) - 1)
+
+static struct run run;
+static struct agent_shm *shm;
+static bool quiet, failed;
+
+/* What the agent answers, and which pages are emptied by whom while it marks. */
+static struct play {
+	uint32_t moved, marked, error, tried;
+	uint32_t ours, theirs; /* REMOVE events, one a page */
+	bool moved_away;
+} play;
+
+void pager_fail(struct space *sp, const char *why)
+{
+	(void)why;
+	sp->gone = true;
+	failed = true;
+}
+
+bool events_quiet(struct space *sp)
+{
+	(void)sp;
+	return quiet;
+}
+
+bool evict_wait(struct space *sp)
+{
+	(void)sp;
+	return true;
+}
+
+void keep_forget(struct space *sp, uint32_t area, uint64_t page)
+{
+	(void)sp;
+	(void)area;
+	(void)page;
+}
+
+void pager_read_ready(struct space *sp, short revents)
+{
+	(void)sp;
+	(void)revents;
+}
+
+void pager_woken(struct space *sp, short wake, short told)
+{
+	(void)sp;
+	(void)wake;
+	(void)told;
+}
+
+static void removed(struct space *sp, uint32_t mask)
+{
+	for (uint32_t k = 0; k < N; k++) {
+		uint64_t at = START + k * AGENT_PAGE;
+
+		/* As pager_read_events(); then it is the program's, and the books follow. */
+		if (mask >> k & 1 && !discard_removed(sp, at, at + AGENT_PAGE))
+			space_drop_range(sp, at, at + AGENT_PAGE, false);
+	}
+}
+
+/* The agent's first half, and the events that are read until it is over. */
+void evict_send(struct space *sp, uint32_t op, uint32_t ncmds)
+{
+	struct agent_cmd *cmd = &shm->cmds[0];
+
+	assert_int_equal(op, AGENT_OP_DISCARD);
+	assert_int_equal(ncmds, 1);
+	memcpy(shm->cmds, sp->cmds, sizeof(sp->cmds[0]));
+	removed(sp, play.theirs & ~play.tried); /* before the agent came to them */
+	atomic_store(&cmd->tried, play.tried);
+	removed(sp, play.ours);
+	removed(sp, play.theirs & play.tried);
+	if (play.moved_away)
+		discard_changed(sp, START + AGENT_PAGE, START + 2 * AGENT_PAGE);
+	cmd->moved = play.moved;
+	cmd->marked = play.marked;
+	cmd->error = (int32_t)play.error;
+	atomic_store(&shm->moved, ++sp->command);
+}
+
+/* A round of one command over the first N pages. */
+static struct space *round_of(const struct play *p)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct space *sp;
+	tmem_pool pool;
+
+	play = *p;
+	quiet = true;
+	failed = false;
+	o.limit_bytes = 64 << 20;
+	o.codec = "lz4";
+	memset(&run, 0, sizeof(run));
+	run.opts.cluster = 8;
+	run.opts.evict = RUN_EVICT_DISCARD;
+	assert_int_equal(tmem_host_create(&o, &run.host, NULL, 0), 0);
+	assert_int_equal(tmem_client_create(run.host, "run", &run.client), 0);
+	pool = tmem_pool_create(run.client, TMEM_POOL_PERSIST, 64);
+	assert_true(pool >= 0);
+	sp = space_create(&run, -1, pool);
+	assert_non_null(sp);
+	sp->shm = shm;
+	memset(shm->cmds, 0, sizeof(shm->cmds));
+	assert_int_equal(space_add_segment(sp, START, START + PAGES * AGENT_PAGE), 0);
+	space_mark_resident(sp, space_find(sp, START), START, PAGES, ARRIVAL_FRESH);
+	sp->cmds[0] = (struct agent_cmd){.addr = START, .pages = N, .slot = 3};
+	sp->slots[3].area = space_find(sp, START)->area;
+	sp->slots[3].first = space_find(sp, START)->page;
+	sp->slots[3].pages = N;
+	atomic_store(&sp->slots[3].state, SLOT_MOVING);
+	for (uint32_t k = 0; k < N; k++) {
+		uint64_t page = sp->slots[3].first + k;
+
+		space_set_page(space_chunk(sp, sp->slots[3].area, page, false), page, PAGE_TRANSIT);
+	}
+	assert_true(discard_mark(sp, 1) || failed);
+	return sp;
+}
+
+static void end_round(struct space *sp)
+{
+	sp->shm = NULL; /* the test's */
+	space_free(sp);
+	tmem_client_destroy(run.client);
+	tmem_host_destroy(run.host);
+}
+
+static void test_goes(void **state)
+{
+	struct space *sp =
+		round_of(&(struct play){.moved = ALL, .marked = ALL, .tried = ALL, .ours = ALL});
+
+	(void)state;
+	assert_int_equal(shm->cmds[0].go, 1);
+	assert_int_equal(sp->slots[3].dropped, 0);
+	end_round(sp);
+}
+
+/* The program empties pages that the agent marks just then: one event more than ours. */
+static void test_emptied_meanwhile(void **state)
+{
+	struct space *sp = round_of(&(struct play){
+		.moved = ALL, .marked = ALL, .tried = ALL, .ours = ALL, .theirs = 0x0c});
+
+	(void)state;
+	assert_int_equal(shm->cmds[0].go, 0);
+	assert_int_equal(sp->slots[3].dropped, 0x0c);
+	end_round(sp);
+}
+
+/* Emptied before the agent came to them: it is not one of ours, though a round is on. */
+static void test_emptied_before(void **state)
+{
+	struct space *sp = round_of(&(struct play){
+		.moved = 0x0f, .marked = 0x0f, .tried = 0x0f, .ours = 0x0f, .theirs = 0x30});
+
+	(void)state;
+	assert_int_equal(sp->slots[3].dropped, 0x30);
+	assert_int_equal(shm->cmds[0].go, 0); /* what it speaks of has changed */
+	end_round(sp);
+}
+
+/* A mark without an event has met other memory. */
+static void test_mark_not_heard_of(void **state)
+{
+	struct space *sp = round_of(
+		&(struct play){.moved = ALL, .marked = ALL, .tried = ALL, .ours = ALL & ~2u});
+
+	(void)state;
+	assert_int_equal(shm->cmds[0].go, 0);
+	end_round(sp);
+}
+
+static void test_moved_away(void **state)
+{
+	struct space *sp = round_of(&(struct play){
+		.moved = ALL, .marked = ALL, .tried = ALL, .ours = ALL, .moved_away = true});
+
+	(void)state;
+	assert_int_equal(shm->cmds[0].go, 0);
+	assert_int_equal(sp->slots[3].dropped, 0);
+	end_round(sp);
+}
+
+/* Answers out of bounds say nothing of pages that were not asked for. */
+static void test_lies(void **state)
+{
+	struct space *sp = round_of(
+		&(struct play){.moved = ~0u, .marked = ~0u, .tried = ~0u, .ours = ALL, .error = 0});
+
+	(void)state;
+	assert_int_equal(shm->cmds[0].go, 1);
+	assert_int_equal(sp->slots[3].dropped, 0);
+	assert_int_equal(space_verify(sp), 0);
+	end_round(sp);
+}
+
+/* After the marks an event is the program's, whatever it is about. */
+static void test_after_the_marks(void **state)
+{
+	struct space *sp =
+		round_of(&(struct play){.moved = ALL, .marked = ALL, .tried = ALL, .ours = ALL});
+
+	(void)state;
+	assert_false(discard_removed(sp, START, START + AGENT_PAGE));
+	assert_int_equal(sp->discard.disturbed, 1);
+	assert_false(discard_removed(sp, START + N * AGENT_PAGE, START + PAGES * AGENT_PAGE));
+	end_round(sp);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_goes),
+		cmocka_unit_test(test_emptied_meanwhile),
+		cmocka_unit_test(test_emptied_before),
+		cmocka_unit_test(test_mark_not_heard_of),
+		cmocka_unit_test(test_moved_away),
+		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_after_the_marks),
+	};
+	int rc;
+
+	shm = os_zalloc_aligned(sizeof(*shm));
+	if (!shm)
+		return 1;
+	rc = cmocka_run_group_tests(tests, NULL, NULL);
+	os_free(shm);
+	return rc;
+}
