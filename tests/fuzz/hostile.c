@@ -614,7 +614,11 @@ static void play_one(uint8_t *data, uint32_t size)
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR);
+
 		setpgid(0, 0);
+		dup2(null, 0); /* the pipes are not a part of the play */
+		dup2(null, 1);
 		play(data, size);
 		_exit(0);
 	}
