@@ -7,15 +7,20 @@
  * wanted soon, and is bad when they are not: they push out eight times as much as
  * was asked for. Programs do both, in different regions: a hash table is asked for
  * single pages, the log beside it is read through. So each chunk of 2 MiB has an
- * estimate of how often neighbours are wanted, too, and learns:
+ * estimate of what part of its neighbours is wanted, too, and learns:
  *
  *    fault on a page that is out
- *      estimate low: it comes alone
  *      estimate high: all of its cluster come, but one time in PROBE, to see
- *    fault on another page of a cluster of which one came alone
- *      SOON after: verdict "together", all come
- *      else: verdict "not", and as above
- *    a page of it leaves, and no such fault was in between: verdict "not"
+ *      else: it comes alone, and a window opens for its cluster
+ *    faults on other pages of a cluster with a window
+ *      within SOON: these were asked for; the third has the rest come
+ *      later: the window is over, and as above
+ *    a page of the cluster leaves: the window is over
+ *
+ * A window that is over says what part of the mates was asked for in it, or all when
+ * the rest came. "Whether any was" is no answer: of a compiler's pages one in eight is
+ * wanted, one mate of seven soon follows, and six come and go for it; it took
+ * half as long again (docs/figures.md).
  *
  * SOON, and not "before it leaves": where pages are wanted at random, all over, a
  * neighbour is wanted before a page leaves more often than not, since a page stays
@@ -30,8 +35,15 @@
  *   B2  the last one has come, and nobody else has the cluster
  *         => none of it is KEPT, and the cluster is freed
  *
- * A fault costs about what compressing six pages does, so guests that are wanted one
- * time in three pay. That is the THRESHOLD; 150 made little difference.
+ *   B3  a quarter of the cluster is dead: written anew and stored elsewhere
+ *         => all come. They are stored with what they leave with, and the dead are
+ *         not held any longer: where a program writes here and there to more than
+ *         fits, the store is a fifth smaller (docs/figures.md).
+ *
+ * A fault costs 40 us or so beside the decompression, a guest in vain 20 for coming,
+ * leaving and being compressed again, and the room of a page for its time. So guests of
+ * which two in five are wanted pay: that is the THRESHOLD; half as much or twice made
+ * little difference but for the compiler.
  */
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
@@ -39,51 +51,69 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
-#define PROBE	       32u
-#define SOON	       64u /* faults */
-#define VERDICTS_LEAST 4u  /* of a chunk, before its own estimate is used */
-#define THRESHOLD      80u /* of 255 */
+#define PROBE	       64u
+#define SOON	       64u  /* faults */
+#define ENOUGH	       3u   /* mates asked for */
+#define VERDICTS_LEAST 4u   /* of a chunk, before its own estimate is used */
+#define THRESHOLD      100u /* of 255 */
 
-static uint8_t moved(uint8_t estimate, bool up)
+static uint8_t moved(int estimate, int to)
 {
-	int now = estimate;
-
-	return (uint8_t)(up ? now + (UINT8_MAX - now + 7) / 8 : now - (now + 7) / 8);
+	return (uint8_t)(to > estimate ? estimate + (to - estimate + 7) / 8
+				       : estimate - (estimate - to + 7) / 8);
 }
 
-/* Where a cluster's `alone` is. */
-static uint16_t *alone_of(const struct space *sp, struct chunk *c, uint64_t page)
+static struct place *window_of(const struct space *sp, struct chunk *c, uint64_t page)
 {
-	return &c->place[page % CHUNK_PAGES & -(uint64_t)sp->run->opts.cluster].alone;
+	return &c->place[page % CHUNK_PAGES & -(uint64_t)sp->run->opts.cluster];
 }
 
-static void verdict(struct space *sp, struct chunk *c, bool together)
+/* A window ends: what part of the mates it has shown to be wanted. */
+static void close_window(struct space *sp, struct chunk *c, struct place *w)
 {
+	/* Those that were on their way out when it began are asked for, too, but not counted. */
+	int part = w->asked >= ENOUGH || w->asked >= w->mates ? UINT8_MAX
+							      : w->asked * UINT8_MAX / w->mates;
+
+	w->alone = 0;
 	if (!c->verdicts)
 		c->together = sp->together;
 	if (c->verdicts < VERDICTS_LEAST)
 		c->verdicts++;
-	c->together = moved(c->together, together);
-	sp->together = moved(sp->together, together);
+	c->together = moved(c->together, part);
+	sp->together = moved(sp->together, part);
 }
 
 void bring_left(struct space *sp, struct chunk *c, uint64_t page)
 {
-	uint16_t *alone = alone_of(sp, c, page);
+	struct place *w = window_of(sp, c, page);
 
-	if (*alone)
-		verdict(sp, c, false);
-	*alone = 0;
+	if (w->alone)
+		close_window(sp, c, w);
 }
 
-/* Whether mates of a page that is wanted are to come along. */
-static bool mates_come(struct space *sp, const struct chunk *c)
+/* Whether the mates of a page that is wanted, which are out, are to come along. */
+static bool mates_come(struct space *sp, struct chunk *c, uint64_t page, uint32_t mates)
 {
-	if (sp->run_length > 1 || sp->run->opts.without & LEARN_NEIGHBOURS)
+	struct place *w = window_of(sp, c, page);
+	bool open = w->alone && (uint16_t)(sp->brought - w->alone) <= SOON;
+
+	if (open && w->asked < ENOUGH)
+		w->asked++;
+	if (w->alone && (!open || w->asked == ENOUGH || !mates))
+		close_window(sp, c, w);
+	if (!mates || (open && w->asked == ENOUGH) || sp->run_length > 1 ||
+	    sp->run->opts.without & LEARN_NEIGHBOURS)
 		return true;
-	if ((c->verdicts < VERDICTS_LEAST ? sp->together : c->together) < THRESHOLD)
+	if (w->alone)
 		return false;
-	return sp->probes++ % PROBE != 0;
+	if ((c->verdicts < VERDICTS_LEAST ? sp->together : c->together) >= THRESHOLD &&
+	    sp->probes++ % PROBE != 0)
+		return true;
+	w->alone = sp->brought;
+	w->asked = 0;
+	w->mates = (uint8_t)mates;
+	return false;
 }
 
 /*
@@ -152,11 +182,10 @@ static void keep_or_drop(struct space *sp, const struct segment *seg, uint64_t f
 bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 {
 	struct chunk *c = space_chunk(sp, seg->area, page, false);
-	uint16_t *alone = alone_of(sp, c, page);
 	struct run *r = sp->run;
 	uint32_t mask, here, in = 0;
 	uint64_t index, first;
-	bool ok = true, soon = false;
+	bool ok = true;
 	tmem_oid oid;
 	int rc;
 
@@ -175,15 +204,12 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 	first = page - (index - first);
 	sp->brought += (uint16_t)(1 + (sp->brought == UINT16_MAX));
 	still_out(sp, seg, first, mask, &here);
-	if (*alone) {
-		soon = (uint16_t)(sp->brought - *alone) <= SOON;
-		verdict(sp, c, soon);
-		*alone = 0;
-	}
-	if (__builtin_popcount(here) > 1 && !all && !soon && !mates_come(sp, c)) {
-		*alone = sp->brought;
+	all |= (unsigned)__builtin_popcount(mask) * 4 <=
+	       3 * (c->place[page % CHUNK_PAGES].with + 1u); /* B3 */
+	if (all)
+		window_of(sp, c, page)->alone = 0; /* it will show nothing */
+	else if (!mates_come(sp, c, page, (uint32_t)__builtin_popcount(here) - 1))
 		here = 1u << (page - first);
-	}
 	for (uint32_t i = 0; here >> i && !sp->gone; i++) {
 		uint64_t n = 0, done, at = first + i;
 

@@ -618,6 +618,8 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 			space_set_page(c, sl->first + k, p & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
 		} else if (sl->stored >> k & 1) {
 			space_set_page(c, sl->first + k, PAGE_OUT);
+			if (!(sl->unchanged >> k & 1))
+				c->place[(sl->first + k) % CHUNK_PAGES].with = sl->with[k] & 15;
 			unchanged += sl->unchanged >> k & 1;
 			out++;
 		} else {

@@ -180,17 +180,21 @@ enum queued {
 };
 struct place {
 	uint32_t stamp; /* resident: sp->arrivals when it came; out: sp->evict_clock; 0: never */
-	uint8_t queued;
+	uint8_t queued : 2;  /* enum queued */
 	uint8_t main : 1;    /* came back soon after it had left: to the main queue */
 	uint8_t emptied : 1; /* I9 */
-	uint16_t alone;	     /* in a cluster's first: sp->brought when one of it came alone, or 0 */
+	/* In a cluster's first page, of its window (bring.c): */
+	uint8_t asked : 4; /* mates that were asked for in it */
+	uint8_t mates : 4; /* that were out when it began */
+	uint8_t with : 4;  /* out: pages that it was compressed with */
+	uint16_t alone;	   /* sp->brought when it began; 0: none */
 };
 
 struct chunk {
 	uint32_t pages;	     /* that it has: as far as the area goes */
 	uint32_t out;	     /* I7: pages that the store holds, or may come to hold */
 	struct print *print; /* of KEPT pages; NULL before the first */
-	uint8_t together;    /* how often neighbours are wanted, too, of 255; see bring.c */
+	uint8_t together;    /* what part of neighbours is wanted, too, of 255; see bring.c */
 	uint8_t verdicts;    /* how many it stands on, up to a few */
 	uint16_t away;	     /* pages that are OUT or TRANSIT */
 	uint8_t *page;	     /* state of page i of the chunk, i < pages; behind place[] */
@@ -236,6 +240,7 @@ struct slot {
 	uint32_t stored;    /* A by state: pages the store has */
 	uint32_t unchanged; /* A by state: of those, the kept ones that are as they were */
 	uint32_t poor;	    /* A by state: pages that do not compress */
+	uint8_t with[AGENT_SLOT_PAGES];	      /* A by state: see struct place */
 	struct print print[AGENT_SLOT_PAGES]; /* of kept ones */
 };
 
@@ -621,7 +626,7 @@ uint64_t run_goal_high(const struct run *r);
 bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all);
 /* After a fault on a stored page: read on when faults follow each other. */
 void bring_ahead(struct space *sp, struct segment *seg, uint64_t page);
-/* A page of a cluster leaves: one that came alone has stayed alone. */
+/* A page of a cluster leaves: its window is over. */
 void bring_left(struct space *sp, struct chunk *c, uint64_t page);
 
 /* keep.c */

@@ -34,6 +34,8 @@ static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data
 
 	space_oid(sl->area, sl->first + i, &oid, &index);
 	rc = tmem_put_cluster(r->client, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE);
+	for (uint32_t k = i; k < i + n; k++)
+		sl->with[k] = (uint8_t)(n - 1);
 	if (rc == 0)
 		sl->stored |= bits;
 	else if (rc == -E2BIG)
