@@ -27,18 +27,15 @@
  * for as long as it takes to bring in all others. But no sooner than any other
  * page, and then nothing is gained by having it here.
  *
- * What comes alone is kept in the store as well (keep.c), for its cluster goes on
- * being there for the others:
+ * What comes leaves the store, but for what another process has there, too (keep.c).
+ * A cluster of which some came and others did not is held whole, the dead in vain:
  *
- *   B1  a page comes in, and mates of its cluster are out or on their way out
- *         => it is KEPT (if there is memory for its print)
- *   B2  the last one has come, and nobody else has the cluster
- *         => none of it is KEPT, and the cluster is freed
- *
- *   B3  a quarter of the cluster is dead: written anew and stored elsewhere
- *         => all come. They are stored with what they leave with, and the dead are
- *         not held any longer: where a program writes here and there to more than
- *         fits, the store is a fifth smaller (docs/figures.md).
+ *   B1  a page comes in => it is KEPT if somebody else has the cluster, and else no
+ *       longer in the store
+ *   B2  the last one has come, and nobody else has it => the cluster is freed
+ *   B3  a quarter of the cluster is dead => all come. They are stored with what they
+ *       leave with, and the dead are not held any longer: where a program writes here
+ *       and there to more than fits, the store is a fifth smaller (docs/figures.md).
  *
  * A fault costs 40 us or so beside the decompression, a guest in vain 20 for coming,
  * leaving and being compressed again, and the room of a page for its time. So guests of
@@ -154,9 +151,8 @@ static void keep_or_drop(struct space *sp, const struct segment *seg, uint64_t f
 	if (!in)
 		return;
 	space_oid(seg->area, first + (uint32_t)__builtin_ctz(in), &oid, &index);
-	if (!still_out(sp, seg, first, mask, &here) &&
-	    !(sp->forked && tmem_page_shared(r->client, sp->pool, &oid, index) > 0))
-		goes = mask;
+	if (!(sp->forked && tmem_page_shared(r->client, sp->pool, &oid, index) > 0))
+		goes = still_out(sp, seg, first, mask, &here) ? in : mask;
 	for (uint32_t m = in & ~goes; m; m &= m - 1) {
 		uint32_t i = (uint32_t)__builtin_ctz(m);
 

@@ -3,20 +3,19 @@
  * Stored copies of pages that came back.
  *
  * As a rule a page that comes back leaves the store. Not so where that would free
- * nothing, because the stored bytes are others', too: those of its neighbours in a
- * cluster of which it came alone (bring.c), or, after a fork, of another process.
- * There the name stays (KEPT), with a print of what it names. When the page leaves,
- * a worker compares prints: the same, and nothing is compressed or stored. Else
- * clusters would fall apart into single pages, which take half as much again, and a
- * child that saves its parent's data, reading all of it and changing none, would
- * store everything a second time.
+ * nothing, because after a fork another process has the stored bytes, too. There
+ * the name stays (KEPT), with a print of what it names. When the page leaves, a worker
+ * compares prints: the same, and nothing is compressed or stored. Else a child that saves
+ * its parent's data, reading all of it and changing none, would store everything a
+ * second time.
  *
  * Prints have 128 bits, because a changed page that is taken for unchanged would be
  * a wrong page: of 2^40 pages that did change, one errs with a probability of 2^-88.
  * Comparing bytes instead would cost a decompression for each page that leaves.
  *
  * Kept for pages that have the stored bytes to themselves, copies cost more memory
- * than they save compression: docs/figures.md.
+ * than they save compression, also where a page came alone of a cluster that is held
+ * for its neighbours anyway: docs/figures.md.
  */
 #include "frontswap/pager/run.h"
 
