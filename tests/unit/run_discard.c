@@ -5,12 +5,11 @@
  */
 #include "frontswap/pager/discard.h"
 
-#include "os/mem.h"
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -243,10 +242,10 @@ int main(void)
 	};
 	int rc;
 
-	shm = os_zalloc_aligned(sizeof(*shm));
-	if (!shm)
+	shm = mmap(NULL, sizeof(*shm), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (shm == MAP_FAILED)
 		return 1;
 	rc = cmocka_run_group_tests(tests, NULL, NULL);
-	os_free(shm);
+	munmap(shm, sizeof(*shm));
 	return rc;
 }
