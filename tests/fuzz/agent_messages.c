@@ -206,7 +206,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fprintf(stderr, "process %d: poll %x, waitpid %d, status %x\n", (int)hostile,
 			(unsigned)p.revents, (int)ended, (unsigned)status);
 		/* Who it is that does not end, and where. */
-		if (system("ps -eLo pid,tid,ppid,pgid,stat,wchan:30,args | grep fuzz-hostil[e] >&2"))
+		if (system("ps -eLo pid,tid,ppid,pgid,stat,wchan:30,args | grep fuzz-hostil[e] "
+			   ">&2"))
 			fprintf(stderr, "ps fails\n");
 		fuzz_check(!"the hostile program does not answer");
 	}
