@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 need_run
 mib=$([ -n "$LONG" ] && echo 256 || echo 80)
-seconds=$([ -n "$LONG" ] && echo 120 || echo 5)
+seconds=$([ -n "$LONG" ] && echo 120 || echo 4)
 seed=${TMEM_SEED:-$(date +%s)}
 note "seed $seed"
 PAGES=$BUILD/tests/e2e/e2e-pages
