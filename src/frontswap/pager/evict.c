@@ -220,7 +220,6 @@ static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_
 {
 	uint8_t p = c->page[page % CHUNK_PAGES];
 
-	c->place[page % CHUNK_PAGES].emptied = 0;
 	if (p & PAGE_KEPT) {
 		sl->kept |= 1u << k;
 		sl->print[k] = c->print[page % CHUNK_PAGES];
@@ -494,6 +493,7 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 			uint8_t *p = &c->page[(sl->first + k) % CHUNK_PAGES];
 
 			if (sl->moved >> k & 1) {
+				c->place[(sl->first + k) % CHUNK_PAGES].emptied = 0; /* I9 */
 				moved++;
 				continue;
 			}
