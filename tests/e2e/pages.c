@@ -198,8 +198,15 @@ static void do_fork(struct work *w)
 		die("fork");
 	if (pid == 0) {
 		/* All of it one time in four: that is what a save does. */
-		if (w->others % 4 == 0)
+		if (w->others % 4 == 0) {
 			check_all(w, "fork, child, all");
+			/* What it has come in is kept in the store for the parent. */
+			for (unsigned k = 0; k < 16; k++) {
+				w->others = 4 * k + 3;
+				discard(w);
+			}
+			check_all(w, "fork, child, discarded");
+		}
 		touch(w, 300, "fork, child");
 		_exit(0);
 	}
