@@ -43,6 +43,7 @@ for t in auto corrupt pages; do
 done
 part regress 5400 tools/regress.sh 1000 both
 part kill-launcher 3600 tools/kill-launcher.sh 1000
+part soak-programs 2400 tools/soak-programs.sh 30
 part old-kernel 3200 tools/old-kernel.sh
 part fuzz 2000 tools/fuzz.sh -t 300
 part plant 2400 tools/plant.sh

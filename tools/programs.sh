@@ -19,6 +19,7 @@
 # Exit code 1 when an answer was wrong, or a program that should run did not.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 . "$ROOT/tools/lib.sh"
+. "$ROOT/tools/programs-lib.sh"
 PERCENT=50 CODEC="" KEEP="" LIST=""
 while getopts l:c:kLh o; do
 	case $o in
@@ -50,7 +51,7 @@ trap 'finish_all $?' EXIT
 trap finish_all INT TERM HUP
 
 names=("$@")
-[ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd "$DIR" && ls ./*.sh | sed 's|.*/||; s|\.sh$||' | grep -v '^lib$')
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(program_names)
 if [ -n "$LIST" ]; then
 	printf '%s\n' "${names[@]}"
 	exit 0
@@ -147,23 +148,13 @@ verdict_of() { # NAME: on standard output; 1 when it is a failure
 
 one() {
 	local name=$1 peak text why bare bare_s
-	PACKAGES=() SHOULD=right WORD="" LEAST=32 PEAK_OF="" SERVER_CODES="" WRAP=() MOST_FAULTS="" LEAVES=""
-	prepare() { :; }
-	if [ ! -f "$DIR/$name.sh" ]; then
+	if ! program_load "$name"; then
 		line "$name" - - - - - - - "no such script"
 		return 1
 	fi
-	. "$DIR/lib.sh"
-	. "$DIR/$name.sh"
-	if [ ${#PACKAGES[@]} -gt 0 ] && ! why=$(need_packages "$name" "${PACKAGES[@]}"); then
-		line "$name" - - - - - - - "skipped: $(tail -n 1 <<<"$why")"
-		return 0
-	fi
-	P=$T/$name.data
-	mkdir -p "$P"
-	chmod 777 "$P"
-	if ! why=$(cd "$P" && prepare 2>"$T/$name.prepare.err"); then
-		line "$name" - - - - - - - "skipped: ${why:-$(tail -n 1 "$T/$name.prepare.err")}"
+	# Not in a subshell: it sets P.
+	if ! program_prepare "$name" >"$T/$name.why"; then
+		line "$name" - - - - - - - "skipped: $(cat "$T/$name.why")"
 		return 0
 	fi
 	LIMIT=0
