@@ -83,8 +83,9 @@ run_works "$BUILD" || die "tmem run cannot be had: $RUN_REASON"
 MINUTES=${1:-120} SEED=${2:-$(date +%s)}
 shift $(($# < 2 ? $# : 2))
 names=("$@")
-# Those that take two minutes and more under a limit only by name.
+# Only by name: those that take two minutes and more under a limit, and signals, which kills by itself,
+# in time or not.
 [ ${#names[@]} -gt 0 ] ||
-	mapfile -t names < <(program_names | grep -vxE 'gcc|clang|redis|hard-living|hard-crowd|hard-threads')
+	mapfile -t names < <(program_names | grep -vxE 'gcc|clang|redis|hard-living|hard-crowd|hard-threads|signals')
 export BUILD
 exec python3 "$ROOT/tools/soak/programs.py" "$MINUTES" "$SEED" "${names[@]}"

@@ -28,7 +28,7 @@ turns=(
 	"$2 direct 24" "$2 threads 16" "$2 sparse 40" "$2 uffd 24" "$2 children 16" "$2 rawclone 8" "$2 fixed 32"
 	"seq 1 150000 | sort -r | sort -n -k1.3 | cksum"
 	"for i in 1 2 3 4 5 6 7 8 9; do (echo \$i); /bin/true; done | cksum"
-	"perl -e 'my %h; \$h{\$_} = \"v\$_\" x 9 for 1 .. 90000; for my \$k (1, 2) { next if fork; exit(\$h{77} ne \"v77\" x 9) } wait; print \$?; wait; print \$?; my \$s = 0; \$s += length for values %h; print \" \$s\\n\"'"
+	"perl -e 'my %h; \$h{\$_} = \"v\$_\" x 9 for 1 .. 30000; for my \$k (1, 2) { next if fork; exit(\$h{77} ne \"v77\" x 9) } wait; print \$?; wait; print \$?; my \$s = 0; \$s += length for values %h; print \" \$s\\n\"'"
 )
 if [ "$4" = bare ]; then
 	for i in "${!turns[@]}"; do bash -c "${turns[i]}" >"answer.$i" 2>/dev/null || exit 1; done

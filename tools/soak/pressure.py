@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What disturbs the runs of tools/soak-programs.sh from outside: memory that is taken, processors
-that are busy, a control group whose limit is below what it uses, a file system that is nearly full."""
+that are busy, pages of files and of code that the kernel takes back, a file system that is nearly full."""
 import os, random, subprocess, sys, threading, time
 
 import proc
 
-CGROUPS = "/sys/fs/cgroup/memory"  # version 1: its limit can be lowered under a run without an end of it
+CGROUPS = "/sys/fs/cgroup/memory"  # version 1
 HOG = """import sys, time
 b = bytearray(int(sys.argv[1]))
 b[::4096] = b"x" * len(b[::4096])
@@ -16,19 +16,20 @@ while time.monotonic() < until: pass"""
 
 
 class Group:
-    """A memory control group for one run; None where there are none."""
+    """A memory control group for one run; None where there are none.
+
+    Its limit is left alone. One that leaves no room has system calls of the program fail, each with
+    ENOMEM (a fork, or the write of its answer), and the kernel refuse a page to the host, which then
+    ends the process: the program's failure and no finding, with or without tmem."""
     count = 0
 
     def __init__(self):
         Group.count += 1
         self.path = f"{CGROUPS}/tmem-soak-{os.getpid()}-{Group.count}"
         os.mkdir(self.path)
-        try:
-            # Nobody is killed for what we do: who needs memory waits until the limit is back.
-            self.write("memory.oom_control", "1")
-        except OSError:
+        if not os.access(self.path + "/memory.force_empty", os.W_OK):
             os.rmdir(self.path)
-            raise
+            raise OSError("version 2")
 
     @staticmethod
     def make():
@@ -37,39 +38,19 @@ class Group:
         except OSError:
             return None
 
-    def write(self, name, text):
-        with open(f"{self.path}/{name}", "w") as f:
-            f.write(text)
-
     def squeeze(self, seconds, stop):
-        """A limit at what it uses now, and less if the kernel can have it. True: it was in force."""
-        try:
-            used = int(proc.read(self.path + "/memory.usage_in_bytes") or 0)
-            if used < 16 << 20:
-                return False
-            for share in (0.8, 0.9, 1.0, 1.02):
-                try:
-                    self.write("memory.limit_in_bytes", str(int(used * share)))
-                    break
-                except OSError:  # EBUSY: it holds nothing that could go
-                    continue
-            else:
-                return False
-            stop.wait(seconds)
-            return True
-        except OSError:
-            return False
-        finally:
-            self.release()
-
-    def release(self):
-        try:
-            self.write("memory.limit_in_bytes", "-1")
-        except OSError:
-            pass
+        """Over and over takes from the run all that the kernel can have back: files, its own code."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stop.wait(0.1):
+            try:
+                with open(self.path + "/memory.force_empty", "w") as f:
+                    f.write("0")
+            except OSError:
+                if not os.path.exists(self.path):
+                    return False
+        return True
 
     def remove(self):
-        self.release()
         for _ in range(100):
             try:
                 os.rmdir(self.path)
@@ -120,7 +101,7 @@ class Pressure(threading.Thread):
             what, seconds = self.rnd.choice(list(self.done)), self.rnd.uniform(2, 8)
             if what == "squeeze":
                 here = self.groups()
-                done = bool(here) and self.rnd.choice(here).squeeze(min(seconds, 2), self.stop)
+                done = bool(here) and self.rnd.choice(here).squeeze(seconds, self.stop)
             elif what == "memory":
                 done = self.hogs([[HOG, str(self.free() // 3), str(seconds)]])
             else:

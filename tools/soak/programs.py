@@ -23,7 +23,7 @@ LANES = 2
 GONE_S = 30  # after a kill, until nothing is left
 TURN_S = 240  # of one that is not killed; then it is slow, or stands still
 # Those who stop and kill processes themselves: a signal of ours changes the answer.
-DELICATE = {"gdb", "gdb-attach", "signals"}
+DELICATE = {"gdb", "gdb-attach"}
 WITHOUT = ["ahead", "company", "fill", "keep", "learn", "main", "read-ahead"]
 WHO = ["process", "host", "supervisor", "all"]
 FATAL = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
@@ -236,7 +236,7 @@ class Turn:
         if who == "host":
             return run.status in (125, 126, 0)
         if sig == "KILL":
-            return run.status == -9 or who == "all" and run.status in (125, 126, ended)
+            return run.status in (-9, 0) or who == "all" and run.status in (125, 126, ended)
         # SIGTERM is passed on to the program, which ends by it or with a code of its own; or came before all that.
         return run.status == -signal.SIGTERM or 0 <= run.status and run.status not in (125, 126)
 
