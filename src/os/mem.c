@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -60,6 +61,13 @@ void *os_zalloc_aligned(size_t size)
 void os_free(void *p)
 {
 	free(p);
+}
+
+void os_blocks_return(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }
 
 void *os_reserve(size_t bytes)

@@ -19,6 +19,12 @@ void *os_zalloc(size_t size) __attribute__((malloc, warn_unused_result));
 void *os_zalloc_aligned(size_t size) __attribute__((malloc, warn_unused_result));
 /* Frees any of the above; NULL is allowed. */
 void os_free(void *p);
+/*
+ * Returns the frames of freed blocks to the OS. The allocator does so by itself only from a heap's
+ * end on: one block that lives there keeps all below it. Takes the allocator's locks, one
+ * after the other, each for milliseconds where much was freed (36 MiB: 3 ms).
+ */
+void os_blocks_return(void);
 
 /*
  * Reserve `bytes` (a multiple of the frame size) of address space, readable

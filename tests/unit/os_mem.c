@@ -70,6 +70,36 @@ static void blocks(void **state)
 	assert_null(os_zalloc_aligned(SIZE_MAX - 8));
 }
 
+/* Blocks freed below one that lives: the allocator alone keeps them. */
+static void blocks_return(void **state)
+{
+	enum { BLOCKS = 2048, SIZE = 16000 };
+	static void *p[BLOCKS];
+	uint64_t full, freed, after;
+
+	(void)state;
+	for (size_t i = 0; i < BLOCKS; i++) {
+		p[i] = os_alloc(SIZE);
+		assert_non_null(p[i]);
+		memset(p[i], 1, SIZE);
+	}
+	full = os_resident_bytes();
+	for (size_t i = 0; i < BLOCKS - 1; i++)
+		os_free(p[i]);
+	freed = os_resident_bytes();
+	os_blocks_return();
+	after = os_resident_bytes();
+	assert_int_equal(*(char *)p[BLOCKS - 1], 1);
+	os_free(p[BLOCKS - 1]);
+	print_message("%zu KiB, freed %zu, returned %zu\n", (size_t)full >> 10, (size_t)freed >> 10,
+		      (size_t)after >> 10);
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	/* The allocators of sanitizers keep what is freed, to find its use. */
+	assert_true(full > (size_t)BLOCKS * SIZE);
+	assert_true(after < full - (size_t)BLOCKS * SIZE * 9 / 10);
+#endif
+}
+
 static void reservation(void **state)
 {
 	static const size_t sizes[] = {OS_FRAME_SIZE, 2 * MIB, 5 * MIB + OS_FRAME_SIZE};
@@ -301,6 +331,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blocks),
+		cmocka_unit_test(blocks_return),
 		cmocka_unit_test(reservation),
 		cmocka_unit_test(reservation_large),
 		cmocka_unit_test(frames_come_and_go),

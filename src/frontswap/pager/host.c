@@ -34,6 +34,11 @@
 #define SAMPLE_MS  5
 #define END_NS	   20000000000ull /* the program is over, and no space has ended for so long */
 #define ACCOUNT_NS 200000u
+/*
+ * The books of processes that have ended go back to the kernel no more often than this. Without it
+ * 30 MiB of a thousand children's stayed for good, and counted: measured, of a limit of 40.
+ */
+#define RETURN_NS  1000000000ull
 
 uint64_t run_total(struct run *r)
 {
@@ -169,15 +174,17 @@ static void end_all(struct run *r)
 		usleep(2000);
 }
 
-/* Spaces that have ended: their threads, then themselves. */
-static void reap_spaces(struct run *r)
+/* Spaces that have ended: their threads, then themselves. Whether there was one. */
+static bool reap_spaces(struct run *r)
 {
 	struct space *sp, *next;
+	bool any;
 
 	os_mutex_lock(&r->lock);
 	sp = r->ended;
 	r->ended = NULL;
 	os_mutex_unlock(&r->lock);
+	any = sp;
 	for (; sp; sp = next) {
 		next = sp->next;
 		if (sp->has_thread)
@@ -185,6 +192,7 @@ static void reap_spaces(struct run *r)
 		space_free(sp);
 		atomic_fetch_sub(&r->nspaces, 1);
 	}
+	return any;
 }
 
 /*
@@ -209,8 +217,9 @@ static bool stuck(struct run *r, uint64_t now)
  */
 static bool attend(struct run *r)
 {
-	uint64_t last = os_clock_ns(), now = last;
+	uint64_t last = os_clock_ns(), now = last, returned_ns = last;
 	struct control_message m;
+	bool freed = false;
 
 	while (!atomic_load(&r->program_over) || (atomic_load(&r->nspaces) && !stuck(r, now))) {
 		struct pollfd p = {.fd = r->control, .events = POLLIN};
@@ -223,9 +232,14 @@ static bool attend(struct run *r)
 			if (n == sizeof(m) && m.kind == CONTROL_OVER)
 				atomic_store(&r->program_over, true);
 		}
-		reap_spaces(r);
+		freed |= reap_spaces(r);
 		strays_look(r);
 		now = os_clock_ns();
+		if (freed && now - returned_ns > RETURN_NS) {
+			os_blocks_return();
+			returned_ns = now;
+			freed = false;
+		}
 		sample(r, now - last);
 		sight_sample(r, now);
 		last = now;
