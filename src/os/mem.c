@@ -70,6 +70,15 @@ void os_blocks_return(void)
 #endif
 }
 
+void os_blocks_heaps(unsigned most)
+{
+#ifdef __GLIBC__
+	mallopt(M_ARENA_MAX, (int)most);
+#else
+	(void)most;
+#endif
+}
+
 void *os_reserve(size_t bytes)
 {
 	size_t span = bytes + RESERVE_ALIGN;

@@ -25,6 +25,12 @@ void os_free(void *p);
  * after the other, each for milliseconds where much was freed (36 MiB: 3 ms).
  */
 void os_blocks_return(void);
+/*
+ * Blocks come from that many heaps at most, which threads share. To be called before there are
+ * threads. The default is eight a processor: where threads come and go each keeps pages of its own
+ * for good.
+ */
+void os_blocks_heaps(unsigned most);
 
 /*
  * Reserve `bytes` (a multiple of the frame size) of address space, readable

@@ -13,13 +13,13 @@ The rule: with m(x) the largest of the samples of the first tenth of the time (t
 
     x <= m(x) * 1.05 + LITTLE[x]     for each later sample and each x
 
-LITTLE: an arena that the allocator came to like late, and a process that was just ending.
+LITTLE: pages here and there that the allocator cannot give back, and a process that was just ending.
 """
 import json, os, subprocess, time
 
 import proc
 
-LITTLE = {"anon": 1024, "fds": 3, "threads": 2, "maps": 12, "guard": 3}
+LITTLE = {"anon": 4096, "fds": 3, "threads": 2, "maps": 12, "guard": 3}
 TURNS = r"""
 cd "$1" || exit 1
 exec 3<>go 4<>never
