@@ -70,7 +70,7 @@ struct procmap_query {
 /* What the pager cannot work without. */
 #define UFFD_FEATURES_NEEDED                                                                       \
 	(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |         \
-	 UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON)
+	 UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON | UFFD_FEATURE_THREAD_ID)
 /* And where there is no UFFDIO_MOVE (pager/discard.c); again, with forks and without. */
 #define UFFD_FEATURES_OLD_FULL (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURES_OLD)
 #define UFFD_FEATURES_OLD                                                                          \

@@ -273,6 +273,7 @@ static int start(struct run *r, char *err, size_t errlen)
 		snprintf(err, errlen, "cannot record to %s: %s", r->opts.trace, strerror(-rc));
 		return rc;
 	}
+	home_note(r);
 	rc = tmem_client_create(r->host, "run", &r->client);
 	if (rc == 0)
 		rc = listen_open(r, err, errlen);

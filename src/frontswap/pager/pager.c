@@ -35,13 +35,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define FRESH_WINDOW_MAX 64u
 #define MESSAGES	 32
-#define PAGER_NICE	 -10
 #define PSS_NS		 100000000ull
 #define A_LITTLE	 65536u
 #define AT_WORK_NS	 20000000ull
@@ -512,6 +510,7 @@ void pager_read_events(struct space *sp)
 		case UFFD_EVENT_PAGEFAULT:
 			atomic_fetch_add_explicit(&sp->run->n.faults, 1, memory_order_relaxed);
 			sp->last_fault_ns = now;
+			home_fault(sp, (pid_t)m->arg.pagefault.feat.ptid);
 			if (discard_fault(sp,
 					  m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
 					  m->arg.pagefault.feat.ptid))
@@ -599,6 +598,7 @@ static void tick(struct space *sp)
 		return;
 	sp->last_tick_ns = now;
 	watch_tick(sp);
+	home_tick(sp);
 	evict_slots_return(sp);
 	if (!pager_account(sp, &size, &data))
 		return;
@@ -756,9 +756,7 @@ void *pager_thread(void *arg)
 
 	sp->thread = pthread_self();
 	sp->has_thread = true;
-	/* The program waits for this thread: it goes first where that is allowed. */
-	if (setpriority(PRIO_PROCESS, (id_t)gettid(), PAGER_NICE) < 0)
-		os_log(OS_LOG_DEBUG, "priority is as it was");
+	home_init(sp);
 	while (!sp->gone && !atomic_load(&sp->stop)) {
 		bool agent = adopt_agent(sp);
 		struct pollfd p[4] = {{.fd = sp->uffd, .events = POLLIN},

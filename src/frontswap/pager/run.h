@@ -17,6 +17,7 @@
  *   claim.c      ranges that the program wants for a userfaultfd of its own
  *   discard.c    eviction on kernels without UFFDIO_MOVE
  *   keep.c       stored copies of pages that came back
+ *   home.c       on which processor a pager runs
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
  *   strays.c     processes of the program that no agent speaks for
@@ -71,6 +72,7 @@
 #include "os/thread.h"
 #include "proto/agent.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -113,8 +115,9 @@ enum technique {
 	LEARN_NEIGHBOURS = 16, /* which neighbours come in is learnt, bring.c; else all do */
 	MAIN_QUEUE = 32,       /* a queue of its own for what came back soon */
 	READ_AHEAD = 64,       /* further clusters where faults follow each other */
+	FOLLOW_FAULTS = 128,   /* served on the processor that they come from, home.c */
 };
-#define TECHNIQUES "ahead, company, fill, keep, learn, main, read-ahead"
+#define TECHNIQUES "ahead, company, fill, follow, keep, learn, main, read-ahead"
 /* Names with commas; 0 or -EINVAL. */
 int technique_parse(const char *names, uint32_t *bits);
 
@@ -273,6 +276,15 @@ struct discard_round {
 	struct discard_cmd cmd[AGENT_BATCH];
 };
 
+/* Where a pager runs, see home.c. */
+struct home {
+	bool alone; /* there is nothing to choose */
+	int cpu;    /* bound to it; -1: away */
+	pid_t tid;  /* most faults are this thread's, if votes are many */
+	uint32_t votes, faults, calm, looks, hits;
+	uint64_t next_ns, pause_ns;
+};
+
 struct run;
 
 /* What a handshake with an agent gives a space. */
@@ -363,6 +375,7 @@ struct space {
 	uint64_t changes; /* events that changed segments or pages: discard.c reads them in a round
 			   */
 	struct auto_space cold;
+	struct home home;
 };
 
 struct job {
@@ -387,6 +400,8 @@ struct run {
 	int listener, control; /* control: socket to the supervisor */
 	uint64_t token;
 	char socket_name[KEEPER_NAME];
+	cpu_set_t allowed; /* processors the host was given, and its priority */
+	int nice;
 
 	struct os_mutex lock; /* guards spaces, ended */
 	struct space *spaces, *ended;
@@ -644,6 +659,18 @@ int workers_start(struct run *r);
 void workers_stop(struct run *r);
 /* Slots that have been copied; the pager is woken when some, and when all of them are stored. */
 void worker_submit(struct space *sp, const unsigned *slots, unsigned n);
+
+/* home.c */
+/* What the host was started with: at its start. */
+void home_note(struct run *r);
+/* The calling thread goes before the program's threads, where that is allowed. */
+void home_hurry(const struct run *r, int by);
+/* The pager's own thread calls these. Its first: */
+void home_init(struct space *sp);
+/* A fault of that thread was read. */
+void home_fault(struct space *sp, pid_t tid);
+/* Now and then, in time sp->last_tick_ns. */
+void home_tick(struct space *sp);
 
 /* watch.c: a pager's side of it */
 #define WATCH_UNKNOWN UINT32_MAX

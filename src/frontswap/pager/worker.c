@@ -11,16 +11,14 @@
  */
 #include "frontswap/pager/run.h"
 
-#include "os/log.h"
 #include "os/mem.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#define WORKER_NICE -5
-#define TELL_SLOTS  8u
+#define WORKER_HURRY 5
+#define TELL_SLOTS   8u
 
 /* Pages [i, i + n) of a slot as one cluster. */
 static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i,
@@ -97,8 +95,7 @@ static void *worker_main(void *arg)
 	struct job j;
 
 	/* What it compresses, the program's next fault waits for. */
-	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
-		os_log(OS_LOG_DEBUG, "priority is as it was");
+	home_hurry(r, WORKER_HURRY);
 	os_mutex_lock(&r->jobs_lock);
 	for (;;) {
 		while (!r->jobs_count && !r->jobs_stop)

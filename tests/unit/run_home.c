@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The pager goes where the thread is that faults; the tests' thread plays the pager. */
+#include "frontswap/pager/run.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct run run;
+static struct space sp;
+
+/* A thread that sits on one processor. */
+static struct {
+	pthread_t thread;
+	_Atomic pid_t tid;
+	_Atomic int to, at;
+	_Atomic bool over;
+} sitter;
+
+static void *sit(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&sitter.over)) {
+		int to = atomic_load(&sitter.to);
+		cpu_set_t set;
+
+		if (to != atomic_load(&sitter.at)) {
+			CPU_ZERO(&set);
+			CPU_SET((unsigned)to, &set);
+			sched_setaffinity(0, sizeof(set), &set);
+			atomic_store(&sitter.at, to);
+			atomic_store(&sitter.tid, gettid());
+		}
+		usleep(100);
+	}
+	return NULL;
+}
+
+static void sit_on(int cpu)
+{
+	atomic_store(&sitter.to, cpu);
+	while (atomic_load(&sitter.at) != cpu)
+		usleep(100);
+}
+
+/* The two processors that tests use, of those there are; skips with fewer. */
+static void two(int cpu[2])
+{
+	int n = 0;
+
+	for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
+		if (CPU_ISSET((unsigned)i, &run.allowed))
+			cpu[n++] = i;
+	if (n < 2)
+		skip();
+}
+
+static int bound_to(void)
+{
+	cpu_set_t set;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(set), &set), 0);
+	if (CPU_EQUAL(&set, &run.allowed))
+		return -1;
+	assert_int_equal(CPU_COUNT(&set), 1);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET((unsigned)i, &set))
+			return i;
+	return -2;
+}
+
+static void look(unsigned faults, pid_t tid)
+{
+	for (unsigned i = 0; i < faults; i++)
+		home_fault(&sp, tid);
+	sp.last_tick_ns += 1000000;
+	home_tick(&sp);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(&run, 0, sizeof(run));
+	memset(&sp, 0, sizeof(sp));
+	home_note(&run);
+	sp.run = &run;
+	sp.pid = getpid();
+	sp.last_tick_ns = 1000000000;
+	home_init(&sp);
+	atomic_store(&sitter.at, -1);
+	atomic_store(&sitter.over, false);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET((unsigned)i, &run.allowed))
+			atomic_store(&sitter.to, i);
+	return pthread_create(&sitter.thread, NULL, sit, NULL);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	atomic_store(&sitter.over, true);
+	pthread_join(sitter.thread, NULL);
+	return sched_setaffinity(0, sizeof(run.allowed), &run.allowed);
+}
+
+static void follows(void **state)
+{
+	int cpu[2];
+
+	(void)state;
+	two(cpu);
+	sit_on(cpu[1]);
+	look(200, sitter.tid);
+	assert_int_equal(bound_to(), cpu[1]);
+	sit_on(cpu[0]);
+	look(200, sitter.tid);
+	assert_int_equal(bound_to(), cpu[0]);
+	for (unsigned i = 0; i < 15; i++)
+		look(1, sitter.tid);
+	assert_int_equal(bound_to(), cpu[0]); /* a short calm */
+	look(1, sitter.tid);
+	assert_int_equal(bound_to(), -1);
+}
+
+/* Faults of two threads in turn have no home; nor has a thread that is no more. */
+static void nobody(void **state)
+{
+	int cpu[2];
+
+	(void)state;
+	two(cpu);
+	sit_on(cpu[1]);
+	for (unsigned i = 0; i < 400; i++)
+		home_fault(&sp, i % 2 ? sitter.tid : 1);
+	look(0, 0);
+	assert_int_equal(bound_to(), -1);
+	look(200, 0x3fffffff);
+	assert_int_equal(bound_to(), -1);
+	look(200, sitter.tid);
+	assert_int_equal(bound_to(), cpu[1]);
+	look(200, 0x3fffffff);
+	look(200, 0x3fffffff);
+	assert_int_equal(bound_to(), -1);
+}
+
+/* A thread that is elsewhere whenever it is looked for is given up, for a pause. */
+static void in_vain(void **state)
+{
+	int cpu[2];
+
+	(void)state;
+	two(cpu);
+	for (unsigned i = 0; i < 33; i++) {
+		sit_on(cpu[i % 2]);
+		look(200, sitter.tid);
+		assert_int_equal(bound_to(), i < 32 ? cpu[i % 2] : -1);
+	}
+	for (unsigned i = 0; i < 249; i++)
+		look(200, sitter.tid);
+	assert_int_equal(bound_to(), -1);
+	look(200, sitter.tid);
+	assert_int_equal(bound_to(), cpu[0]);
+}
+
+static void left_out(void **state)
+{
+	int cpu[2];
+
+	(void)state;
+	two(cpu);
+	run.opts.without = FOLLOW_FAULTS;
+	home_init(&sp);
+	look(200, sitter.tid);
+	assert_int_equal(bound_to(), -1);
+}
+
+/* Who was started to be nice stays nicer than others: the pager goes before its program only. */
+static void hurries(void **state)
+{
+	(void)state;
+	run.nice = 15;
+	home_hurry(&run, 5);
+	assert_int_equal(getpriority(PRIO_PROCESS, 0), 10);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(follows, setup, teardown),
+		cmocka_unit_test_setup_teardown(nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(in_vain, setup, teardown),
+		cmocka_unit_test_setup_teardown(left_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(hurries, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
