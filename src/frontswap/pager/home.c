@@ -11,14 +11,24 @@
  * The program's threads are not bound to anything: a program may ask what it is bound to,
  * and its children inherit it. The pager follows them instead:
  *
- *   away --- one thread causes most faults, many of them ---> home, on its processor
- *   home --- every LOOK_NS: the thread is on another processor ---> home there
- *        --- faults are few, or of many threads            ---> away
- *        --- looked in vain more often than not            ---> away, and not again for
- *            a pause, which doubles each time: where processors are idle, the scheduler
- *            carries the thread to one whenever it is woken beside us
+ *   AWAY ----- one thread causes most faults, many of them ---> HOME, on its processor
+ *   HOME ----- looked in vain more often than not -----------> YIELDING
+ *        ----- calm for a while, or faults of many threads --> AWAY
+ *   YIELDING - looked in vain still, or no faults at once ---> AWAY, for a pause that
+ *                                                              doubles while this goes on
  *
- * Away, the pager runs wherever it was allowed to at first.
+ * At home and yielding it is looked, every LOOK_NS, whether the thread is on another
+ * processor, and then the pager goes there, too.
+ *
+ * In vain: the scheduler carries a thread that is woken to a processor with nothing to do,
+ * and its own has the pager. So where processors are idle, the pager *yields*: under
+ * SCHED_IDLE it does not count, a processor that has only such threads passes for idle, and
+ * the thread stays. Under SCHED_IDLE it would also wait for any other thread of that
+ * processor, for milliseconds a fault. But processors are idle, which is why it was looked
+ * in vain; and when this is over, it shows as a look without faults, and the pager goes away.
+ *
+ * Away, the pager runs wherever the host was allowed to at first. Back from SCHED_IDLE the
+ * kernel lets only those who may be less nice, too; others do not yield.
  */
 #include "frontswap/pager/run.h"
 
@@ -36,7 +46,8 @@
 #define CALM_LOOKS  16u /* with fewer */
 #define VOTES_MOST  64u
 #define VOTES_MANY  32u
-#define LOOKS	    32u /* after which hits are counted */
+#define LOOKS	    8u	/* after which hits are counted */
+#define STINT_SHORT 64u /* looks: less than that was not worth it */
 #define PAUSE_LEAST 250000000ull
 #define PAUSE_MOST  16000000000ull
 #define PAGER_HURRY 10	/* the program waits for it: it goes first where that is allowed */
@@ -89,34 +100,73 @@ static bool bind_to(struct space *sp, int cpu)
 	    sched_setaffinity(0, sizeof(set), &set) < 0)
 		return false;
 	sp->home.cpu = cpu;
+	if (sp->home.state == HOME_AWAY)
+		sp->home.state = HOME_HERE;
 	return true;
+}
+
+static bool set_policy(int policy)
+{
+	struct sched_param none = {0};
+
+	return sched_setscheduler(0, policy, &none) == 0; /* niceness stays */
 }
 
 static void go_away(struct space *sp)
 {
 	const cpu_set_t *all = &sp->run->allowed;
 
-	/* Should it fail, we are bound where we were: slower, and right. */
-	if (sched_setaffinity(0, sizeof(*all), all) == 0)
-		sp->home.cpu = -1;
+	/* Should one fail, we are bound where we were: slower, and right. */
+	if (sp->home.state == HOME_YIELDING && !set_policy(SCHED_OTHER))
+		os_log(OS_LOG_ERROR, "a pager has to stay under SCHED_IDLE");
+	else if (sched_setaffinity(0, sizeof(*all), all) == 0)
+		sp->home.state = HOME_AWAY;
+	sp->home.calm = sp->home.looks = sp->home.hits = sp->home.stint = 0;
 }
 
-/* Counts the look; true: it goes well, or nothing is known yet. */
-static bool worth_it(struct home *h, bool hit, uint64_t now)
+/* Yielding was not worth it. */
+static void pause_for(struct home *h, uint64_t now)
 {
-	h->looks++;
-	h->hits += hit;
-	if (h->looks < LOOKS)
-		return true;
-	hit = h->hits * 2 > h->looks;
-	h->looks = h->hits = 0;
-	if (hit) {
-		h->pause_ns = PAUSE_LEAST;
-		return true;
-	}
 	h->next_ns = now + h->pause_ns;
 	h->pause_ns = h->pause_ns * 2 < PAUSE_MOST ? h->pause_ns * 2 : PAUSE_MOST;
-	return false;
+}
+
+static void calm(struct space *sp, uint64_t now)
+{
+	struct home *h = &sp->home;
+	bool yielding = h->state == HOME_YIELDING, briefly = h->stint < STINT_SHORT;
+
+	if (h->state == HOME_AWAY || (!yielding && ++h->calm < CALM_LOOKS))
+		return;
+	go_away(sp);
+	if (yielding && briefly)
+		pause_for(h, now);
+	else if (yielding)
+		h->pause_ns = PAUSE_LEAST;
+}
+
+/* The thread was where we are, or not. */
+static void count_look(struct space *sp, bool hit, uint64_t now)
+{
+	struct home *h = &sp->home;
+	bool vain;
+
+	h->calm = 0;
+	h->stint++;
+	h->hits += hit;
+	if (++h->looks < LOOKS)
+		return;
+	vain = h->hits * 2 <= h->looks;
+	h->looks = h->hits = 0;
+	if (!vain)
+		return;
+	if (h->state == HOME_HERE && h->may_yield && set_policy(SCHED_IDLE)) {
+		h->state = HOME_YIELDING;
+		h->stint = 0;
+		return;
+	}
+	go_away(sp);
+	pause_for(h, now);
 }
 
 void home_tick(struct space *sp)
@@ -131,15 +181,16 @@ void home_tick(struct space *sp)
 	h->next_ns = now + LOOK_NS;
 	h->faults = 0;
 	if (faults < MANY || h->votes < VOTES_MANY) {
-		if (h->cpu >= 0 && ++h->calm >= CALM_LOOKS)
-			go_away(sp);
+		calm(sp, now);
 		return;
 	}
-	h->calm = 0;
 	cpu = cpu_of(sp->pid, h->tid);
-	if (h->cpu >= 0 && !worth_it(h, cpu == h->cpu, now))
-		cpu = -1;
-	if (cpu < 0 ? h->cpu >= 0 : cpu != h->cpu && !bind_to(sp, cpu))
+	if (h->state != HOME_AWAY) {
+		count_look(sp, cpu == h->cpu, now);
+		if (h->state == HOME_AWAY || cpu == h->cpu)
+			return;
+	}
+	if (cpu < 0 || !bind_to(sp, cpu))
 		go_away(sp);
 }
 
@@ -150,20 +201,20 @@ void home_note(struct run *r)
 	r->nice = getpriority(PRIO_PROCESS, 0);
 }
 
-void home_hurry(const struct run *r, int by)
+bool home_hurry(const struct run *r, int by)
 {
-	if (setpriority(PRIO_PROCESS, (id_t)gettid(), r->nice - by) < 0)
-		os_log(OS_LOG_DEBUG, "priority is as it was");
+	return setpriority(PRIO_PROCESS, (id_t)gettid(), r->nice - by) == 0;
 }
 
 void home_init(struct space *sp)
 {
 	struct home *h = &sp->home;
 
-	*h = (struct home){.cpu = -1, .pause_ns = PAUSE_LEAST};
+	*h = (struct home){.state = HOME_AWAY, .pause_ns = PAUSE_LEAST};
 	h->alone = CPU_COUNT(&sp->run->allowed) < 2 || sp->run->opts.without & FOLLOW_FAULTS;
-	/* A child's pager is begun by its parent's, wherever that is bound. */
+	/* A child's pager is begun by its parent's, as that is bound. */
+	set_policy(SCHED_OTHER);
+	h->may_yield = home_hurry(sp->run, PAGER_HURRY);
 	if (!h->alone)
 		go_away(sp);
-	home_hurry(sp->run, PAGER_HURRY);
 }

@@ -277,11 +277,15 @@ struct discard_round {
 };
 
 /* Where a pager runs, see home.c. */
+enum home_state { HOME_AWAY, HOME_HERE, HOME_YIELDING };
 struct home {
 	bool alone; /* there is nothing to choose */
-	int cpu;    /* bound to it; -1: away */
-	pid_t tid;  /* most faults are this thread's, if votes are many */
+	bool may_yield;
+	enum home_state state;
+	int cpu;   /* bound to it, unless away */
+	pid_t tid; /* most faults are this thread's, if votes are many */
 	uint32_t votes, faults, calm, looks, hits;
+	uint32_t stint; /* looks since this state began */
 	uint64_t next_ns, pause_ns;
 };
 
@@ -663,8 +667,8 @@ void worker_submit(struct space *sp, const unsigned *slots, unsigned n);
 /* home.c */
 /* What the host was started with: at its start. */
 void home_note(struct run *r);
-/* The calling thread goes before the program's threads, where that is allowed. */
-void home_hurry(const struct run *r, int by);
+/* The calling thread goes before the program's threads. False: that is not allowed. */
+bool home_hurry(const struct run *r, int by);
 /* The pager's own thread calls these. Its first: */
 void home_init(struct space *sp);
 /* A fault of that thread was read. */
