@@ -170,7 +170,7 @@ static void in_vain(void **state)
 		assert_int_equal(bound_to(), i < looks - 1 ? cpu[i % 2] : -1);
 		assert_int_equal(policy(), i >= 8 && i < looks - 1 ? SCHED_IDLE : SCHED_OTHER);
 	}
-	for (unsigned i = 0; i < 249; i++)
+	for (unsigned i = 0; i < 49; i++)
 		look(200, sitter.tid);
 	assert_int_equal(bound_to(), -1);
 	look(200, sitter.tid);
@@ -188,40 +188,65 @@ static void yield_on(const int cpu[2])
 	assert_int_equal(policy(), SCHED_IDLE);
 }
 
-/* Yielding, the first calm look ends it: perhaps somebody else has our processor. */
-static void no_faults_while_yielding(void **state)
+/* Calm comes and goes: we yield again at once when faults are back. */
+static void yields_again(void **state)
 {
 	int cpu[2];
 
 	(void)state;
 	two(cpu);
 	yield_on(cpu);
-	look(7, sitter.tid);
+	for (unsigned i = 0; i < 16; i++)
+		look(7, sitter.tid);
 	assert_int_equal(policy(), SCHED_OTHER);
 	assert_int_equal(bound_to(), -1);
 	assert_int_equal(getpriority(PRIO_PROCESS, 0), run.nice - 10);
-	for (unsigned i = 0; i < 249; i++)
-		look(200, sitter.tid);
-	assert_int_equal(bound_to(), -1); /* it was brief */
 	look(200, sitter.tid);
+	assert_int_equal(policy(), SCHED_IDLE);
 	assert_int_equal(bound_to(), cpu[0]);
 }
 
-/* After a long one there is no pause. */
-static void yields_long(void **state)
+/* A thread like any other that never sleeps; who begins it is under SCHED_IDLE. */
+static void *hog(void *over)
 {
-	int cpu[2];
+	struct sched_param none = {0};
+
+	sched_setscheduler(0, SCHED_OTHER, &none);
+	while (!atomic_load((_Atomic bool *)over))
+		;
+	return NULL;
+}
+
+/* Somebody else has the processor, while the thread sleeps: yielding ends, for a pause. */
+static void starves(void **state)
+{
+	_Atomic bool over = false;
+	pthread_t thread;
+	int cpu[2], i;
+	cpu_set_t set;
 
 	(void)state;
 	two(cpu);
 	yield_on(cpu);
-	for (unsigned i = 0; i < 100; i++)
-		look(200, sitter.tid);
-	assert_int_equal(policy(), SCHED_IDLE);
-	look(0, 0);
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)cpu[0], &set);
+	assert_int_equal(pthread_create(&thread, NULL, hog, &over), 0);
+	assert_int_equal(pthread_setaffinity_np(thread, sizeof(set), &set), 0);
+	for (i = 0; i < 40 && policy() == SCHED_IDLE; i++) {
+		struct timespec t;
+
+		usleep(2000); /* to be woken is to wait */
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		sp.last_tick_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+		home_fault(&sp, sitter.tid);
+		home_tick(&sp);
+	}
+	atomic_store(&over, true);
+	pthread_join(thread, NULL);
 	assert_int_equal(policy(), SCHED_OTHER);
+	assert_true(i < 16); /* not by calm */
 	look(200, sitter.tid);
-	assert_int_equal(bound_to(), cpu[0]);
+	assert_int_equal(bound_to(), -1);
 }
 
 /* A child's pager does not begin as its parent's is bound. */
@@ -264,8 +289,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(follows, setup, teardown),
 		cmocka_unit_test_setup_teardown(nobody, setup, teardown),
 		cmocka_unit_test_setup_teardown(in_vain, setup, teardown),
-		cmocka_unit_test_setup_teardown(no_faults_while_yielding, setup, teardown),
-		cmocka_unit_test_setup_teardown(yields_long, setup, teardown),
+		cmocka_unit_test_setup_teardown(yields_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(starves, setup, teardown),
 		cmocka_unit_test_setup_teardown(begins_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(left_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(hurries, setup, teardown),

@@ -11,11 +11,13 @@
  * The program's threads are not bound to anything: a program may ask what it is bound to,
  * and its children inherit it. The pager follows them instead:
  *
- *   AWAY ----- one thread causes most faults, many of them ---> HOME, on its processor
+ *   AWAY ----- one thread causes most faults, many of them ---> HOME, on its processor;
+ *                                                              YIELDING, if it was before
  *   HOME ----- looked in vain more often than not -----------> YIELDING
  *        ----- calm for a while, or faults of many threads --> AWAY
- *   YIELDING - looked in vain still, or no faults at once ---> AWAY, for a pause that
- *                                                              doubles while this goes on
+ *   YIELDING - the same -------------------------------------> AWAY
+ *        ----- looked in vain, or starved -------------------> AWAY, for a pause that doubles
+ *                                                              while this goes on
  *
  * At home and yielding it is looked, every LOOK_NS, whether the thread is on another
  * processor, and then the pager goes there, too.
@@ -24,8 +26,9 @@
  * and its own has the pager. So where processors are idle, the pager *yields*: under
  * SCHED_IDLE it does not count, a processor that has only such threads passes for idle, and
  * the thread stays. Under SCHED_IDLE it would also wait for any other thread of that
- * processor, for milliseconds a fault. But processors are idle, which is why it was looked
- * in vain; and when this is over, it shows as a look without faults, and the pager goes away.
+ * processor, for milliseconds a fault. Processors were idle, or it would not have been looked
+ * in vain; but that may change. *Starved*: hardly a fault came while we waited for the
+ * processor, and it was not the thread itself that had it.
  *
  * Away, the pager runs wherever the host was allowed to at first. Back from SCHED_IDLE the
  * kernel lets only those who may be less nice, too; others do not yield.
@@ -35,6 +38,7 @@
 #include "os/log.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,9 +50,8 @@
 #define CALM_LOOKS  16u /* with fewer */
 #define VOTES_MOST  64u
 #define VOTES_MANY  32u
-#define LOOKS	    8u	/* after which hits are counted */
-#define STINT_SHORT 64u /* looks: less than that was not worth it */
-#define PAUSE_LEAST 250000000ull
+#define LOOKS	    8u /* after which hits are counted */
+#define PAUSE_LEAST 50000000ull
 #define PAUSE_MOST  16000000000ull
 #define PAGER_HURRY 10	/* the program waits for it: it goes first where that is allowed */
 #define STAT_CPU    36u /* fields of /proc/PID/task/TID/stat behind the state, see proc(5) */
@@ -90,21 +93,6 @@ static int cpu_of(pid_t pid, pid_t tid)
 	return cpu < CPU_SETSIZE ? cpu : -1;
 }
 
-static bool bind_to(struct space *sp, int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((unsigned)cpu, &set);
-	if (!CPU_ISSET((unsigned)cpu, &sp->run->allowed) ||
-	    sched_setaffinity(0, sizeof(set), &set) < 0)
-		return false;
-	sp->home.cpu = cpu;
-	if (sp->home.state == HOME_AWAY)
-		sp->home.state = HOME_HERE;
-	return true;
-}
-
 static bool set_policy(int policy)
 {
 	struct sched_param none = {0};
@@ -112,37 +100,119 @@ static bool set_policy(int policy)
 	return sched_setscheduler(0, policy, &none) == 0; /* niceness stays */
 }
 
+/*
+ * A processor whose threads are all under SCHED_IDLE draws whoever is woken: workers, too,
+ * who would have it for a round of pages. They stay off it (-1: off none).
+ */
+static void workers_keep_off(struct run *r, int cpu)
+{
+	cpu_set_t set = r->allowed;
+
+	if (cpu >= 0)
+		CPU_CLR((unsigned)cpu, &set);
+	for (unsigned i = 0; i < r->nworkers; i++) {
+		pid_t tid = atomic_load(&r->worker_tid[i]);
+
+		if (tid && sched_setaffinity(tid, sizeof(set), &set) < 0)
+			os_log(OS_LOG_DEBUG, "a worker stays where it may run");
+	}
+}
+
+static bool begin_to_yield(struct space *sp)
+{
+	struct home *h = &sp->home;
+
+	if (!h->may_yield || !set_policy(SCHED_IDLE))
+		return false;
+	h->state = HOME_YIELDING;
+	h->queued_ns = 0;
+	workers_keep_off(sp->run, h->cpu);
+	return true;
+}
+
+static bool bind_to(struct space *sp, int cpu)
+{
+	struct home *h = &sp->home;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)cpu, &set);
+	if (!CPU_ISSET((unsigned)cpu, &sp->run->allowed) ||
+	    sched_setaffinity(0, sizeof(set), &set) < 0)
+		return false;
+	h->cpu = cpu;
+	if (h->state == HOME_YIELDING)
+		workers_keep_off(sp->run, cpu);
+	else if (h->state == HOME_AWAY && !(h->yields && begin_to_yield(sp)))
+		h->state = HOME_HERE;
+	return true;
+}
+
 static void go_away(struct space *sp)
 {
 	const cpu_set_t *all = &sp->run->allowed;
 
+	if (sp->home.state == HOME_YIELDING)
+		workers_keep_off(sp->run, -1);
 	/* Should one fail, we are bound where we were: slower, and right. */
 	if (sp->home.state == HOME_YIELDING && !set_policy(SCHED_OTHER))
 		os_log(OS_LOG_ERROR, "a pager has to stay under SCHED_IDLE");
 	else if (sched_setaffinity(0, sizeof(*all), all) == 0)
 		sp->home.state = HOME_AWAY;
-	sp->home.calm = sp->home.looks = sp->home.hits = sp->home.stint = 0;
+	sp->home.calm = sp->home.looks = sp->home.hits = 0;
 }
 
-/* Yielding was not worth it. */
-static void pause_for(struct home *h, uint64_t now)
+/* Yielding does not go well. */
+static void pause_for(struct space *sp, uint64_t now)
 {
+	struct home *h = &sp->home;
+
+	go_away(sp);
+	h->yields = false;
 	h->next_ns = now + h->pause_ns;
 	h->pause_ns = h->pause_ns * 2 < PAUSE_MOST ? h->pause_ns * 2 : PAUSE_MOST;
 }
 
-static void calm(struct space *sp, uint64_t now)
+/* Processor time of a thread, and its time in the queue for one, ns; both 0: not known. */
+static void times_of(pid_t pid, pid_t tid, uint64_t *ran, uint64_t *queued)
+{
+	char path[64], text[128];
+	ssize_t n = 0;
+	int fd;
+
+	*ran = *queued = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", (int)pid, (int)tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, text, sizeof(text) - 1);
+		close(fd);
+	}
+	text[n > 0 ? n : 0] = 0;
+	if (sscanf(text, "%" SCNu64 " %" SCNu64, ran, queued) != 2)
+		*ran = *queued = 0;
+}
+
+/* Since the last look, most of which somebody else had our processor, not the thread. */
+static bool starved(struct space *sp, uint64_t now)
 {
 	struct home *h = &sp->home;
-	bool yielding = h->state == HOME_YIELDING, briefly = h->stint < STINT_SHORT;
+	uint64_t mine, queued, ran, none, since = now - h->looked_ns;
+	uint64_t was_queued = h->queued_ns, was_ran = h->ran_ns;
 
-	if (h->state == HOME_AWAY || (!yielding && ++h->calm < CALM_LOOKS))
-		return;
-	go_away(sp);
-	if (yielding && briefly)
-		pause_for(h, now);
-	else if (yielding)
-		h->pause_ns = PAUSE_LEAST;
+	times_of(getpid(), gettid(), &mine, &queued);
+	times_of(sp->pid, h->tid, &ran, &none);
+	h->looked_ns = now;
+	h->queued_ns = queued;
+	h->ran_ns = ran;
+	return was_queued && queued - was_queued > since / 2 && ran - was_ran < since / 2;
+}
+
+static void calm(struct space *sp)
+{
+	struct home *h = &sp->home;
+
+	if (h->state != HOME_AWAY && ++h->calm >= CALM_LOOKS)
+		go_away(sp);
 }
 
 /* The thread was where we are, or not. */
@@ -152,21 +222,19 @@ static void count_look(struct space *sp, bool hit, uint64_t now)
 	bool vain;
 
 	h->calm = 0;
-	h->stint++;
 	h->hits += hit;
 	if (++h->looks < LOOKS)
 		return;
 	vain = h->hits * 2 <= h->looks;
 	h->looks = h->hits = 0;
-	if (!vain)
-		return;
-	if (h->state == HOME_HERE && h->may_yield && set_policy(SCHED_IDLE)) {
-		h->state = HOME_YIELDING;
-		h->stint = 0;
-		return;
+	if (!vain) {
+		if (h->state == HOME_YIELDING)
+			h->pause_ns = PAUSE_LEAST;
+	} else if (h->state == HOME_HERE && begin_to_yield(sp)) {
+		h->yields = true;
+	} else {
+		pause_for(sp, now);
 	}
-	go_away(sp);
-	pause_for(h, now);
 }
 
 void home_tick(struct space *sp)
@@ -180,8 +248,12 @@ void home_tick(struct space *sp)
 		return;
 	h->next_ns = now + LOOK_NS;
 	h->faults = 0;
+	if (h->state == HOME_YIELDING && starved(sp, now) && faults < MANY) {
+		pause_for(sp, now);
+		return;
+	}
 	if (faults < MANY || h->votes < VOTES_MANY) {
-		calm(sp, now);
+		calm(sp);
 		return;
 	}
 	cpu = cpu_of(sp->pid, h->tid);

@@ -285,7 +285,8 @@ struct home {
 	int cpu;   /* bound to it, unless away */
 	pid_t tid; /* most faults are this thread's, if votes are many */
 	uint32_t votes, faults, calm, looks, hits;
-	uint32_t stint; /* looks since this state began */
+	bool yields;			       /* it has to, to be at home */
+	uint64_t looked_ns, queued_ns, ran_ns; /* yielding: at the last look, see starved() */
 	uint64_t next_ns, pause_ns;
 };
 
@@ -439,6 +440,7 @@ struct run {
 	uint32_t jobs_head, jobs_count, jobs_size;
 	bool jobs_stop;
 	os_thread workers[16];
+	_Atomic pid_t worker_tid[16]; /* A */
 	unsigned nworkers;
 
 	struct auto_run automatic;
