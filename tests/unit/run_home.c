@@ -23,6 +23,20 @@ static struct {
 	_Atomic bool over;
 } sitter;
 
+static struct {
+	pthread_t thread;
+	_Atomic pid_t tid;
+} idler; /* a worker */
+
+static void *idle(void *arg)
+{
+	(void)arg;
+	atomic_store(&idler.tid, gettid());
+	while (!atomic_load(&sitter.over))
+		usleep(1000);
+	return NULL;
+}
+
 static void *sit(void *arg)
 {
 	(void)arg;
@@ -99,6 +113,11 @@ static int setup(void **state)
 	for (int i = 0; i < CPU_SETSIZE; i++)
 		if (CPU_ISSET((unsigned)i, &run.allowed))
 			atomic_store(&sitter.to, i);
+	atomic_store(&idler.tid, 0);
+	if (pthread_create(&idler.thread, NULL, idle, NULL))
+		return -1;
+	while (!atomic_load(&idler.tid))
+		usleep(100);
 	return pthread_create(&sitter.thread, NULL, sit, NULL);
 }
 
@@ -107,6 +126,7 @@ static int teardown(void **state)
 	(void)state;
 	atomic_store(&sitter.over, true);
 	pthread_join(sitter.thread, NULL);
+	pthread_join(idler.thread, NULL);
 	home_init(&sp);
 	return sched_setaffinity(0, sizeof(run.allowed), &run.allowed);
 }
@@ -249,6 +269,27 @@ static void starves(void **state)
 	assert_int_equal(bound_to(), -1);
 }
 
+/* While we yield, workers keep off our processor; when we end, they need not any more. */
+static void workers_keep_off(void **state)
+{
+	cpu_set_t set;
+	int cpu[2];
+
+	(void)state;
+	two(cpu);
+	run.nworkers = 1;
+	run.worker_tid[0] = idler.tid;
+	yield_on(cpu);
+	assert_int_equal(sched_getaffinity(run.worker_tid[0], sizeof(set), &set), 0);
+	assert_int_equal(CPU_COUNT(&set), CPU_COUNT(&run.allowed) - 1);
+	assert_false(CPU_ISSET((unsigned)cpu[0], &set));
+	home_end(&sp);
+	assert_int_equal(sched_getaffinity(run.worker_tid[0], sizeof(set), &set), 0);
+	assert_true(CPU_EQUAL(&set, &run.allowed));
+	assert_int_equal(policy(), SCHED_OTHER);
+	assert_int_equal(bound_to(), -1);
+}
+
 /* A child's pager does not begin as its parent's is bound. */
 static void begins_anew(void **state)
 {
@@ -291,6 +332,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(in_vain, setup, teardown),
 		cmocka_unit_test_setup_teardown(yields_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(starves, setup, teardown),
+		cmocka_unit_test_setup_teardown(workers_keep_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(begins_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(left_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(hurries, setup, teardown),

@@ -266,6 +266,12 @@ void home_tick(struct space *sp)
 		go_away(sp);
 }
 
+void home_end(struct space *sp)
+{
+	if (sp->home.state != HOME_AWAY)
+		go_away(sp);
+}
+
 void home_note(struct run *r)
 {
 	if (sched_getaffinity(0, sizeof(r->allowed), &r->allowed) < 0)

@@ -787,6 +787,7 @@ void *pager_thread(void *arg)
 		else if (n == 0 && ++quiet % 20 == 0 && !alive_without_agent(sp))
 			break;
 	}
+	home_end(sp);
 	pager_finish(sp);
 	return NULL;
 }

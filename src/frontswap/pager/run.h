@@ -677,6 +677,8 @@ void home_init(struct space *sp);
 void home_fault(struct space *sp, pid_t tid);
 /* Now and then, in time sp->last_tick_ns. */
 void home_tick(struct space *sp);
+/* Its last: the workers may go anywhere again. */
+void home_end(struct space *sp);
 
 /* watch.c: a pager's side of it */
 #define WATCH_UNKNOWN UINT32_MAX
