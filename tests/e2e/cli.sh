@@ -281,6 +281,11 @@ if command -v groff >/dev/null; then
 	default=$("$TMEM" run --help | sed -n 's/.*--codec.*default: //p')
 	check man_default_codec "tmem-run.1 does not name the default $default" \
 		grep -qF -- "$default" "$ROOT/docs/man/tmem-run.1"
+	techniques=$("$TMEM" run --help | sed -n 's/.*--without NAMES .*bring: //p' | tr -d ,)
+	for t in ${techniques:-none}; do
+		grep -qE "^\.Cm $t( |$)" "$ROOT/docs/man/tmem-run.1" || echo "$t"
+	done >"$T/missing"
+	check man_techniques "not in tmem-run.1: $(tr '\n' ' ' <"$T/missing")" test ! -s "$T/missing"
 else
 	skip man "groff is not installed"
 fi

@@ -23,17 +23,13 @@ static struct {
 	_Atomic bool over;
 } sitter;
 
-static struct {
-	pthread_t thread;
-	_Atomic pid_t tid;
-} idler; /* a worker */
+static pthread_t idler; /* a worker that has nothing to do */
 
 static void *idle(void *arg)
 {
 	(void)arg;
-	atomic_store(&idler.tid, gettid());
 	while (!atomic_load(&sitter.over))
-		usleep(1000);
+		usleep(1000); /* it is there to be bound, not to run */
 	return NULL;
 }
 
@@ -51,7 +47,7 @@ static void *sit(void *arg)
 			atomic_store(&sitter.at, to);
 			atomic_store(&sitter.tid, gettid());
 		}
-		usleep(100);
+		usleep(100); /* asleep: yielding must not starve because of it */
 	}
 	return NULL;
 }
@@ -60,7 +56,7 @@ static void sit_on(int cpu)
 {
 	atomic_store(&sitter.to, cpu);
 	while (atomic_load(&sitter.at) != cpu)
-		usleep(100);
+		usleep(100); /* until it has gone there: its own turn of its loop */
 }
 
 /* The two processors that tests use, of those there are; skips with fewer. */
@@ -113,11 +109,8 @@ static int setup(void **state)
 	for (int i = 0; i < CPU_SETSIZE; i++)
 		if (CPU_ISSET((unsigned)i, &run.allowed))
 			atomic_store(&sitter.to, i);
-	atomic_store(&idler.tid, 0);
-	if (pthread_create(&idler.thread, NULL, idle, NULL))
+	if (pthread_create(&idler, NULL, idle, NULL))
 		return -1;
-	while (!atomic_load(&idler.tid))
-		usleep(100);
 	return pthread_create(&sitter.thread, NULL, sit, NULL);
 }
 
@@ -126,7 +119,7 @@ static int teardown(void **state)
 	(void)state;
 	atomic_store(&sitter.over, true);
 	pthread_join(sitter.thread, NULL);
-	pthread_join(idler.thread, NULL);
+	pthread_join(idler, NULL);
 	home_init(&sp);
 	return sched_setaffinity(0, sizeof(run.allowed), &run.allowed);
 }
@@ -200,7 +193,8 @@ static void in_vain(void **state)
 static void yield_on(const int cpu[2])
 {
 	if (!sp.home.may_yield)
-		skip();
+		skip(); /* an ordinary user: the kernel would not let us back, so it is never done
+			 */
 	for (unsigned i = 0; i < 9; i++) {
 		sit_on(cpu[i % 2]);
 		look(200, sitter.tid);
@@ -226,45 +220,67 @@ static void yields_again(void **state)
 	assert_int_equal(bound_to(), cpu[0]);
 }
 
-/* A thread like any other that never sleeps; who begins it is under SCHED_IDLE. */
-static void *hog(void *over)
+/* A thread that never sleeps; who begins it is under SCHED_IDLE. It has our niceness, and so the
+ * processor on a busy machine, too. */
+static struct {
+	pthread_t thread;
+	_Atomic pid_t tid;
+	_Atomic bool over;
+} hog;
+
+static void *run_on(void *cpu)
 {
 	struct sched_param none = {0};
+	cpu_set_t set;
 
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)*(const int *)cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
 	sched_setscheduler(0, SCHED_OTHER, &none);
-	while (!atomic_load((_Atomic bool *)over))
+	atomic_store(&hog.tid, gettid());
+	while (!atomic_load(&hog.over))
 		;
 	return NULL;
+}
+
+/* Looks, at most n and as long as we yield, while a hog has our processor; how many there were. */
+static unsigned looks_beside_hog(const int *cpu, unsigned n)
+{
+	unsigned i = 0;
+
+	atomic_store(&hog.tid, 0);
+	atomic_store(&hog.over, false);
+	assert_int_equal(pthread_create(&hog.thread, NULL, run_on, (void *)(uintptr_t)cpu), 0);
+	while (!atomic_load(&hog.tid))
+		usleep(100); /* until it runs */
+	while (i < n && policy() == SCHED_IDLE) {
+		uint64_t due = sp.home.next_ns;
+		struct timespec t;
+
+		usleep(100); /* to be woken is to wait; little else is in the time between two looks
+			      */
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		sp.last_tick_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+		home_fault(&sp, sp.home.tid);
+		home_tick(&sp);
+		sp.home.faults = 0;
+		i += sp.home.next_ns != due;
+	}
+	atomic_store(&hog.over, true);
+	pthread_join(hog.thread, NULL);
+	return i;
 }
 
 /* Somebody else has the processor, while the thread sleeps: yielding ends, for a pause. */
 static void starves(void **state)
 {
-	_Atomic bool over = false;
-	pthread_t thread;
-	int cpu[2], i;
-	cpu_set_t set;
+	int cpu[2];
 
 	(void)state;
 	two(cpu);
 	yield_on(cpu);
-	CPU_ZERO(&set);
-	CPU_SET((unsigned)cpu[0], &set);
-	assert_int_equal(pthread_create(&thread, NULL, hog, &over), 0);
-	assert_int_equal(pthread_setaffinity_np(thread, sizeof(set), &set), 0);
-	for (i = 0; i < 40 && policy() == SCHED_IDLE; i++) {
-		struct timespec t;
-
-		usleep(2000); /* to be woken is to wait */
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		sp.last_tick_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-		home_fault(&sp, sitter.tid);
-		home_tick(&sp);
-	}
-	atomic_store(&over, true);
-	pthread_join(thread, NULL);
+	assert_in_range(looks_beside_hog(cpu, 40), 1, 15); /* by calm it takes 16 */
 	assert_int_equal(policy(), SCHED_OTHER);
-	assert_true(i < 16); /* not by calm */
 	look(200, sitter.tid);
 	assert_int_equal(bound_to(), -1);
 }
@@ -278,13 +294,13 @@ static void workers_keep_off(void **state)
 	(void)state;
 	two(cpu);
 	run.nworkers = 1;
-	run.worker_tid[0] = idler.tid;
+	run.workers[0] = idler;
 	yield_on(cpu);
-	assert_int_equal(sched_getaffinity(run.worker_tid[0], sizeof(set), &set), 0);
+	assert_int_equal(pthread_getaffinity_np(idler, sizeof(set), &set), 0);
 	assert_int_equal(CPU_COUNT(&set), CPU_COUNT(&run.allowed) - 1);
 	assert_false(CPU_ISSET((unsigned)cpu[0], &set));
 	home_end(&sp);
-	assert_int_equal(sched_getaffinity(run.worker_tid[0], sizeof(set), &set), 0);
+	assert_int_equal(pthread_getaffinity_np(idler, sizeof(set), &set), 0);
 	assert_true(CPU_EQUAL(&set, &run.allowed));
 	assert_int_equal(policy(), SCHED_OTHER);
 	assert_int_equal(bound_to(), -1);

@@ -39,6 +39,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,7 @@
 #include <unistd.h>
 
 #define LOOK_NS	    1000000ull
-#define MANY	    8u	/* faults between two looks: a third of the time is theirs */
+#define MANY	    8u	/* faults between two looks: a third of the time, at 45 us each */
 #define CALM_LOOKS  16u /* with fewer */
 #define VOTES_MOST  64u
 #define VOTES_MANY  32u
@@ -102,7 +103,8 @@ static bool set_policy(int policy)
 
 /*
  * A processor whose threads are all under SCHED_IDLE draws whoever is woken: workers, too,
- * who would have it for a round of pages. They stay off it (-1: off none).
+ * who would have it for a round of pages. They stay off it (-1: off none). Where pagers of
+ * several processes yield, the last word counts.
  */
 static void workers_keep_off(struct run *r, int cpu)
 {
@@ -110,12 +112,9 @@ static void workers_keep_off(struct run *r, int cpu)
 
 	if (cpu >= 0)
 		CPU_CLR((unsigned)cpu, &set);
-	for (unsigned i = 0; i < r->nworkers; i++) {
-		pid_t tid = atomic_load(&r->worker_tid[i]);
-
-		if (tid && sched_setaffinity(tid, sizeof(set), &set) < 0)
+	for (unsigned i = 0; i < r->nworkers; i++)
+		if (pthread_setaffinity_np(r->workers[i], sizeof(set), &set))
 			os_log(OS_LOG_DEBUG, "a worker stays where it may run");
-	}
 }
 
 static bool begin_to_yield(struct space *sp)

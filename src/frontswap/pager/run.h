@@ -440,7 +440,6 @@ struct run {
 	uint32_t jobs_head, jobs_count, jobs_size;
 	bool jobs_stop;
 	os_thread workers[16];
-	_Atomic pid_t worker_tid[16]; /* A */
 	unsigned nworkers;
 
 	struct auto_run automatic;

@@ -96,12 +96,6 @@ static void *worker_main(void *arg)
 
 	/* What it compresses, the program's next fault waits for. */
 	home_hurry(r, WORKER_HURRY);
-	for (unsigned i = 0;; i++) {
-		pid_t none = 0;
-
-		if (atomic_compare_exchange_strong(&r->worker_tid[i], &none, gettid()))
-			break;
-	}
 	os_mutex_lock(&r->jobs_lock);
 	for (;;) {
 		while (!r->jobs_count && !r->jobs_stop)
