@@ -63,6 +63,27 @@ verdict() {
 	printf '%-6s %s%s\n' "$1" "$2" "${3:+: $3}"
 }
 
+# The log that a failure (NAME, or NAME: WHY) can be understood by.
+log_of() {
+	local name=${1%%:*}
+	case $name in
+	e2e/*/*) name=${name%/*} ;;
+	esac
+	say "$LOGS/${name//\//.}.log"
+}
+
+# The ends of their logs: where only the output of a run is kept, it must say why.
+show_logs() {
+	local f log seen=" "
+	for f in "${FAILURES[@]}"; do
+		log=$(log_of "$f")
+		[ -s "$log" ] && [[ $seen != *" $log "* ]] || continue
+		seen+="$log "
+		say "--- $log"
+		tail -n 20 "$log" | cut -c 1-300
+	done
+}
+
 # Whether NAME is wanted.
 wanted() {
 	local n
@@ -262,6 +283,7 @@ run_lint
 [ -z "$LIST" ] || exit 0
 say
 if [ $FAILED -gt 0 ]; then
+	show_logs
 	say "failed:"
 	printf '  %s\n' "${FAILURES[@]}"
 fi

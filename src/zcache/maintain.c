@@ -32,6 +32,7 @@
 #define STEP_FRAMES	 16384u /* given back for one reason in one step, at most */
 #define PERIOD_NS	 1000000000ull
 #define PERIOD_BUSY_NS	 100000000ull /* while there is a rate */
+#define HOLD_POLL_NS	 200000ull
 #define STEP_CPU_PERCENT 100u /* of a processor: recompress.c saves up a tenth of a second */
 
 #define RECOMPRESS_IDLE_MS 120000u
@@ -109,11 +110,32 @@ static void recompress(struct tmem_host *h)
 	(void)tmem_host_recompress(h, &o, NULL);
 }
 
+static bool take_turn(struct zc_maintain *m)
+{
+	return !atomic_exchange(&m->busy, true);
+}
+
+static void end_turn(struct zc_maintain *m)
+{
+	atomic_store(&m->busy, false);
+}
+
+void zc_maintain_hold(struct tmem_host *h)
+{
+	while (!take_turn(&h->maintain))
+		os_sleep_ns(HOLD_POLL_NS);
+}
+
+void zc_maintain_release(struct tmem_host *h)
+{
+	end_turn(&h->maintain);
+}
+
 void tmem_host_maintain(tmem_host *h)
 {
 	uint64_t idle_ms = atomic_load_explicit(&h->maintain.idle_ms, memory_order_relaxed);
 
-	if (atomic_exchange(&h->maintain.busy, true))
+	if (!take_turn(&h->maintain))
 		return;
 	yield_to_pressure(h);
 	keep_target(h);
@@ -121,7 +143,7 @@ void tmem_host_maintain(tmem_host *h)
 		(void)tmem_host_age(h, idle_ms);
 	zc_adopt(h);
 	recompress(h);
-	atomic_store(&h->maintain.busy, false);
+	end_turn(&h->maintain);
 }
 
 static uint64_t period_ns(const struct zc_maintain *m)

@@ -240,6 +240,8 @@ int tmem_host_verify(tmem_host *h, int quiet)
 	y.buf = os_alloc(ZC_BIG_BYTES);
 	if (!y.buf)
 		return rc;
+	if (quiet) /* the host's own thread is somebody who runs, too */
+		zc_maintain_hold(h);
 	rc = zc_each_pool(h, verify_pool, &y);
 	if (rc == 0)
 		rc = zpool_verify(h->zpool);
@@ -247,6 +249,8 @@ int tmem_host_verify(tmem_host *h, int quiet)
 		rc = zc_overflow_verify(h);
 	if (rc == 0 && quiet)
 		rc = verify_sums(&y);
+	if (quiet)
+		zc_maintain_release(h);
 	os_free(y.buf);
 	return rc;
 }

@@ -500,6 +500,9 @@ bool zc_make_room(struct tmem_host *h);
 int zc_maintain_start(struct tmem_host *h, const tmem_host_options *o)
 	__attribute__((warn_unused_result));
 void zc_maintain_stop(struct tmem_host *h);
+/* Waits for the step under way; none is made until the release. Not from within a step. */
+void zc_maintain_hold(struct tmem_host *h);
+void zc_maintain_release(struct tmem_host *h);
 /* The lower of target and ceiling; 0: neither. */
 uint64_t zc_soft_bytes(const struct tmem_host *h);
 

@@ -3,6 +3,7 @@
 #include "tmem_test.h"
 
 #include "os/clock.h"
+#include "os/thread.h"
 #include "zcache/zcache.h"
 
 #include <fcntl.h>
@@ -291,6 +292,43 @@ static void by_a_thread(void **state)
 	tmem_host_destroy(t.host);
 }
 
+static _Atomic bool stop;
+
+static void *maintain_on(void *arg)
+{
+	while (!atomic_load(&stop)) {
+		tmem_host_maintain(t.host);
+		os_sleep_ns(SECOND_NS / 500);
+	}
+	return arg;
+}
+
+/* Pages go while sums are taken, unless maintenance is held meanwhile. */
+static void quiet_verify(void **state)
+{
+	tmem_pool goes, stays;
+	os_thread thread;
+
+	t = test_open(NULL);
+	goes = tmem_pool_create(t.client, 0, 0);
+	stays = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 0);
+	put(stays, 0, 6000); /* looked at last, for some milliseconds */
+	set("target", "1M"); /* each step takes all that may go */
+	atomic_store(&stop, false);
+	assert_int_equal(os_thread_create(&thread, "maintain", maintain_on, NULL), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		put(goes, 0, 100);
+		assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	}
+	/* It was only held: they go now, looked for during ten seconds. */
+	for (unsigned i = 0; i < 200 && tmem_pool_pages(t.client, goes) > 0; i++)
+		usleep(50000);
+	assert_int_equal(tmem_pool_pages(t.client, goes), 0);
+	atomic_store(&stop, true);
+	os_thread_join(thread);
+	test_close(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +339,7 @@ int main(void)
 		cmocka_unit_test(with_its_codec),
 		cmocka_unit_test(pressure_target),
 		cmocka_unit_test(by_a_thread),
+		cmocka_unit_test(quiet_verify),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
