@@ -337,25 +337,28 @@ typedef struct tmem_save {
 	uint64_t pages, zpages, bytes; /* bytes: of the file */
 	uint64_t offset;	       /* where in the file the damage was found */
 	char error[160];	       /* one line, if it failed */
+	/* In. */
+	uint32_t ephemeral; /* save: 1: pools that are ephemeral, too */
 } tmem_save;
 #define TMEM_SAVE ((tmem_save){.size = sizeof(tmem_save)})
 
 /*
  * Write the client's persistent pages to a file, compressed as they are. Pools that are
- * ephemeral or shared are left out. Nothing is stopped meanwhile: each page is as it
- * was at some moment of the call, and pages that came or went may or may not be in
- * it (pools that came are not); freeze the client to save one instant. Pools cannot be destroyed
- * before it ends. The file has its name when it is complete and on the disk. io may be NULL. May
- * take long; allocates some 300 KiB and 40 bytes for 64 pages, not charged to the host. 0; -ENOMEM;
- * -EIO: a stored page is damaged; -EOPNOTSUPP: a precompressed pool; -EBUSY: a pool was destroyed
- * meanwhile, or somebody is saving to that name; -EINVAL; -ECANCELED; or the error of the file.
- * After any failure there is no new file, an older one of that name is as it was, and the store is,
- * too; but if all that failed was to make the file's name last, the file is there, and io->error
- * says so.
+ * shared are left out, and so are ephemeral ones unless io->ephemeral is set. Nothing is stopped
+ * meanwhile: each page is as it was at some moment of the call, and pages that came or went may or
+ * may not be in it (pools that came are not); freeze the client to save one instant. Pools cannot
+ * be destroyed before it ends. The file has its name when it is complete and on the disk. io may be
+ * NULL. May take long; allocates some 300 KiB and 40 bytes for 64 pages, not charged to the host.
+ * 0; -ENOMEM; -EIO: a stored page is damaged; -EOPNOTSUPP: a precompressed pool; -EBUSY: a pool was
+ * destroyed meanwhile, or somebody is saving to that name; -EINVAL; -ECANCELED; or the error of the
+ * file. After any failure there is no new file, an older one of that name is as it was, and the
+ * store is, too; but if all that failed was to make the file's name last, the file is there, and
+ * io->error says so.
  */
 TMEM_API int tmem_client_save(tmem_client *client, const char *path, tmem_save *io) TMEM_CHECK;
 /*
- * Make a client from such a file: all of it, or nothing. Its pools have new ids, see
+ * Make a client from such a file: all of it, or nothing (but ephemeral pages, for which the
+ * host has no room, are evicted as always). Its pools have new ids, see
  * io->pool (in the order of the file; io->pools says how many there are). io may be NULL.
  * May take long; allocates some 300 KiB, not charged. 0; -EBADMSG: not such a file,
  * cut short, or damaged: io->offset and io->error say where and how; -EOPNOTSUPP: from a

@@ -141,18 +141,19 @@ static int read_record(struct restorer *r, uint32_t *type, uint32_t *n)
 
 static int take_pool(struct restorer *r, const uint8_t *p, uint32_t n)
 {
-	uint32_t shards;
+	uint32_t shards, flags;
 	struct zc_slot *s;
 	tmem_pool id;
 
 	if (n != SAVE_POOL || save_get32(p) != r->pools || r->pools >= r->announced)
 		return damaged(r, "number of a pool");
-	if (save_get32(p + 4) != TMEM_POOL_PERSIST)
+	flags = save_get32(p + 4);
+	if (flags != TMEM_POOL_PERSIST && flags != 0)
 		return damaged(r, "kind of a pool");
 	shards = save_get32(p + 12);
 	if (!shards || shards > 4096 || shards & (shards - 1))
 		return damaged(r, "shards of a pool");
-	id = tmem_pool_create(r->c, TMEM_POOL_PERSIST, shards);
+	id = tmem_pool_create(r->c, flags, shards);
 	if (id < 0)
 		return id;
 	s = zc_pool_enter(r->c, id);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Save: a client's persistent pages into a file (save.h), while everybody works on.
+ * Save: a client's persistent pages into a file (save.h), while everybody works on; where it is
+ * asked for, its ephemeral ones, too.
  *
  *   list the leaves of a pool ── for each leaf, word by word:
  *       lock its shard ─ pin the zpage, or take a reference in the overflow file ─ unlock
@@ -399,7 +400,7 @@ static int save_pool(struct saver *v, int32_t id)
 
 	if (rc)
 		return rc;
-	if (v->s->flags != TMEM_POOL_PERSIST) {
+	if (v->s->flags & ~TMEM_POOL_PERSIST) {
 		snprintf(v->io->error, sizeof(v->io->error),
 			 "pool %d: precompressed pools cannot be saved", id);
 		return -EOPNOTSUPP;
@@ -440,7 +441,7 @@ static void list_pools(struct saver *v)
 
 		if (!s)
 			continue;
-		if (s->flags & TMEM_POOL_PERSIST && !s->shared) {
+		if ((s->flags & TMEM_POOL_PERSIST || v->io->ephemeral) && !s->shared) {
 			v->id[v->pools++] = id;
 			v->total += index_pool_pages(s->pool);
 		}

@@ -183,6 +183,58 @@ static void everything_comes_back(void **state)
 	test_close(&b);
 }
 
+/* Where it is asked for; and what a smaller host has no room for is evicted, oldest first. */
+static void ephemeral_pools(void **state)
+{
+	tmem_host_options small = TMEM_HOST_OPTIONS;
+	struct test_host a = test_open(NULL), b = test_open(NULL), c;
+	tmem_pool_pair pair[2];
+	tmem_save io = TMEM_SAVE;
+	struct test_page page;
+	tmem_oid o = test_oid(3);
+	tmem_client *client;
+	tmem_pool eph;
+	unsigned found = 0;
+
+	new_path();
+	eph = tmem_pool_create(a.client, 0, 4);
+	put(a.client, a.pool, 1, 1, 1);
+	for (uint64_t i = 0; i < 3000; i++)
+		put(a.client, eph, 3, i, i);
+	io.ephemeral = 1;
+	assert_int_equal(tmem_client_save(a.client, path, &io), 0);
+	assert_int_equal(io.pools, 2);
+	assert_int_equal(io.pages, 3001);
+	io.pool = pair;
+	io.pool_room = 2;
+	client = restore(b.host, &io);
+	assert_int_equal(io.pages, 3001);
+	for (uint64_t i = 0; i < 3000; i++)
+		expect(client, pair[1].is, 3, i, i);
+	assert_int_equal(tmem_host_shrink(b.host, UINT64_MAX, NULL), 0);
+	assert_int_equal(tmem_pool_pages(client, pair[1].is), 0);
+	expect(client, pair[0].is, 1, 1, 1);
+	assert_int_equal(tmem_host_verify(b.host, 1), 0);
+	tmem_client_destroy(client);
+
+	small.limit_bytes = 2 << 20;
+	c = test_open(&small);
+	client = restore(c.host, &io);
+	for (uint64_t i = 0; i < 3000; i++)
+		if (tmem_get(client, pair[1].is, &o, i, &page) == 0) {
+			test_check(&page, i, 100);
+			found++;
+		}
+	assert_in_range(found, 100, 2999);
+	expect(client, pair[0].is, 1, 1, 1);
+	assert_int_equal(tmem_host_verify(c.host, 1), 0);
+	tmem_client_destroy(client);
+	assert_int_equal(unlink(path), 0);
+	test_close(&a);
+	test_close(&b);
+	test_close(&c);
+}
+
 static void through_the_overflow_file(void **state)
 {
 	char over[2][80];
@@ -631,6 +683,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(everything_comes_back),
+		cmocka_unit_test(ephemeral_pools),
 		cmocka_unit_test(through_the_overflow_file),
 		cmocka_unit_test(dictionaries_stay_at_home),
 		cmocka_unit_test(every_byte_counts),
