@@ -26,6 +26,10 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 /* Subcommands: argv[0] is the subcommand's name. They return the exit code. */
 int cmd_run(int argc, char **argv);
 int cmd_report(int argc, char **argv);
+int cmd_mount(int argc, char **argv);
+int cmd_umount(int argc, char **argv);
+int cmd_invalidate(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
 int cmd_estimate(int argc, char **argv);
 int cmd_trace(int argc, char **argv);
 int cmd_replay(int argc, char **argv);

@@ -8,6 +8,11 @@
 
 /* A build without frontswap has no `tmem run`; it is then neither listed nor known. */
 #pragma weak cmd_run
+/* The same, without libfuse. */
+#pragma weak cmd_mount
+#pragma weak cmd_umount
+#pragma weak cmd_invalidate
+#pragma weak cmd_stat
 
 static const struct command {
 	const char *name;
@@ -16,6 +21,10 @@ static const struct command {
 } commands[] = {
 	{"run", cmd_run, "run a program in less memory than it wants"},
 	{"report", cmd_report, "draw what `tmem run --report` has written"},
+	{"mount", cmd_mount, "a compressed page cache over a slow file system"},
+	{"umount", cmd_umount, "end such a mount"},
+	{"invalidate", cmd_invalidate, "have a mount forget what it keeps of a file or folder"},
+	{"stat", cmd_stat, "figures of a mount, or of a file in it"},
 	{"estimate", cmd_estimate, "what a process or files would take when compressed"},
 	{"trace", cmd_trace, "record which pages a program asks for"},
 	{"replay", cmd_replay, "a trace against eviction policies"},

@@ -18,23 +18,30 @@
 
 enum os_rank {
 	OS_RANK_NONE = 0,
-	OS_RANK_CLI = 10,	/* command line front ends */
-	OS_RANK_RUN = 20,	/* frontswap: the table of address spaces */
-	OS_RANK_SPACE = 30,	/* frontswap: one address space */
-	OS_RANK_HOST = 40,	/* zcache: tables of clients, pools, threads */
-	OS_RANK_REGISTRY = 45,	/* alloc: the drivers; modules are loaded inside */
-	OS_RANK_POOL = 50,	/* zcache: one pool's life cycle */
-	OS_RANK_THREADS = 55,	/* zcache: the list of threads' counters */
-	OS_RANK_MOVER = 57,	/* zcache: one move to the overflow file at a time */
-	OS_RANK_ZS_POOL = 60,	/* zsmalloc: one compaction at a time */
-	OS_RANK_ZS_CLASS = 70,	/* zsmalloc: one size class */
-	OS_RANK_ZBUD = 72,	/* zbud: lists and frames of one pool */
-	OS_RANK_BOTTOM_UP = 75, /* index: bottom-up walks against the end of a pool */
-	OS_RANK_SHARD = 80,	/* index: one shard of a pool */
-	OS_RANK_ARENA = 90,	/* alloc: one metadata arena */
-	OS_RANK_SPAN = 95,	/* zsmalloc: free spans */
-	OS_RANK_TRACE = 97,	/* zcache: one buffer of the recorder */
-	OS_RANK_LEAF = 100,	/* nothing is taken inside */
+	OS_RANK_CLI = 10,	 /* command line front ends */
+	OS_RANK_RUN = 20,	 /* frontswap: the table of address spaces */
+	OS_RANK_SPACE = 25,	 /* frontswap: one address space */
+	OS_RANK_CC_FOLDER = 30,	 /* cleancache: one open folder */
+	OS_RANK_CC_WATCH = 31,	 /* cleancache: who is watched */
+	OS_RANK_CC_NAMES = 32,	 /* cleancache: nodes' names and folders */
+	OS_RANK_CC_NODES = 33,	 /* cleancache: a shard of the nodes' table */
+	OS_RANK_CC_FILE = 34,	 /* cleancache: one file's data */
+	OS_RANK_CC_KNOWN = 35,	 /* cleancache: identities of files without a node */
+	OS_RANK_CC_ACCOUNT = 36, /* cleancache: memory, and the store's limit */
+	OS_RANK_HOST = 40,	 /* zcache: tables of clients, pools, threads */
+	OS_RANK_REGISTRY = 45,	 /* alloc: the drivers; modules are loaded inside */
+	OS_RANK_POOL = 50,	 /* zcache: one pool's life cycle */
+	OS_RANK_THREADS = 55,	 /* zcache: the list of threads' counters */
+	OS_RANK_MOVER = 57,	 /* zcache: one move to the overflow file at a time */
+	OS_RANK_ZS_POOL = 60,	 /* zsmalloc: one compaction at a time */
+	OS_RANK_ZS_CLASS = 70,	 /* zsmalloc: one size class */
+	OS_RANK_ZBUD = 72,	 /* zbud: lists and frames of one pool */
+	OS_RANK_BOTTOM_UP = 75,	 /* index: bottom-up walks against the end of a pool */
+	OS_RANK_SHARD = 80,	 /* index: one shard of a pool */
+	OS_RANK_ARENA = 90,	 /* alloc: one metadata arena */
+	OS_RANK_SPAN = 95,	 /* zsmalloc: free spans */
+	OS_RANK_TRACE = 97,	 /* zcache: one buffer of the recorder */
+	OS_RANK_LEAF = 100,	 /* nothing is taken inside */
 };
 
 struct os_mutex {

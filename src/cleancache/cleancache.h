@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * cleancache: `tmem mount`, a FUSE file system over a folder that keeps the clean pages it has
+ * read in an ephemeral pool.
+ *
+ * Words. The *source* is the folder that is mounted over, and the files in it. A *node* is a file
+ * (of any type) of the source that the kernel knows by a number. A *file* is what is known of a
+ * regular node's data: its identity and what happens to it. A *handle* is a file that a program
+ * has open. Pool = this mount, object = file, index = page of 4096 bytes.
+ *
+ *   kernel's page cache        hot, not compressed; as long as the kernel likes
+ *     └─ store (libtmem)       what was read lately, compressed; never above --size
+ *          └─ source           slow
+ *
+ * A page is put when it is read from the source, and stays when the kernel asks for it again: the
+ * kernel does not say when it drops its own. What is in both is small in ours.
+ *
+ * Coherence (file.c holds it together, identity.c says when two looks saw the same data):
+ *
+ *   C1  a page in the store was read from the source after the last change that this mount made
+ *       to it, and while no such change was under way
+ *   C2  a page in the store was read while its file had the identity that the file has now, as
+ *       far as the source told; when it turns out to have another, all of them go before
+ *       anything else is answered
+ *   C3  what was read under an identity too young to be told from the next one serves until the
+ *       next look at the source and no longer
+ *
+ * Locks, outermost first: an open folder; the watches; names; a shard of the nodes' table; a file;
+ * identities; the account. But for the folder's, none is held while the source is asked, and none
+ * while the kernel is told something.
+ */
+#ifndef TMEM_CLEANCACHE_CLEANCACHE_H
+#define TMEM_CLEANCACHE_CLEANCACHE_H
+
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 12)
+
+#include "os/lock.h"
+#include "os/thread.h"
+
+#include <fuse3/fuse_lowlevel.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <tmem/tmem.h>
+
+#include "cleancache/mount.h"
+
+#define CC_PAGE	    TMEM_PAGE_SIZE
+#define CC_IO_PAGES 64u /* of one request of the kernel, and of one read of the source */
+#define CC_IO_BYTES (CC_IO_PAGES * CC_PAGE)
+#define CC_SHARDS   64u
+
+struct cc_mount;
+
+/* ---- identity.c ----------------------------------------------------------------------------- */
+
+/* What tells the data that a file had from the data that it has. */
+struct cc_identity {
+	uint64_t size;
+	int64_t mtime_ns, ctime_ns; /* since 1970; ns of the source, whatever its grain */
+};
+
+/* One look at the source. */
+struct cc_look {
+	struct stat st;
+	struct cc_identity id;
+	int64_t born_ns;  /* 0: the source does not say */
+	int64_t taken_ns; /* our wall clock, read before the source was asked */
+};
+
+/* fd: a file of the source, O_PATH will do. 0 or -errno. Asks the source. */
+int cc_look_fd(int fd, struct cc_look *look) __attribute__((warn_unused_result));
+/* The same of a name in a folder; links are not followed. */
+int cc_look_at(int dir, const char *name, struct cc_look *look) __attribute__((warn_unused_result));
+bool cc_identity_same(const struct cc_identity *a, const struct cc_identity *b);
+/*
+ * Whether a change made after this look would have given the file another identity. It would not
+ * while the source's clock may still show what it showed at the last change.
+ */
+bool cc_look_is_settled(const struct cc_look *look, uint64_t grain_ns);
+/* The grain to reckon with for the file system that fd is on, ns. */
+uint64_t cc_grain_ns(int fd);
+/* A number for this file that the next one with its inode number does not have, as far as told. */
+uint64_t cc_incarnation(int fd, const struct cc_look *look);
+
+/* ---- file.c --------------------------------------------------------------------------------- */
+
+/* A run of pages that somebody is reading from the source. */
+struct cc_fetch {
+	uint64_t first, n;
+	struct cc_fetch *next;
+};
+
+/* Made when a regular file is first opened, gone with its node. */
+struct cc_file {
+	struct os_mutex lock;
+	struct os_cond idle; /* puts or fetches have ended */
+	tmem_oid oid;
+	struct cc_identity id;
+	uint64_t looked_ns; /* clock of the last look that said id */
+	bool known;	    /* id says something: there was a look, and no change since */
+	bool young;	    /* that look was not settled (C3) */
+	uint32_t changing;  /* changes of ours under way */
+	uint32_t putting;   /* threads in between cc_put_begin() and cc_put_end() */
+	uint64_t changes;   /* begun and ended */
+	bool stored;	    /* a page was put */
+	struct cc_fetch *fetches;
+	/* For statistics; pages. */
+	_Atomic uint64_t hits, misses, ahead, refused;
+	_Atomic uint64_t drops; /* times that its pages went as another identity was seen */
+};
+
+void cc_file_init(struct cc_file *f, const tmem_oid *oid);
+void cc_file_destroy(struct cc_file *f);
+
+/*
+ * What a look said: when the file is not what it was (C2), or could not be told from it (C3), its
+ * pages go. True: the kernel's are to go, too.
+ */
+bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open);
+
+/*
+ * A change of ours to the data, from the page of `offset` on: its pages go, and none come into
+ * the file until it ends. Takes what puts that are under way take.
+ */
+void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uint64_t bytes);
+void cc_change_end(struct cc_mount *m, struct cc_file *f);
+
+/* Drawn before the store and the source are read. */
+struct cc_view {
+	uint64_t changes; /* what cc_put_begin() wants to know again */
+	uint64_t size;	  /* of the file, as far as pages in the store go */
+};
+struct cc_view cc_view(struct cc_file *f);
+/* False: the file changed since, what was read may be old. Else cc_put_end() follows. */
+bool cc_put_begin(struct cc_file *f, uint64_t changes);
+void cc_put_end(struct cc_file *f);
+
+/*
+ * Pages first .. first+n-1 are not in the store, or were not: a run of them that begins at `first`
+ * is this thread's to read from the source. 0: somebody had the first of them, and has ended: look
+ * again. Else so many pages, until cc_fetch_end(). Waits.
+ */
+uint64_t cc_fetch_begin(struct cc_file *f, struct cc_fetch *fetch, uint64_t first, uint64_t n);
+void cc_fetch_end(struct cc_file *f, struct cc_fetch *fetch);
+
+/* ---- node.c --------------------------------------------------------------------------------- */
+
+struct cc_node {
+	struct cc_node *hash_next;
+	uint64_t dev, ino;
+	int64_t born_ns;
+	uint64_t incarnation;
+	uint64_t lookups; /* that the kernel has not forgotten; under the shard's lock */
+	uint32_t refs;	  /* ours; the same */
+	bool stale;	  /* its number is another file's now; the same */
+	bool used;	  /* since the trimmer came by; the same */
+	mode_t type;	  /* S_IFMT */
+	int fd;		  /* O_PATH */
+	int watch;	  /* of watch.c; -1: none */
+	_Atomic(struct cc_file *) file;
+	struct cc_node *parent; /* a ref; NULL: the root */
+	char *name;		/* in it, when it was last seen; both under the mount's `names` */
+};
+
+struct cc_shard {
+	struct os_mutex lock;
+	struct cc_node **bucket;
+	uint32_t buckets, nodes;
+	uint32_t hand; /* of the trimmer */
+};
+
+/* ---- the rest of a mount ----------------------------------------------------------------------
+ */
+
+/* What is open. fi->fh points to one. */
+struct cc_handle {
+	struct cc_node *node; /* a ref */
+	int fd;
+	bool direct;	       /* O_DIRECT: past the store */
+	_Atomic uint32_t refs; /* its opener, and reads ahead */
+	/* The last read's end, and how far ahead of it was read: races only cost a read ahead. */
+	_Atomic uint64_t next, ahead;
+	_Atomic uint32_t window; /* pages; 0: not in order */
+};
+
+struct cc_account {
+	struct os_mutex lock;
+	uint64_t size;	/* --size */
+	uint64_t fixed; /* what the process takes without a node, buffers of all threads included */
+	_Atomic uint64_t used; /* nodes, files, handles */
+	uint64_t granted;      /* the store's limit leaves room for so much `used` */
+};
+
+enum cc_counter {
+	CC_READS,	  /* requests of the kernel */
+	CC_READ_BYTES,	  /* answered */
+	CC_HITS,	  /* pages found in the store */
+	CC_MISSES,	  /* pages read from the source because they were asked for */
+	CC_AHEAD,	  /* pages read ahead */
+	CC_SOURCE_READS,  /* calls */
+	CC_SOURCE_BYTES,  /* they brought */
+	CC_SOURCE_ERRORS, /* that failed */
+	CC_REFUSED,	  /* pages that the store did not take */
+	CC_STALE,	  /* pages not put because the file changed while they were read */
+	CC_DROPS,	  /* files whose pages went because the source had others */
+	CC_YOUNG_DROPS,	  /* or might have had */
+	CC_OPENS,
+	CC_OPENS_KEPT, /* and those of them after which the kernel kept its pages */
+	CC_WRITES,
+	CC_WRITE_BYTES,
+	CC_INVALIDATIONS, /* told by watching, or by `tmem invalidate` */
+	CC_TRIMMED,	  /* names that the kernel was asked to forget */
+	CC_DAMAGED,	  /* pages of the store with a wrong checksum; read from the source then */
+	CC_COUNTERS,
+};
+
+struct cc_mount {
+	const struct cc_options *o;
+	struct fuse_session *se;
+	tmem_host *host;
+	tmem_client *client;
+	tmem_pool pool;
+	struct cc_account account;
+	struct os_mutex names; /* of all nodes, and whose they are */
+	struct cc_shard shard[CC_SHARDS];
+	struct cc_node *root;
+	uint64_t grain_ns;
+	double entry_s, attr_s; /* how long the kernel may trust a name, attributes */
+	unsigned threads;
+	bool served;  /* what it holds is worth something */
+	bool as_root; /* others may be callers: what they make is theirs */
+	_Atomic uint64_t nodes, nodes_max;
+	uint64_t nodes_most; /* descriptors and memory allow so many */
+	_Atomic uint64_t counter[CC_COUNTERS];
+	struct cc_crew *crew;	    /* ahead.c */
+	struct cc_notify *notify;   /* notify.c */
+	struct cc_lockers *lockers; /* locks.c */
+	struct cc_watch *watch;	    /* watch.c; NULL: none */
+	struct cc_known *known;	    /* known.c */
+	os_tls scratch;		    /* read.c: a thread's buffer */
+	_Atomic bool no_dontcache;  /* the source's kernel does not know RWF_DONTCACHE */
+};
+
+static inline void cc_count(struct cc_mount *m, enum cc_counter k, uint64_t n)
+{
+	atomic_fetch_add_explicit(&m->counter[k], n, memory_order_relaxed);
+}
+
+/* account.c: memory that is not the store's. False: --size does not allow it. */
+bool cc_charge(struct cc_mount *m, uint64_t bytes) __attribute__((warn_unused_result));
+void cc_uncharge(struct cc_mount *m, uint64_t bytes);
+/* Sets the store's limit for the first time. -EINVAL: nothing would be left for it. */
+int cc_account_open(struct cc_mount *m, uint64_t fixed) __attribute__((warn_unused_result));
+
+/* The node of a number that the kernel gave; it keeps it alive meanwhile. */
+static inline struct cc_node *cc_node_of(struct cc_mount *m, fuse_ino_t ino)
+{
+	return ino == FUSE_ROOT_ID ? m->root : (struct cc_node *)(uintptr_t)ino;
+}
+static inline fuse_ino_t cc_ino_of(const struct cc_mount *m, const struct cc_node *n)
+{
+	return n == m->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
+}
+int cc_nodes_open(struct cc_mount *m, int root_fd) __attribute__((warn_unused_result));
+/* All of them, whatever is counted: nobody asks any more. */
+void cc_nodes_close(struct cc_mount *m);
+/*
+ * The node of a name, made if it is new, with one lookup more, and a look at it. 0; -ENOENT and
+ * the like: the source's; -ENOMEM: --size; -ENFILE: descriptors.
+ */
+int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, struct cc_node **out,
+		   struct cc_look *look) __attribute__((warn_unused_result));
+void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups);
+void cc_node_ref(struct cc_mount *m, struct cc_node *n);
+void cc_node_unref(struct cc_mount *m, struct cc_node *n);
+/* It is called so now, by a rename of ours. */
+void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name);
+/* The node of a name if the kernel knows it, with a ref; no new one is made. NULL: it is not. */
+struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char *name);
+/* The same of a node that may be on its way out: false, then. */
+bool cc_node_try_ref(struct cc_mount *m, struct cc_node *n);
+/* Its name of now, and its folder with a ref (NULL: the root). False: longer than room. */
+bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room,
+		  struct cc_node **parent);
+/* Whether a folder is above it, or is it, by the names that were seen last. */
+bool cc_node_is_under(struct cc_mount *m, struct cc_node *n, struct cc_node *dir);
+/* Made at the first call; NULL: --size. */
+struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n);
+/* Its file, or NULL. */
+static inline struct cc_file *cc_node_data(struct cc_node *n)
+{
+	return atomic_load_explicit(&n->file, memory_order_acquire);
+}
+/* Called for each node, with a ref, no lock held; not 0 ends it. */
+int cc_nodes_each(struct cc_mount *m, int (*fn)(void *arg, struct cc_node *n), void *arg);
+/* Nodes that the kernel may be asked to forget: not used since the last time. */
+unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max);
+
+/* known.c: identities of files whose pages are in the store and whose nodes have gone. */
+int cc_known_open(struct cc_mount *m) __attribute__((warn_unused_result));
+void cc_known_close(struct cc_mount *m);
+/* The node goes: its identity stays for as long as there is room. */
+void cc_known_keep(struct cc_mount *m, const struct cc_file *f);
+/* A file as it was known before, if it was. */
+void cc_known_adopt(struct cc_mount *m, struct cc_file *f);
+
+/* From a file. */
+void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_identity *id);
+/* While nothing runs; not 0 ends it. */
+int cc_known_each(struct cc_mount *m,
+		  int (*fn)(void *arg, const tmem_oid *oid, const struct cc_identity *id),
+		  void *arg);
+
+/* warm.c: to and from --save. While nothing runs. Say on the log what went wrong. */
+int cc_warm_save(struct cc_mount *m);
+void cc_warm_load(struct cc_mount *m);
+
+/* /proc/self/fd/N, which names a file that is open by O_PATH. */
+#define CC_FD_PATH 32
+const char *cc_fd_path(char buf[CC_FD_PATH], int fd);
+
+/*
+ * read.c. Bytes from offset on, fewer at the end of the file, or -errno; *data points to them in
+ * a buffer of this thread, until its next call. bytes: at most CC_IO_BYTES.
+ */
+ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
+		const char **data);
+/* Pages first .. first+n-1, at most CC_IO_PAGES, into the store, if they are not there. */
+void cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n);
+
+/* ahead.c */
+int cc_crew_open(struct cc_mount *m, unsigned threads) __attribute__((warn_unused_result));
+void cc_crew_close(struct cc_mount *m);
+/* A read of pages first .. first+n-1 had to ask the source. */
+void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size);
+
+/* ops_open.c: handles. fd is the handle's from then on, unless it fails: -ENOMEM. */
+int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_file_info *fi)
+	__attribute__((warn_unused_result));
+void cc_handle_put(struct cc_mount *m, struct cc_handle *h);
+static inline struct cc_handle *cc_handle_of(const struct fuse_file_info *fi)
+{
+	return (struct cc_handle *)(uintptr_t)fi->fh;
+}
+/* What the source is opened with where the caller asked for `flags`. */
+int cc_open_flags(int flags);
+
+/* locks.c */
+int cc_locks_open(struct cc_mount *m) __attribute__((warn_unused_result));
+void cc_locks_close(struct cc_mount *m);
+/* An owner has closed a descriptor of this file: its locks go. */
+void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner);
+
+/* control.c: figures as text. */
+void cc_text_mount(struct cc_mount *m, char *buf, size_t room);
+void cc_text_file(struct cc_mount *m, struct cc_node *n, char *buf, size_t room);
+
+/* notify.c: what the kernel is told, by a thread of its own. */
+int cc_notify_open(struct cc_mount *m) __attribute__((warn_unused_result));
+void cc_notify_close(struct cc_mount *m);
+/* The kernel's pages and attributes of a node are to go. */
+void cc_notify_changed(struct cc_mount *m, struct cc_node *n);
+/* Too many nodes, or too little memory for them. */
+void cc_notify_trim(struct cc_mount *m);
+
+/* watch.c */
+int cc_watch_open(struct cc_mount *m) __attribute__((warn_unused_result));
+void cc_watch_close(struct cc_mount *m);
+void cc_watch_node(struct cc_mount *m, struct cc_node *n);
+void cc_unwatch_node(struct cc_mount *m, struct cc_node *n);
+
+/* ops_*.c: what FUSE calls. */
+extern const struct fuse_lowlevel_ops cc_ops;
+void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void cc_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n);
+void cc_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void cc_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void cc_symlink(fuse_req_t req, const char *to, fuse_ino_t parent, const char *name);
+void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void cc_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void cc_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+	       const char *newname, unsigned flags);
+void cc_readlink(fuse_req_t req, fuse_ino_t ino);
+void cc_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		struct fuse_file_info *fi);
+void cc_access(fuse_req_t req, fuse_ino_t ino, int mask);
+void cc_statfs(fuse_req_t req, fuse_ino_t ino);
+void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+		 int flags);
+void cc_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void cc_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void cc_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi);
+void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
+		  struct fuse_file_info *fi);
+void cc_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+		  struct fuse_file_info *fi);
+void cc_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse_file_info *fi_in,
+			fuse_ino_t out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
+			int flags);
+void cc_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+	      unsigned flags, const void *in, size_t in_bytes, size_t out_bytes);
+void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void cc_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi);
+void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
+	      int sleep);
+void cc_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
+
+/* Shared by the operations: what the kernel is told of a node. */
+void cc_entry(struct cc_mount *m, struct cc_node *n, const struct cc_look *look,
+	      struct fuse_entry_param *e);
+
+#endif

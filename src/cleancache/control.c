@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a mount is told and asked by ioctl() on any of its files; see mount.h. */
+#include "cleancache/cleancache.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const counter_name[CC_COUNTERS] = {
+	[CC_READS] = "reads",
+	[CC_READ_BYTES] = "read_bytes",
+	[CC_HITS] = "hits",
+	[CC_MISSES] = "misses",
+	[CC_AHEAD] = "read_ahead",
+	[CC_SOURCE_READS] = "source_reads",
+	[CC_SOURCE_BYTES] = "source_bytes",
+	[CC_SOURCE_ERRORS] = "source_errors",
+	[CC_REFUSED] = "refused",
+	[CC_STALE] = "changed_meanwhile",
+	[CC_DROPS] = "files_changed",
+	[CC_YOUNG_DROPS] = "files_young",
+	[CC_OPENS] = "opens",
+	[CC_OPENS_KEPT] = "opens_kept",
+	[CC_WRITES] = "writes",
+	[CC_WRITE_BYTES] = "write_bytes",
+	[CC_INVALIDATIONS] = "invalidations",
+	[CC_TRIMMED] = "trimmed",
+	[CC_DAMAGED] = "damaged",
+};
+
+struct text {
+	char *at;
+	size_t room;
+};
+
+static void say(struct text *t, const char *name, uint64_t value)
+{
+	int n = snprintf(t->at, t->room, "%s %" PRIu64 "\n", name, value);
+
+	if (n > 0 && (size_t)n < t->room) {
+		t->at += n;
+		t->room -= (size_t)n;
+	}
+}
+
+void cc_text_mount(struct cc_mount *m, char *buf, size_t room)
+{
+	struct text t = {buf, room};
+	tmem_stats s = {.size = sizeof(s)};
+
+	*buf = 0;
+	(void)tmem_host_stats(m->host, &s);
+	say(&t, "pid", (uint64_t)getpid());
+	say(&t, "size", m->account.size);
+	say(&t, "fixed", m->account.fixed);
+	say(&t, "nodes_bytes", atomic_load(&m->account.used));
+	say(&t, "store_limit", s.limit_bytes);
+	say(&t, "store_bytes", s.store_bytes);
+	say(&t, "store_peak", s.store_peak_bytes);
+	say(&t, "pages", s.pages);
+	say(&t, "compressed_bytes", s.compressed_bytes);
+	say(&t, "same_filled", s.same_filled_pages);
+	say(&t, "evicted", s.evicted_pages);
+	say(&t, "nodes", atomic_load(&m->nodes));
+	say(&t, "nodes_max", atomic_load(&m->nodes_max));
+	for (unsigned k = 0; k < CC_COUNTERS; k++)
+		say(&t, counter_name[k], atomic_load(&m->counter[k]));
+}
+
+void cc_text_file(struct cc_mount *m, struct cc_node *n, char *buf, size_t room)
+{
+	struct cc_file *f = cc_node_data(n);
+	struct text t = {buf, room};
+
+	*buf = 0;
+	if (!f) {
+		say(&t, "opened", 0);
+		return;
+	}
+	os_mutex_lock(&f->lock);
+	say(&t, "opened", 1);
+	say(&t, "known", f->known);
+	say(&t, "young", f->young);
+	say(&t, "size", f->id.size);
+	os_mutex_unlock(&f->lock);
+	say(&t, "hits", atomic_load(&f->hits));
+	say(&t, "misses", atomic_load(&f->misses));
+	say(&t, "read_ahead", atomic_load(&f->ahead));
+	say(&t, "refused", atomic_load(&f->refused));
+	say(&t, "dropped", atomic_load(&f->drops));
+}
+
+/* ---- invalidation
+ * ------------------------------------------------------------------------------------------ */
+
+struct under {
+	struct cc_mount *m;
+	struct cc_node *dir;
+	int files;
+};
+
+static void invalidate(struct cc_mount *m, struct cc_node *n, struct cc_file *f)
+{
+	cc_change_begin(m, f, 0, UINT64_MAX);
+	cc_change_end(m, f);
+	cc_count(m, CC_INVALIDATIONS, 1);
+	cc_notify_changed(m, n);
+}
+
+static int invalidate_under(void *arg, struct cc_node *n)
+{
+	struct under *u = arg;
+	struct cc_file *f = cc_node_data(n);
+
+	if (f && cc_node_is_under(u->m, n, u->dir)) {
+		invalidate(u->m, n, f);
+		u->files++;
+	}
+	return 0;
+}
+
+static int invalidate_path(struct cc_mount *m, struct cc_node *n)
+{
+	struct under u = {.m = m, .dir = n};
+	struct cc_file *f = cc_node_data(n);
+
+	if (n->type == S_IFDIR) {
+		(void)cc_nodes_each(m, invalidate_under, &u);
+		return u.files;
+	}
+	if (f)
+		invalidate(m, n, f);
+	return f != NULL;
+}
+
+void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+	      unsigned flags, const void *in, size_t in_bytes, size_t out_bytes)
+{
+	struct cc_mount *m = fuse_req_userdata(req);
+	struct cc_node *n = cc_node_of(m, ino);
+	struct cc_text text;
+
+	if (cmd == (unsigned)CC_IOC_INVALIDATE) {
+		fuse_reply_ioctl(req, invalidate_path(m, n), NULL, 0);
+	} else if (cmd == (unsigned)CC_IOC_STAT && out_bytes == sizeof(text)) {
+		memset(&text, 0, sizeof(text));
+		if (n->type == S_IFDIR)
+			cc_text_mount(m, text.text, sizeof(text.text));
+		else
+			cc_text_file(m, n, text.text, sizeof(text.text));
+		fuse_reply_ioctl(req, 0, &text, sizeof(text));
+	} else {
+		fuse_reply_err(req, ENOTTY);
+	}
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A file's data: what keeps C1, C2 and C3 of cleancache.h.
+ *
+ *   reader of the source    c = changes ── read the source ── put, if changes is still c
+ *   change of ours          changes++, no puts from here on ── pages go ── the source is changed ──
+ *                           changes++
+ *
+ *   F1  putting > 0 and changing > 0 only while the change waits for the puts to end
+ *   F2  changing > 0  =>  no put begins
+ *   F3  of what was read before or during a change nothing is put after its end:
+ *       changes is not what it was
+ *
+ * F1 and F2: pages that the change drops were all put before it; F3: none older comes after. A
+ * file that is written all the time puts little, then; it is not what a cache of clean pages is
+ * for. The lock is held for a few instructions; the puts themselves, which compress, run beside
+ * each other.
+ *
+ * One reader of a page. Two that miss the same one would ask a slow source twice: each run that
+ * is being read is in the list of fetches, and who wants a page of it waits for its end, and
+ * then looks into the store again. What was read may not have got there; then it is read again,
+ * by one at a time.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/clock.h"
+
+void cc_file_init(struct cc_file *f, const tmem_oid *oid)
+{
+	*f = (struct cc_file){.oid = *oid};
+	os_mutex_init(&f->lock, OS_RANK_CC_FILE, "file");
+	os_cond_init(&f->idle);
+}
+
+void cc_file_destroy(struct cc_file *f)
+{
+	os_cond_destroy(&f->idle);
+	os_mutex_destroy(&f->lock);
+}
+
+/* ---- changes --------------------------------------------------------------------------------- */
+
+/* Under the lock: no put is under way, and none begins until changing is 0 again. */
+static void exclude_puts(struct cc_file *f)
+{
+	f->changing++;
+	f->changes++;
+	while (f->putting)
+		os_cond_wait(&f->idle, &f->lock);
+}
+
+static void admit_puts(struct cc_file *f)
+{
+	f->changes++;
+	f->changing--;
+}
+
+static void drop(struct cc_mount *m, struct cc_file *f, uint64_t offset, uint64_t bytes)
+{
+	uint64_t first = offset / CC_PAGE, end = (offset + bytes + CC_PAGE - 1) / CC_PAGE;
+
+	if (bytes > UINT64_MAX - CC_PAGE - offset)
+		end = UINT64_MAX;
+	/* Only -ENOENT is possible: the pool is ours. */
+	(void)tmem_invalidate_range(m->client, m->pool, &f->oid, first, end - first);
+}
+
+void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uint64_t bytes)
+{
+	os_mutex_lock(&f->lock);
+	exclude_puts(f);
+	/* Past the end it grows, and the page that had the end in it does, too. */
+	if (f->id.size < offset) {
+		bytes += bytes > UINT64_MAX - offset ? 0 : offset - f->id.size;
+		offset = f->id.size;
+	}
+	f->known = false;
+	os_mutex_unlock(&f->lock);
+	drop(m, f, offset, bytes);
+}
+
+void cc_change_end(struct cc_mount *m, struct cc_file *f)
+{
+	os_mutex_lock(&f->lock);
+	admit_puts(f);
+	os_mutex_unlock(&f->lock);
+}
+
+/* ---- looks ------------------------------------------------------------------------------------
+ */
+
+/*
+ * A file that we change ourselves has a new identity after that, and nobody can tell whether
+ * another's change hides behind it. So it is as good as a change of theirs: known is false, and
+ * the next open drops what is there. Looks between opens say nothing then.
+ */
+bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open)
+{
+	bool same, young, drops;
+	int64_t gone;
+
+	os_mutex_lock(&f->lock);
+	same = f->known && cc_identity_same(&f->id, &look->id);
+	young = same && f->young && at_open;
+	drops = (at_open || f->known) && (!same || young) && !f->changing;
+	if (drops) {
+		exclude_puts(f);
+		os_mutex_unlock(&f->lock);
+		gone = tmem_invalidate_object(m->client, m->pool, &f->oid);
+		os_mutex_lock(&f->lock);
+		admit_puts(f);
+		f->drops += gone > 0;
+		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone > 0);
+	}
+	if (drops || same) {
+		f->id = look->id;
+		f->known = true;
+		f->looked_ns = os_clock_ns();
+		if (at_open || drops)
+			f->young = !cc_look_is_settled(look, m->grain_ns);
+	}
+	os_mutex_unlock(&f->lock);
+	return drops || (at_open && !same);
+}
+
+/* ---- puts -------------------------------------------------------------------------------------
+ */
+
+struct cc_view cc_view(struct cc_file *f)
+{
+	struct cc_view v;
+
+	os_mutex_lock(&f->lock);
+	/* Of a change that is under way: it will be another number when that ends. */
+	v.changes = f->changes;
+	v.size = f->id.size;
+	os_mutex_unlock(&f->lock);
+	return v;
+}
+
+bool cc_put_begin(struct cc_file *f, uint64_t changes)
+{
+	bool may;
+
+	os_mutex_lock(&f->lock);
+	may = !f->changing && f->changes == changes && f->known;
+	f->putting += may;
+	f->stored |= may;
+	os_mutex_unlock(&f->lock);
+	return may;
+}
+
+void cc_put_end(struct cc_file *f)
+{
+	os_mutex_lock(&f->lock);
+	if (!--f->putting)
+		os_cond_broadcast(&f->idle);
+	os_mutex_unlock(&f->lock);
+}
+
+/* ---- fetches ----------------------------------------------------------------------------------
+ */
+
+uint64_t cc_fetch_begin(struct cc_file *f, struct cc_fetch *fetch, uint64_t first, uint64_t n)
+{
+	bool waited = false;
+
+	os_mutex_lock(&f->lock);
+	for (const struct cc_fetch *other = f->fetches; other;) {
+		if (other->first <= first && first < other->first + other->n) {
+			os_cond_wait(&f->idle, &f->lock);
+			waited = true;
+			other = f->fetches;
+			continue;
+		}
+		if (other->first > first && other->first < first + n)
+			n = other->first - first;
+		other = other->next;
+	}
+	if (waited)
+		n = 0;
+	if (n) {
+		*fetch = (struct cc_fetch){.first = first, .n = n, .next = f->fetches};
+		f->fetches = fetch;
+	}
+	os_mutex_unlock(&f->lock);
+	return n;
+}
+
+void cc_fetch_end(struct cc_file *f, struct cc_fetch *fetch)
+{
+	struct cc_fetch **at;
+
+	os_mutex_lock(&f->lock);
+	for (at = &f->fetches; *at != fetch; at = &(*at)->next)
+		;
+	*at = fetch->next;
+	os_cond_broadcast(&f->idle);
+	os_mutex_unlock(&f->lock);
+}

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Locks of files, passed on to the source, so that they hold against those who do not come through
+ * the mount.
+ *
+ * flock() belongs to an open file, of which the source has one for each of ours: it is passed on as
+ * it is. fcntl() locks belong to a process, and the source would take all of ours for one. So each
+ * owner that the kernel names gets an open file of its own on the source, and the lock there is one
+ * of that open file (F_OFD_SETLK). As POSIX wants it, all of an owner's locks on a file go when it
+ * closes any descriptor of it.
+ *
+ * Waiting for a lock must not take a thread that serves requests, perhaps the very one that would
+ * let it go: who has to wait is tried again by a thread of its own, ever less often, until it
+ * has the lock or is interrupted.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/clock.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define TRY_FIRST_NS 1000000ull
+#define TRY_LAST_NS  50000000ull
+#define TABLE	     64u
+
+struct owner {
+	struct owner *next;
+	struct cc_node *node; /* a ref */
+	uint64_t owner;
+	int fd;
+	uint32_t users; /* calls that are in it now */
+	bool closed;	/* out of the table; goes with its last user */
+};
+
+struct waiter {
+	struct waiter *next;
+	fuse_req_t req;
+	struct cc_handle *h; /* a ref; flock */
+	struct owner *o;     /* a use; fcntl */
+	struct flock lock;
+	int op;
+	_Atomic bool interrupted;
+};
+
+struct cc_lockers {
+	struct cc_mount *m;
+	os_thread thread;
+	bool started;
+	struct os_mutex lock;
+	struct os_cond work;
+	struct owner *owner[TABLE];
+	struct waiter *waiting;
+	bool stop;
+};
+
+static struct cc_mount *mount_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* ---- owners
+ * ----------------------------------------------------------------------------------------- */
+
+static struct owner **bucket_of(struct cc_lockers *l, const struct cc_node *n, uint64_t owner)
+{
+	return &l->owner[((uintptr_t)n / sizeof(*n) ^ owner ^ owner >> 17) % TABLE];
+}
+
+static void owner_free(struct cc_mount *m, struct owner *o)
+{
+	close(o->fd);
+	cc_node_unref(m, o->node);
+	os_free(o);
+	cc_uncharge(m, sizeof(*o));
+}
+
+static void owner_leave(struct cc_mount *m, struct owner *o)
+{
+	struct cc_lockers *l = m->lockers;
+	bool last;
+
+	os_mutex_lock(&l->lock);
+	last = !--o->users && o->closed;
+	os_mutex_unlock(&l->lock);
+	if (last)
+		owner_free(m, o);
+}
+
+/* Under the lock. */
+static struct owner *owner_find(struct cc_lockers *l, const struct cc_node *n, uint64_t owner)
+{
+	struct owner *o = *bucket_of(l, n, owner);
+
+	while (o && (o->node != n || o->owner != owner))
+		o = o->next;
+	return o;
+}
+
+/* Opened as the handle is: a lock for writing wants a file that is open for it. */
+static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, struct owner **out)
+{
+	int flags = fcntl(h->fd, F_GETFL);
+	char path[CC_FD_PATH];
+	struct owner *o;
+
+	if (!cc_charge(m, sizeof(*o)))
+		return -ENOLCK;
+	o = os_zalloc(sizeof(*o));
+	if (o)
+		o->fd = open(cc_fd_path(path, h->fd), (flags & O_ACCMODE) | O_CLOEXEC);
+	if (!o || o->fd < 0) {
+		os_free(o);
+		cc_uncharge(m, sizeof(*o));
+		return -ENOLCK;
+	}
+	cc_node_ref(m, h->node);
+	o->node = h->node;
+	o->owner = owner;
+	*out = o;
+	return 0;
+}
+
+/* The owner's open file, to be left again; NULL with *rc 0: it has none, and none is made. */
+static struct owner *owner_enter(struct cc_mount *m, struct cc_handle *h, uint64_t owner, bool make,
+				 int *rc)
+{
+	struct cc_lockers *l = m->lockers;
+	struct owner *o, *mine = NULL;
+
+	*rc = 0;
+	os_mutex_lock(&l->lock);
+	o = owner_find(l, h->node, owner);
+	if (!o && make) {
+		os_mutex_unlock(&l->lock);
+		*rc = owner_make(m, h, owner, &mine);
+		if (*rc)
+			return NULL;
+		os_mutex_lock(&l->lock);
+		o = owner_find(l, h->node, owner);
+		if (!o) {
+			struct owner **at = bucket_of(l, h->node, owner);
+
+			mine->next = *at;
+			*at = o = mine;
+			mine = NULL;
+		}
+	}
+	if (o)
+		o->users++;
+	os_mutex_unlock(&l->lock);
+	if (mine)
+		owner_free(m, mine);
+	return o;
+}
+
+void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner)
+{
+	struct cc_lockers *l = m->lockers;
+	struct owner **at, *o;
+	bool last = false;
+
+	os_mutex_lock(&l->lock);
+	for (at = bucket_of(l, n, owner); (o = *at); at = &o->next)
+		if (o->node == n && o->owner == owner)
+			break;
+	if (o) {
+		struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+		*at = o->next;
+		o->closed = true;
+		last = !o->users;
+		(void)fcntl(o->fd, F_OFD_SETLK, &all);
+	}
+	os_mutex_unlock(&l->lock);
+	if (last)
+		owner_free(m, o);
+}
+
+/* ---- waiting
+ * ---------------------------------------------------------------------------------------- */
+
+static void waiter_free(struct cc_mount *m, struct waiter *w)
+{
+	if (w->o)
+		owner_leave(m, w->o);
+	if (w->h)
+		cc_handle_put(m, w->h);
+	os_free(w);
+	cc_uncharge(m, sizeof(*w));
+}
+
+/* 0; -EAGAIN: somebody else has it; or another error. */
+static int try_lock(struct waiter *w)
+{
+	int rc = w->o ? fcntl(w->o->fd, F_OFD_SETLK, &w->lock) : flock(w->h->fd, w->op | LOCK_NB);
+
+	if (rc == 0)
+		return 0;
+	return errno == EACCES || errno == EWOULDBLOCK ? -EAGAIN : -errno;
+}
+
+/* Tries all once; those that are done leave the list. */
+static struct waiter *try_all(struct waiter **list)
+{
+	struct waiter *done = NULL;
+
+	for (struct waiter **at = list, *w; (w = *at);) {
+		int rc = atomic_load(&w->interrupted) ? -EINTR : try_lock(w);
+
+		if (rc == -EAGAIN) {
+			at = &w->next;
+			continue;
+		}
+		*at = w->next;
+		w->next = done;
+		w->op = -rc;
+		done = w;
+	}
+	return done;
+}
+
+static void answer(struct cc_mount *m, struct waiter *done)
+{
+	for (struct waiter *next; done; done = next) {
+		next = done->next;
+		fuse_req_interrupt_func(done->req, NULL, NULL);
+		fuse_reply_err(done->req, done->op);
+		waiter_free(m, done);
+	}
+}
+
+static void *run(void *arg)
+{
+	struct cc_lockers *l = arg;
+	uint64_t pause = TRY_FIRST_NS;
+
+	os_mutex_lock(&l->lock);
+	while (!l->stop) {
+		struct waiter *done;
+
+		if (!l->waiting) {
+			os_cond_wait(&l->work, &l->lock);
+			pause = TRY_FIRST_NS;
+			continue;
+		}
+		if (os_cond_timedwait(&l->work, &l->lock, pause))
+			pause = TRY_FIRST_NS; /* somebody new, or interrupted */
+		done = try_all(&l->waiting);
+		pause = pause * 2 < TRY_LAST_NS ? pause * 2 : TRY_LAST_NS;
+		os_mutex_unlock(&l->lock);
+		answer(l->m, done);
+		os_mutex_lock(&l->lock);
+	}
+	for (struct waiter *w = l->waiting; w; w = w->next)
+		w->op = EINTR;
+	os_mutex_unlock(&l->lock);
+	answer(l->m, l->waiting);
+	return NULL;
+}
+
+static void interrupt(fuse_req_t req, void *arg)
+{
+	struct waiter *w = arg;
+
+	atomic_store(&w->interrupted, true); /* seen at the next try */
+}
+
+/* Answers the request, now or later. o: a use of it, h: a ref; one of them, and given up. */
+static void lock_or_wait(fuse_req_t req, struct cc_handle *h, struct owner *o,
+			 const struct flock *lock, int op, bool sleep)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_lockers *l = m->lockers;
+	struct waiter now = {.req = req, .h = h, .o = o, .op = op}, *w;
+	int rc;
+
+	if (lock)
+		now.lock = *lock;
+	rc = try_lock(&now);
+	w = rc == -EAGAIN && sleep && cc_charge(m, sizeof(*w)) ? os_zalloc(sizeof(*w)) : NULL;
+	if (!w) {
+		if (o)
+			owner_leave(m, o);
+		if (h)
+			cc_handle_put(m, h);
+		fuse_reply_err(req, rc == -EAGAIN && sleep ? ENOLCK : -rc);
+		return;
+	}
+	w->req = req;
+	w->h = h;
+	w->o = o;
+	w->lock = now.lock;
+	w->op = op;
+	fuse_req_interrupt_func(req, interrupt, w);
+	os_mutex_lock(&l->lock);
+	w->next = l->waiting;
+	l->waiting = w;
+	os_cond_signal(&l->work);
+	os_mutex_unlock(&l->lock);
+}
+
+/* ---- what FUSE calls
+ * ---------------------------------------------------------------------------------- */
+
+void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+{
+	struct cc_mount *m = mount_of(req);
+	struct flock asked = *lock;
+	struct owner *o;
+	int rc;
+
+	o = owner_enter(m, cc_handle_of(fi), fi->lock_owner, true, &rc);
+	if (o) {
+		asked.l_pid = 0;
+		rc = fcntl(o->fd, F_OFD_GETLK, &asked) ? -errno : 0;
+		owner_leave(m, o);
+	}
+	if (rc) {
+		fuse_reply_err(req, -rc);
+		return;
+	}
+	if (asked.l_pid < 0)
+		asked.l_pid = 0; /* an open file's: nobody's in particular */
+	fuse_reply_lock(req, &asked);
+}
+
+void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
+	      int sleep)
+{
+	struct cc_mount *m = mount_of(req);
+	struct owner *o;
+	int rc;
+
+	lock->l_pid = 0;
+	o = owner_enter(m, cc_handle_of(fi), fi->lock_owner, lock->l_type != F_UNLCK, &rc);
+	if (o)
+		lock_or_wait(req, NULL, o, lock, 0, sleep);
+	else
+		fuse_reply_err(req, -rc); /* 0: nothing to unlock */
+}
+
+void cc_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
+{
+	struct cc_handle *h = cc_handle_of(fi);
+
+	h->refs++;
+	lock_or_wait(req, h, NULL, NULL, op & ~LOCK_NB, !(op & LOCK_NB));
+}
+
+int cc_locks_open(struct cc_mount *m)
+{
+	struct cc_lockers *l = os_zalloc(sizeof(*l));
+	int rc;
+
+	if (!l)
+		return -ENOMEM;
+	l->m = m;
+	os_mutex_init(&l->lock, OS_RANK_LEAF, "locks");
+	os_cond_init(&l->work);
+	m->lockers = l;
+	rc = os_thread_create(&l->thread, "tmem-locks", run, l);
+	l->started = rc == 0;
+	return rc;
+}
+
+void cc_locks_close(struct cc_mount *m)
+{
+	struct cc_lockers *l = m->lockers;
+
+	if (!l)
+		return;
+	os_mutex_lock(&l->lock);
+	l->stop = true;
+	os_cond_signal(&l->work);
+	os_mutex_unlock(&l->lock);
+	if (l->started)
+		os_thread_join(l->thread);
+	for (unsigned i = 0; i < TABLE; i++)
+		for (struct owner *o = l->owner[i], *next; o; o = next) {
+			next = o->next;
+			owner_free(m, o);
+		}
+	os_cond_destroy(&l->work);
+	os_mutex_destroy(&l->lock);
+	m->lockers = NULL;
+	os_free(l);
+}

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A mount from beginning to end.
+ *
+ *   parent ── fork ──────────────── waits ──────────────── 0, as soon as it can be used
+ *              └─ source, store, session, mount, threads ─┬─ looks at its own root: that is "can"
+ *                                                         └─ serves until unmounted, or told to end
+ *
+ * Everything is made in the child, before it says that it is ready; what goes wrong until then is
+ * said on stderr, and is the parent's exit code. After that, stderr is the system's log.
+ *
+ * The thread that looks at its own root may also tell the kernel how far to read ahead by itself,
+ * which it does by 128 KiB at most unless told otherwise by root (read_ahead_kb).
+ *
+ * A mount whose process was killed leaves a mount point at which everything fails (ENOTCONN).
+ * Who mounts there again finds that, and takes it away first.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/file.h"
+#include "os/log.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define THREADS	      8u
+#define CREW	      4u
+#define STACK_BYTES   (64u << 10) /* of a thread, as far as it is used */
+#define CREW_BYTES    ((uint64_t)(CC_IO_BYTES + TMEM_CLUSTER_MAX * CC_PAGE + STACK_BYTES))
+#define THREAD_BYTES  (CREW_BYTES + CC_IO_BYTES + 2 * CC_PAGE) /* and the request's own buffer */
+#define NODE_BYTES    512u /* with its name, and its file where it was opened */
+#define READ_AHEAD_KB "1024"
+#define FOREVER_S     (10 * 365 * 86400.0)
+#define CLOSE_ATTR_S  1.0
+#define DESCRIPTORS   (1u << 20)
+
+static int failed(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int failed(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("tmem mount: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return 1;
+}
+
+/* ---- FUSE
+ * ---------------------------------------------------------------------------------------------- */
+
+static void init(void *arg, struct fuse_conn_info *conn)
+{
+	struct cc_mount *m = arg;
+
+	conn->max_write = CC_IO_BYTES;
+	conn->max_read = CC_IO_BYTES;
+	/* The kernel takes set-user-id bits away by asking for it: as root we would keep them. */
+	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+	/* Written data must reach the source before anybody reads it there. */
+	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
+	/* The source applies the umask, or its default ACL. */
+	conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
+	if (m->o->allow_other)
+		conn->want |= conn->capable & FUSE_CAP_POSIX_ACL;
+	if (m->o->coherence == CC_IMMUTABLE)
+		conn->want |= conn->capable & FUSE_CAP_CACHE_SYMLINKS;
+}
+
+const struct fuse_lowlevel_ops cc_ops = {
+	.init = init,
+	.lookup = cc_lookup,
+	.forget = cc_forget,
+	.forget_multi = cc_forget_multi,
+	.getattr = cc_getattr,
+	.setattr = cc_setattr,
+	.readlink = cc_readlink,
+	.mknod = cc_mknod,
+	.mkdir = cc_mkdir,
+	.symlink = cc_symlink,
+	.link = cc_link,
+	.unlink = cc_unlink,
+	.rmdir = cc_rmdir,
+	.rename = cc_rename,
+	.create = cc_create,
+	.open = cc_open,
+	.read = cc_op_read,
+	.write_buf = cc_write_buf,
+	.flush = cc_flush,
+	.release = cc_release,
+	.fsync = cc_fsync,
+	.opendir = cc_opendir,
+	.readdir = cc_readdir,
+	.readdirplus = cc_readdirplus,
+	.releasedir = cc_releasedir,
+	.fsyncdir = cc_fsyncdir,
+	.statfs = cc_statfs,
+	.setxattr = cc_setxattr,
+	.getxattr = cc_getxattr,
+	.listxattr = cc_listxattr,
+	.removexattr = cc_removexattr,
+	.access = cc_access,
+	.getlk = cc_getlk,
+	.setlk = cc_setlk,
+	.flock = cc_flock,
+	.fallocate = cc_fallocate,
+	.copy_file_range = cc_copy_file_range,
+	.lseek = cc_lseek,
+	.ioctl = cc_ioctl,
+};
+
+/* In a list of mount options a comma ends one. */
+static void escape(char *to, size_t room, const char *from)
+{
+	size_t n = 0;
+
+	for (; *from && n + 3 < room; from++) {
+		if (*from == ',' || *from == '\\')
+			to[n++] = '\\';
+		to[n++] = *from;
+	}
+	to[n] = 0;
+}
+
+static int open_session(struct cc_mount *m)
+{
+	const struct cc_options *o = m->o;
+	char name[PATH_MAX], options[PATH_MAX + 200], self[] = "tmem", option[] = "-o";
+	char *argv[] = {self, option, options, NULL};
+	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+
+	escape(name, sizeof(name), o->source);
+	snprintf(options, sizeof(options), "fsname=%s,subtype=tmem,max_read=%u%s%s", name,
+		 (unsigned)CC_IO_BYTES, o->allow_other ? ",allow_other,default_permissions" : "",
+		 o->read_only ? ",ro" : "");
+	m->se = fuse_session_new(&args, &cc_ops, sizeof(cc_ops), m);
+	fuse_opt_free_args(&args);
+	return m->se ? 0 : failed("libfuse does not take its options");
+}
+
+static int serve(struct cc_mount *m)
+{
+	struct fuse_loop_config *c = fuse_loop_cfg_create();
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	fuse_loop_cfg_set_max_threads(c, m->threads);
+	fuse_loop_cfg_set_idle_threads(c, m->threads);
+	rc = fuse_session_loop_mt(m->se, c);
+	fuse_loop_cfg_destroy(c);
+	/* A signal is its number: it was told to end. */
+	return rc > 0 ? 0 : rc;
+}
+
+/* ---- its parts
+ * ------------------------------------------------------------------------------------------ */
+
+static int open_store(struct cc_mount *m)
+{
+	const struct cc_options *o = m->o;
+	tmem_host_options h = TMEM_HOST_OPTIONS;
+	char err[200];
+
+	h.limit_bytes = o->size_bytes;
+	h.codec = o->codec;
+	h.policy = o->policy;
+	h.store_raw = 1; /* what does not compress is as far away as what does */
+	/* Pressure is the machine's, and mostly of those who are limited: --size was asked for. */
+	h.pressure_ppm = TMEM_PRESSURE_OFF;
+	if (tmem_host_create(&h, &m->host, err, sizeof(err)))
+		return failed("%s", err);
+	if (tmem_client_create(m->host, "mount", &m->client))
+		return failed("no memory for the store");
+	m->pool = tmem_pool_create(m->client, 0, 0);
+	return m->pool < 0 ? failed("no memory for the store") : 0;
+}
+
+/* Each file that the kernel knows takes one. */
+static void raise_descriptors(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r))
+		return;
+	if (r.rlim_max < DESCRIPTORS) {
+		struct rlimit more = {DESCRIPTORS, DESCRIPTORS};
+
+		if (!setrlimit(RLIMIT_NOFILE, &more))
+			return;
+	}
+	r.rlim_cur = r.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* A quarter of the descriptors is for files that are open; half of the memory for data at least. */
+static uint64_t nodes_most(const struct cc_mount *m)
+{
+	uint64_t by_memory = (m->account.size - m->account.fixed) / 2 / NODE_BYTES;
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur / 4 * 3 > by_memory)
+		return by_memory;
+	return r.rlim_cur / 4 * 3;
+}
+
+static void timeouts(struct cc_mount *m)
+{
+	switch (m->o->coherence) {
+	case CC_IMMUTABLE:
+		m->entry_s = m->attr_s = FOREVER_S;
+		break;
+	case CC_TTL:
+		m->entry_s = m->attr_s = (double)m->o->ttl_ns / 1e9;
+		break;
+	default: /* a name is asked for each time; what it names then comes with it */
+		m->entry_s = 0;
+		m->attr_s = CLOSE_ATTR_S;
+	}
+}
+
+static int open_parts(struct cc_mount *m, int root)
+{
+	const char *what = "no memory";
+	int rc = cc_known_open(m);
+
+	timeouts(m);
+	m->grain_ns = cc_grain_ns(root);
+	m->threads = m->o->threads ? m->o->threads : THREADS;
+	m->as_root = geteuid() == 0;
+	if (rc == 0)
+		rc = os_tls_create(&m->scratch, os_free);
+	if (rc == 0 && cc_account_open(m, os_resident_bytes() + m->threads * THREAD_BYTES +
+						  CREW * CREW_BYTES)) {
+		what = "--size leaves nothing for the store";
+		rc = -EINVAL;
+	}
+	if (rc == 0)
+		m->nodes_most = nodes_most(m);
+	if (rc == 0 && m->o->save)
+		cc_warm_load(m);
+	if (rc == 0)
+		rc = cc_nodes_open(m, root);
+	return rc ? failed("%s", what) : 0;
+}
+
+static int open_threads(struct cc_mount *m)
+{
+	int rc = cc_notify_open(m);
+
+	if (rc == 0)
+		rc = cc_locks_open(m);
+	if (rc == 0)
+		rc = cc_crew_open(m, CREW);
+	if (rc)
+		return failed("cannot start threads: %s", strerror(-rc));
+	if (!m->o->no_watch && m->o->coherence != CC_IMMUTABLE && cc_watch_open(m))
+		os_log(OS_LOG_WARNING, "changes of the source are not watched");
+	return 0;
+}
+
+static void close_parts(struct cc_mount *m)
+{
+	cc_watch_close(m);
+	cc_crew_close(m);
+	cc_locks_close(m);
+	cc_notify_close(m);
+	if (m->root)
+		cc_nodes_close(m); /* what is known of files goes to the identities */
+	if (m->served && m->o->save)
+		(void)cc_warm_save(m);
+	cc_known_close(m);
+	tmem_host_destroy(m->host);
+	if (m->se)
+		fuse_session_destroy(m->se);
+}
+
+/* ---- the mount point
+ * --------------------------------------------------------------------------------------- */
+
+/* A mount there that nobody serves any more is taken away. 0, or 1 after a line. */
+static int clear_point(const char *point)
+{
+	struct statfs fs; /* attributes the kernel may still have; this is always asked for */
+	struct stat st;
+	int rc;
+
+	if (statfs(point, &fs) == 0 && stat(point, &st) == 0)
+		return S_ISDIR(st.st_mode) ? 0 : failed("%s: not a folder", point);
+	if (errno != ENOTCONN)
+		return failed("%s: %s", point, strerror(errno));
+	rc = umount2(point, MNT_DETACH);
+	if (rc) {
+		pid_t pid = fork();
+		int status = -1;
+
+		if (pid == 0) {
+			execlp("fusermount3", "fusermount3", "-u", "-z", "--", point, (char *)NULL);
+			_exit(127);
+		}
+		rc = pid < 0 || waitpid(pid, &status, 0) < 0 || status;
+	}
+	return rc ? failed("%s: a mount that has died is there, and cannot be taken away", point)
+		  : 0;
+}
+
+struct ready {
+	struct cc_mount *m;
+	os_thread thread;
+	int fd; /* the parent waits here */
+	char point[PATH_MAX];
+};
+
+static void to_background(void)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	(void)setsid();
+	if (null < 0)
+		return;
+	for (int fd = 0; fd <= 2; fd++)
+		(void)dup2(null, fd);
+	if (null > 2)
+		close(null);
+}
+
+static void to_syslog(void *arg, enum os_log_level level, const char *text)
+{
+	(void)arg;
+	syslog(level == OS_LOG_ERROR ? LOG_ERR : LOG_WARNING, "%s", text);
+}
+
+/* The mount can be used when its root can be looked at. */
+static void *look_at_root(void *arg)
+{
+	struct ready *r = arg;
+	char path[64];
+	struct stat st;
+
+	if (stat(r->point, &st))
+		return NULL;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev),
+		 minor(st.st_dev));
+	(void)os_file_write_text(path, READ_AHEAD_KB);
+	if (!r->m->o->foreground) {
+		openlog("tmem-mount", LOG_PID, LOG_DAEMON);
+		os_log_set_sink(to_syslog, NULL);
+		to_background();
+	}
+	if (write(r->fd, "", 1) == 1)
+		close(r->fd);
+	return NULL;
+}
+
+/* ---- the whole
+ * -----------------------------------------------------------------------------------------------
+ */
+
+static int mount_and_serve(struct cc_mount *m, struct ready *r)
+{
+	int rc = 0;
+
+	if (fuse_set_signal_handlers(m->se))
+		return failed("cannot take signals");
+	if (fuse_session_mount(m->se, r->point)) /* has said why */
+		rc = 1;
+	if (rc == 0) {
+		rc = open_threads(m);
+		if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))
+			rc = failed("cannot start threads");
+		if (rc == 0) {
+			m->served = true;
+			rc = serve(m) < 0;
+			os_thread_join(r->thread);
+		}
+		fuse_session_unmount(m->se);
+	}
+	fuse_remove_signal_handlers(m->se);
+	return rc;
+}
+
+/* In the child, or, in the foreground, at once. */
+static int run(const struct cc_options *o, int ready_fd)
+{
+	struct cc_mount *m = os_zalloc_aligned(sizeof(*m));
+	struct ready r = {.m = m, .fd = ready_fd};
+	int root, rc;
+
+	if (!m)
+		return failed("no memory");
+	m->o = o;
+	(void)prctl(PR_SET_NAME, "tmem-mount");
+	raise_descriptors();
+	root = open(o->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		rc = failed("%s: %s", o->source, strerror(errno));
+	else if (clear_point(o->mountpoint))
+		rc = 1;
+	else if (!realpath(o->mountpoint, r.point))
+		rc = failed("%s: %s", o->mountpoint, strerror(errno));
+	else
+		rc = open_store(m) || open_session(m) || open_parts(m, root) ||
+		     mount_and_serve(m, &r);
+	close_parts(m);
+	os_free(m);
+	return rc;
+}
+
+int cc_mount_run(const struct cc_options *o)
+{
+	int fd[2], status;
+	char byte;
+	pid_t pid;
+
+	if (pipe2(fd, O_CLOEXEC))
+		return failed("%s", strerror(errno));
+	if (o->foreground) {
+		close(fd[0]);
+		return run(o, fd[1]);
+	}
+	pid = fork();
+	if (pid < 0)
+		return failed("%s", strerror(errno));
+	if (pid == 0) {
+		close(fd[0]);
+		_exit(run(o, fd[1]));
+	}
+	close(fd[1]);
+	if (read(fd[0], &byte, 1) == 1)
+		return 0;
+	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status))
+		return WEXITSTATUS(status);
+	return failed("the process that serves it has ended");
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Folders: what the source lists, in its order; with readdirplus each name is looked up, too.
+ *
+ * The place in a folder is the source's own cookie (d_off), so a listing goes on where it was
+ * whatever changed meanwhile, as well as the source can. One at a time for each open folder.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+struct folder {
+	struct os_mutex lock;
+	DIR *dir;
+	off_t at; /* the cookie that dir stands at */
+};
+
+#define COST (sizeof(struct folder) + (32u << 10) + 64) /* the C library reads by 32 KiB */
+
+static struct cc_mount *mount_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static struct folder *folder_of(struct fuse_file_info *fi)
+{
+	return (struct folder *)(uintptr_t)fi->fh;
+}
+
+void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct cc_mount *m = mount_of(req);
+	struct folder *d = NULL;
+	int fd = -1, rc = cc_charge(m, COST) ? 0 : ENOMEM;
+	bool charged = rc == 0;
+
+	if (rc == 0 && !(d = os_zalloc(sizeof(*d))))
+		rc = ENOMEM;
+	if (rc == 0) {
+		fd = openat(cc_node_of(m, ino)->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		d->dir = fd < 0 ? NULL : fdopendir(fd);
+		rc = d->dir ? 0 : errno;
+	}
+	if (rc == 0) {
+		os_mutex_init(&d->lock, OS_RANK_CC_FOLDER, "folder");
+		fi->fh = (uintptr_t)d;
+		fi->cache_readdir = fi->keep_cache = m->o->coherence != CC_CLOSE_TO_OPEN;
+		if (fuse_reply_open(req, fi) == 0)
+			return;
+		os_mutex_destroy(&d->lock);
+		closedir(d->dir);
+		os_free(d);
+		cc_uncharge(m, COST);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	os_free(d);
+	if (charged)
+		cc_uncharge(m, COST);
+	fuse_reply_err(req, rc);
+}
+
+void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct folder *d = folder_of(fi);
+
+	closedir(d->dir);
+	os_mutex_destroy(&d->lock);
+	os_free(d);
+	cc_uncharge(mount_of(req), COST);
+	fuse_reply_err(req, 0);
+}
+
+void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	int fd = dirfd(folder_of(fi)->dir);
+
+	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
+}
+
+/* One entry into the buffer: its bytes, more than `room` if it does not fit; or -errno. */
+static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, char *at,
+		   size_t room, bool plus)
+{
+	struct cc_mount *m = mount_of(req);
+	struct fuse_entry_param p = {
+		.attr = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12}};
+	bool dots = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+	struct cc_node *n = NULL;
+	struct cc_look look;
+	size_t bytes;
+
+	if (!plus)
+		return (ssize_t)fuse_add_direntry(req, at, room, e->d_name, &p.attr, e->d_off);
+	/* How large it would be, before there is a lookup to give back. */
+	bytes = fuse_add_direntry_plus(req, NULL, 0, e->d_name, NULL, 0);
+	if (bytes > room)
+		return (ssize_t)bytes;
+	if (!dots) {
+		int rc = cc_node_lookup(m, dir, e->d_name, &n, &look);
+
+		/* Gone meanwhile, or no room for it: a name, which is to be looked up. */
+		if (rc == 0)
+			cc_entry(m, n, &look, &p);
+	}
+	return (ssize_t)fuse_add_direntry_plus(req, at, room, e->d_name, &p, e->d_off);
+}
+
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi,
+		 bool plus)
+{
+	struct cc_node *dir = cc_node_of(mount_of(req), ino);
+	struct folder *d = folder_of(fi);
+	char *buf = os_alloc(size);
+	size_t used = 0;
+	int rc = 0;
+
+	if (!buf) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	os_mutex_lock(&d->lock);
+	if (off != d->at) {
+		seekdir(d->dir, off);
+		d->at = off;
+	}
+	for (;;) {
+		const struct dirent *e;
+		ssize_t n;
+
+		errno = 0;
+		e = readdir(d->dir);
+		if (!e) {
+			rc = errno;
+			break;
+		}
+		n = add(req, dir, e, buf + used, size - used, plus);
+		if ((size_t)n > size - used) {
+			seekdir(d->dir, d->at); /* it is the next call's first */
+			break;
+		}
+		used += (size_t)n;
+		d->at = e->d_off;
+	}
+	os_mutex_unlock(&d->lock);
+	/* What is in the buffer has been looked up. */
+	if (rc && !used)
+		fuse_reply_err(req, rc);
+	else
+		fuse_reply_buf(req, buf, used);
+	os_free(buf);
+}
+
+void cc_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	list(req, ino, size, off, fi, false);
+}
+
+void cc_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
+{
+	list(req, ino, size, off, fi, true);
+}

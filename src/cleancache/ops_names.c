@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Names: looking them up, making, renaming and removing what they name.
+ *
+ * What is made belongs to who asked: where several users may use the mount, the thread becomes
+ * the caller for the one call (the kernel has checked already that the caller may; so the source
+ * checks again, and reckons quotas and set-group-id folders right). Threads have their own
+ * credentials for the kernel, which the C library hides: hence the bare system calls. The umask
+ * is the caller's, too, and applied by the source, which knows whether a default ACL replaces it.
+ */
+#include "cleancache/cleancache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define GROUPS_MAX 256
+
+struct caller {
+	bool became;
+	int groups; /* of ours, before */
+	gid_t group[GROUPS_MAX];
+};
+
+static struct cc_mount *mount_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* The umask is the thread's own from its first use on. */
+static int own_umask(mode_t mask)
+{
+	static _Thread_local bool own;
+
+	if (!own && unshare(CLONE_FS))
+		return -errno;
+	own = true;
+	(void)umask(mask);
+	return 0;
+}
+
+static void as_ourselves(struct caller *c)
+{
+	if (!c->became)
+		return;
+	/* None of these can fail on the way back; a thread that is somebody else is a disaster. */
+	if (syscall(SYS_setresuid, -1, 0, -1) || syscall(SYS_setresgid, -1, 0, -1) ||
+	    syscall(SYS_setgroups, c->groups, c->group))
+		abort();
+}
+
+static int as_caller(struct cc_mount *m, fuse_req_t req, struct caller *c)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	gid_t group[GROUPS_MAX];
+	int n, rc = own_umask(ctx->umask);
+
+	c->became = false;
+	if (rc || !m->as_root || !ctx->uid)
+		return rc;
+	n = fuse_req_getgroups(req, GROUPS_MAX, group);
+	n = n < 0 ? 0 : n > GROUPS_MAX ? GROUPS_MAX : n;
+	c->groups = (int)syscall(SYS_getgroups, GROUPS_MAX, c->group);
+	if (c->groups < 0)
+		return -errno;
+	c->became = true;
+	if (syscall(SYS_setgroups, n, group) || syscall(SYS_setresgid, -1, ctx->gid, -1) ||
+	    syscall(SYS_setresuid, -1, ctx->uid, -1)) {
+		rc = -errno;
+		as_ourselves(c);
+	}
+	return rc;
+}
+
+/* ---- entries
+ * -------------------------------------------------------------------------------------- */
+
+void cc_entry(struct cc_mount *m, struct cc_node *n, const struct cc_look *look,
+	      struct fuse_entry_param *e)
+{
+	struct cc_file *f = cc_node_data(n);
+
+	*e = (struct fuse_entry_param){.ino = cc_ino_of(m, n),
+				       .attr = look->st,
+				       .attr_timeout = m->attr_s,
+				       .entry_timeout = m->entry_s};
+	if (f)
+		(void)cc_file_seen(m, f, look, false);
+}
+
+/* A lookup that nobody will forget. */
+static void give_back(struct cc_mount *m, struct cc_node *n)
+{
+	cc_node_forget(m, n, 1);
+}
+
+static int look_up(struct cc_mount *m, struct cc_node *dir, const char *name,
+		   struct fuse_entry_param *e, struct cc_node **n)
+{
+	struct cc_look look;
+	int rc = cc_node_lookup(m, dir, name, n, &look);
+
+	if (rc == 0)
+		cc_entry(m, *n, &look, e);
+	return rc;
+}
+
+static void reply_entry(fuse_req_t req, struct cc_node *dir, const char *name, int rc)
+{
+	struct cc_mount *m = mount_of(req);
+	struct fuse_entry_param e;
+	struct cc_node *n;
+
+	if (rc == 0)
+		rc = look_up(m, dir, name, &e, &n);
+	if (rc)
+		fuse_reply_err(req, -rc);
+	else if (fuse_reply_entry(req, &e))
+		give_back(m, n);
+}
+
+void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct cc_mount *m = mount_of(req);
+	struct fuse_entry_param none = {.entry_timeout = m->entry_s}, e;
+	struct cc_node *n;
+	int rc = look_up(m, cc_node_of(m, parent), name, &e, &n);
+
+	if (rc == -ENOENT && m->entry_s > 0)
+		fuse_reply_entry(req, &none); /* that there is none may be remembered */
+	else if (rc)
+		fuse_reply_err(req, -rc);
+	else if (fuse_reply_entry(req, &e))
+		give_back(m, n);
+}
+
+void cc_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+{
+	struct cc_mount *m = mount_of(req);
+
+	cc_node_forget(m, cc_node_of(m, ino), n);
+	fuse_reply_none(req);
+}
+
+void cc_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
+{
+	struct cc_mount *m = mount_of(req);
+
+	for (size_t i = 0; i < count; i++)
+		cc_node_forget(m, cc_node_of(m, f[i].ino), f[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* ---- making
+ * --------------------------------------------------------------------------------------- */
+
+void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *dir = cc_node_of(m, parent);
+	struct caller c;
+	int rc = as_caller(m, req, &c);
+
+	if (rc == 0) {
+		rc = mknodat(dir->fd, name, mode, rdev) ? -errno : 0;
+		as_ourselves(&c);
+	}
+	reply_entry(req, dir, name, rc);
+}
+
+void cc_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *dir = cc_node_of(m, parent);
+	struct caller c;
+	int rc = as_caller(m, req, &c);
+
+	if (rc == 0) {
+		rc = mkdirat(dir->fd, name, mode) ? -errno : 0;
+		as_ourselves(&c);
+	}
+	reply_entry(req, dir, name, rc);
+}
+
+void cc_symlink(fuse_req_t req, const char *to, fuse_ino_t parent, const char *name)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *dir = cc_node_of(m, parent);
+	struct caller c;
+	int rc = as_caller(m, req, &c);
+
+	if (rc == 0) {
+		rc = symlinkat(to, dir->fd, name) ? -errno : 0;
+		as_ourselves(&c);
+	}
+	reply_entry(req, dir, name, rc);
+}
+
+void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *n = cc_node_of(m, ino), *dir = cc_node_of(m, parent);
+	char path[CC_FD_PATH];
+	int rc = 0;
+
+	/* By its descriptor's name: AT_EMPTY_PATH wants a capability. */
+	if (linkat(AT_FDCWD, cc_fd_path(path, n->fd), dir->fd, name, AT_SYMLINK_FOLLOW))
+		rc = -errno;
+	reply_entry(req, dir, name, rc);
+}
+
+/* Opens what it makes; see ops_open.c for what an open is. */
+void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *dir = cc_node_of(m, parent), *n = NULL;
+	struct fuse_entry_param e;
+	struct caller c;
+	int fd = -1, rc = as_caller(m, req, &c);
+
+	if (rc == 0) {
+		fd = openat(dir->fd, name, cc_open_flags(fi->flags) | O_CREAT, mode);
+		rc = fd < 0 ? -errno : 0;
+		as_ourselves(&c);
+	}
+	if (rc == 0)
+		rc = look_up(m, dir, name, &e, &n);
+	if (rc == 0)
+		rc = cc_handle_make(m, n, fd, fi);
+	if (rc == 0) {
+		if (fuse_reply_create(req, &e, fi) == 0)
+			return;
+		cc_handle_put(m, cc_handle_of(fi));
+		give_back(m, n);
+		return;
+	}
+	if (n)
+		give_back(m, n);
+	if (fd >= 0)
+		close(fd);
+	fuse_reply_err(req, -rc);
+}
+
+/* ---- removing and renaming
+ * -------------------------------------------------------------------------- */
+
+/*
+ * The data of a file whose last name goes is of no use, unless somebody has it open, and then
+ * it is dropped with the node, too late to matter. The number may be another file's soon.
+ */
+static void removed(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_look look;
+	struct cc_file *f;
+
+	if (!n)
+		return;
+	f = cc_node_data(n);
+	if (f && !cc_look_fd(n->fd, &look) && !look.st.st_nlink) {
+		cc_change_begin(m, f, 0, UINT64_MAX);
+		cc_change_end(m, f);
+	}
+	cc_node_unref(m, n);
+}
+
+void cc_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *dir = cc_node_of(m, parent), *n = cc_node_find(m, dir, name);
+	int rc = unlinkat(dir->fd, name, 0) ? errno : 0;
+
+	removed(m, n);
+	fuse_reply_err(req, rc);
+}
+
+void cc_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct cc_mount *m = mount_of(req);
+
+	fuse_reply_err(req, unlinkat(cc_node_of(m, parent)->fd, name, AT_REMOVEDIR) ? errno : 0);
+}
+
+void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+	       const char *newname, unsigned flags)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *from = cc_node_of(m, parent), *to = cc_node_of(m, newparent);
+	struct cc_node *n = cc_node_find(m, from, name), *over = cc_node_find(m, to, newname);
+	int rc = renameat2(from->fd, name, to->fd, newname, flags) ? errno : 0;
+
+	if (rc == 0 && n)
+		cc_node_renamed(m, n, to, newname);
+	if (rc == 0 && over && flags & RENAME_EXCHANGE)
+		cc_node_renamed(m, over, from, name);
+	removed(m, over);
+	if (n)
+		cc_node_unref(m, n);
+	fuse_reply_err(req, rc);
+}

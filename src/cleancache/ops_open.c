@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Opening: where the source is asked whether a file is still what it was (C2, C3), and where the
+ * kernel is told whether it may keep the pages it has.
+ *
+ *   close-to-open   each open asks
+ *   --ttl           an open asks when nobody has asked for so long
+ *   --immutable     the first open asks
+ *
+ * The source's file is opened once for each open here, with the caller's flags; so what the source
+ * knows of open files (permissions, locks, leases, removal while open) goes on as without us.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/clock.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static struct cc_mount *mount_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* O_DIRECT would bind our buffers to the source's alignment; links were followed by the kernel. */
+int cc_open_flags(int flags)
+{
+	return (flags & ~(O_DIRECT | O_NOFOLLOW | O_NOCTTY | O_CREAT | O_EXCL)) | O_CLOEXEC;
+}
+
+/* ---- handles
+ * --------------------------------------------------------------------------------------- */
+
+#define COST (sizeof(struct cc_handle) + 16)
+
+int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_file_info *fi)
+{
+	struct cc_handle *h;
+
+	if (n->type == S_IFREG && !cc_node_file(m, n))
+		return -ENOMEM;
+	if (!cc_charge(m, COST))
+		return -ENOMEM;
+	h = os_zalloc(sizeof(*h));
+	if (!h) {
+		cc_uncharge(m, COST);
+		return -ENOMEM;
+	}
+	cc_node_ref(m, n);
+	h->node = n;
+	h->fd = fd;
+	h->direct = fi->flags & O_DIRECT;
+	h->refs = 1;
+	fi->fh = (uintptr_t)h;
+	fi->direct_io = h->direct;
+	cc_watch_node(m, n);
+	return 0;
+}
+
+void cc_handle_put(struct cc_mount *m, struct cc_handle *h)
+{
+	if (atomic_fetch_sub(&h->refs, 1) != 1)
+		return;
+	close(h->fd);
+	cc_node_unref(m, h->node);
+	os_free(h);
+	cc_uncharge(m, COST);
+}
+
+/* ---- open
+ * ------------------------------------------------------------------------------------------- */
+
+static bool must_look(struct cc_mount *m, struct cc_file *f)
+{
+	bool known;
+	uint64_t looked;
+
+	os_mutex_lock(&f->lock);
+	known = f->known;
+	looked = f->looked_ns;
+	os_mutex_unlock(&f->lock);
+	switch (m->o->coherence) {
+	case CC_IMMUTABLE:
+		return !known || !looked;
+	case CC_TTL:
+		return !known || !looked || os_clock_ns() - looked > m->o->ttl_ns;
+	default:
+		return true;
+	}
+}
+
+/* 0, and whether the kernel may keep its pages; or -errno. */
+static int look(struct cc_mount *m, struct cc_handle *h, bool *kept)
+{
+	struct cc_file *f = cc_node_data(h->node);
+	struct cc_look l;
+	int rc;
+
+	*kept = true;
+	if (!must_look(m, f))
+		return 0;
+	rc = cc_look_fd(h->fd, &l);
+	if (rc == 0)
+		*kept = !cc_file_seen(m, f, &l, true);
+	return rc;
+}
+
+/* Emptied by being opened. */
+static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *path, int flags)
+{
+	struct cc_file *f = cc_node_file(m, n);
+	int fd;
+
+	if (!f)
+		return -ENOMEM;
+	cc_change_begin(m, f, 0, UINT64_MAX);
+	fd = open(path, flags);
+	fd = fd < 0 ? -errno : fd;
+	cc_change_end(m, f);
+	return fd;
+}
+
+void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct cc_mount *m = mount_of(req);
+	struct cc_node *n = cc_node_of(m, ino);
+	int fd, rc, flags = cc_open_flags(fi->flags);
+	char path[CC_FD_PATH];
+	bool kept;
+
+	cc_fd_path(path, n->fd);
+	if (flags & O_TRUNC && n->type == S_IFREG) {
+		fd = open_truncated(m, n, path, flags);
+	} else {
+		fd = open(path, flags);
+		fd = fd < 0 ? -errno : fd;
+	}
+	if (fd == -EMFILE || fd == -ENFILE) {
+		cc_notify_trim(m);
+		fd = -ENFILE;
+	}
+	rc = fd < 0 ? fd : cc_handle_make(m, n, fd, fi);
+	if (rc) {
+		if (fd >= 0)
+			close(fd);
+		fuse_reply_err(req, -rc);
+		return;
+	}
+	rc = look(m, cc_handle_of(fi), &kept);
+	if (rc) {
+		cc_handle_put(m, cc_handle_of(fi));
+		fuse_reply_err(req, -rc);
+		return;
+	}
+	fi->keep_cache = kept;
+	cc_count(m, CC_OPENS, 1);
+	cc_count(m, CC_OPENS_KEPT, kept);
+	if (fuse_reply_open(req, fi))
+		cc_handle_put(m, cc_handle_of(fi));
+}
+
+/* Each close() of a descriptor: the source may have an error to tell, of what was written. */
+void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct cc_mount *m = mount_of(req);
+	int fd = dup(cc_handle_of(fi)->fd);
+
+	cc_locks_closed(m, cc_node_of(m, ino), fi->lock_owner);
+	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
+}
+
+void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	cc_handle_put(mount_of(req), cc_handle_of(fi));
+	fuse_reply_err(req, 0);
+}
+
+void cc_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	int fd = cc_handle_of(fi)->fd;
+
+	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
+}

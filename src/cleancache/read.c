@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A read: what the store has, and the rest from the source.
+ *
+ *   pages   0 1 2 3 4 5 6 7 8 9          asked for
+ *           . s s s . . . s . .          found in the store, by clusters
+ *           ^       ^ ^ ^   ^ ^          three runs, each one call to the source, and put
+ *
+ * The buffer is the thread's, and holds the pages in their places; what is missing is read right
+ * there. Only what was asked for is read: who wants more than that sees that it reads in order
+ * (ahead.c).
+ *
+ * The end of the file. The store's pages are whole; the last one has zeros past the file's end,
+ * and is good for as long as the end is there: so it is put only if the source ended where the
+ * file's identity says, and a page beyond is always the source's business.
+ *
+ * The source's own pages in the kernel's cache would be a third copy. They are read so that they
+ * leave it at once, where that is known (RWF_DONTCACHE), which spares those that were there
+ * before; else they are thrown out afterwards.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80
+#endif
+
+/* One read of at most 64 pages: a bit for each. */
+struct reading {
+	struct cc_mount *m;
+	struct cc_handle *h;
+	struct cc_file *f;
+	struct cc_view view;
+	uint64_t first;	 /* page */
+	unsigned n;	 /* pages */
+	uint64_t have;	 /* bits of pages that are in place */
+	uint64_t end;	 /* of the file, as far as it was met; bytes */
+	unsigned missed; /* pages */
+	struct scratch *s;
+};
+_Static_assert(CC_IO_PAGES <= 64, "a bit for each page");
+
+/* A thread's; freed with it. */
+struct scratch {
+	char page[CC_IO_BYTES], cluster[TMEM_CLUSTER_MAX * CC_PAGE];
+};
+
+static struct scratch *scratch(struct cc_mount *m)
+{
+	struct scratch *s = os_tls_get(m->scratch);
+
+	if (s)
+		return s;
+	s = os_zalloc_aligned(sizeof(*s));
+	if (s && os_tls_set(m->scratch, s)) {
+		os_free(s);
+		s = NULL;
+	}
+	return s;
+}
+
+/* ---- the source
+ * ---------------------------------------------------------------------------------- */
+
+/* Bytes, fewer only at the end of the file; or -errno. */
+static ssize_t from_source(struct cc_mount *m, int fd, char *buf, size_t n, uint64_t offset)
+{
+	size_t done = 0;
+	ssize_t got = 0;
+
+	while (done < n) {
+		struct iovec v = {buf + done, n - done};
+		bool plain = atomic_load_explicit(&m->no_dontcache, memory_order_relaxed);
+
+		got = plain ? pread(fd, v.iov_base, v.iov_len, (off_t)(offset + done))
+			    : preadv2(fd, &v, 1, (off_t)(offset + done), RWF_DONTCACHE);
+		if (got < 0 && !plain && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+			atomic_store(&m->no_dontcache, true);
+			continue;
+		}
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			break;
+		done += (size_t)got;
+	}
+	cc_count(m, CC_SOURCE_READS, 1);
+	cc_count(m, CC_SOURCE_BYTES, done);
+	if (got < 0) {
+		got = -errno;
+		cc_count(m, CC_SOURCE_ERRORS, 1);
+	}
+	if (atomic_load_explicit(&m->no_dontcache, memory_order_relaxed))
+		(void)posix_fadvise(fd, (off_t)offset, (off_t)done, POSIX_FADV_DONTNEED);
+	/* Fewer bytes than asked for would pass for the end of the file: not after an error. */
+	return got < 0 ? got : (ssize_t)done;
+}
+
+/* ---- the store
+ * ----------------------------------------------------------------------------------- */
+
+/* Pages in the store of a file of so many bytes. */
+static uint64_t pages_of(uint64_t bytes)
+{
+	return bytes / CC_PAGE + (bytes % CC_PAGE != 0);
+}
+
+static void place(struct reading *r, uint64_t index, const char *page)
+{
+	unsigned i = (unsigned)(index - r->first);
+
+	memcpy(r->s->page + (size_t)i * CC_PAGE, page, CC_PAGE);
+	r->have |= 1ull << i;
+	if (index + 1 == pages_of(r->view.size))
+		r->end = r->view.size;
+}
+
+/* The page and those that are stored with it; false: it is not there. */
+static bool look_up(struct reading *r, uint64_t index)
+{
+	uint64_t first;
+	uint32_t mask;
+	int rc;
+
+	if (index >= pages_of(r->view.size))
+		return false;
+	rc = tmem_get_cluster(r->m->client, r->m->pool, &r->f->oid, index, 0, r->s->cluster, &first,
+			      &mask);
+	if (rc == -EIO) { /* the source has it */
+		cc_count(r->m, CC_DAMAGED, 1);
+		(void)tmem_invalidate_page(r->m->client, r->m->pool, &r->f->oid, index);
+	}
+	if (rc)
+		return false;
+	for (unsigned k = 0; mask >> k; k++)
+		if (mask >> k & 1 && first + k >= r->first && first + k < r->first + r->n &&
+		    !(r->have >> (first + k - r->first) & 1))
+			place(r, first + k, r->s->cluster + (size_t)k * CC_PAGE);
+	return true;
+}
+
+/* Clusters begin where their index is a multiple of their pages, so that runs meet. */
+static void put_pages(struct reading *r, uint64_t index, uint64_t n)
+{
+	unsigned most = r->m->o->cluster;
+
+	while (n) {
+		const char *at = r->s->page + (index - r->first) * CC_PAGE;
+		unsigned k = most - (unsigned)(index % most);
+		int rc;
+
+		k = k < n ? k : (unsigned)n;
+		rc = k == 1 ? tmem_put(r->m->client, r->m->pool, &r->f->oid, index, at)
+			    : tmem_put_cluster(r->m->client, r->m->pool, &r->f->oid, index, k, at);
+		if (rc) {
+			cc_count(r->m, CC_REFUSED, k);
+			r->f->refused += k;
+		}
+		index += k;
+		n -= k;
+	}
+}
+
+/* What was read from page `index` on: `got` bytes of `n` pages. */
+static void keep(struct reading *r, uint64_t index, uint64_t n, size_t got)
+{
+	uint64_t whole = got / CC_PAGE, end = index * CC_PAGE + got;
+
+	if (whole < n && got % CC_PAGE && end == r->view.size)
+		whole++; /* the last page, with its zeros */
+	if (!whole)
+		return;
+	if (!cc_put_begin(r->f, r->view.changes)) {
+		cc_count(r->m, CC_STALE, whole);
+		return;
+	}
+	put_pages(r, index, whole);
+	cc_put_end(r->f);
+}
+
+/* ---- both
+ * ---------------------------------------------------------------------------------------- */
+
+/* The run of missing pages that begins at `i` ends here. */
+static unsigned run_end(const struct reading *r, unsigned i)
+{
+	while (i < r->n && !(r->have >> i & 1))
+		i++;
+	return i;
+}
+
+/* Of n pages that were not there, those before the first that is there now. */
+static unsigned still_missing(struct reading *r, uint64_t index, unsigned n)
+{
+	unsigned k = 0;
+
+	while (k < n && !look_up(r, index + k))
+		k++;
+	return k;
+}
+
+/* A run from page i on: read and put. 0; 1: somebody else had it, and has ended; or -errno. */
+static int fetch_run(struct reading *r, unsigned i)
+{
+	unsigned n = run_end(r, i) - i;
+	uint64_t index = r->first + i;
+	char *at = r->s->page + (size_t)i * CC_PAGE;
+	struct cc_fetch fetch;
+	ssize_t got;
+
+	n = (unsigned)cc_fetch_begin(r->f, &fetch, index, n);
+	if (!n)
+		return 1;
+	/* Who had it when we looked may have ended before we asked who has it. */
+	n = still_missing(r, index, n);
+	if (!n) {
+		cc_fetch_end(r->f, &fetch);
+		return 0;
+	}
+	got = from_source(r->m, r->h->fd, at, (size_t)n * CC_PAGE, index * CC_PAGE);
+	if (got >= 0) {
+		memset(at + got, 0, (size_t)n * CC_PAGE - (size_t)got);
+		keep(r, index, n, (size_t)got);
+	}
+	cc_fetch_end(r->f, &fetch);
+	if (got < 0)
+		return (int)got;
+	if ((size_t)got < (size_t)n * CC_PAGE)
+		r->end = index * CC_PAGE + (uint64_t)got;
+	r->missed += n;
+	for (unsigned k = 0; k < n; k++)
+		r->have |= 1ull << (i + k);
+	return 0;
+}
+
+/* Every page is in its place, or lies past the end. 0 or -errno. */
+static int fill(struct reading *r)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < r->n; i++)
+		if (!(r->have >> i & 1))
+			(void)look_up(r, r->first + i);
+	for (unsigned i = 0; i < r->n && (r->first + i) * CC_PAGE < r->end;) {
+		if (r->have >> i & 1) {
+			i++;
+			continue;
+		}
+		rc = fetch_run(r, i);
+		if (rc < 0)
+			return rc;
+		if (rc)
+			(void)look_up(r, r->first + i);
+	}
+	return 0;
+}
+
+static void count_read(struct reading *r)
+{
+	unsigned hits = (unsigned)__builtin_popcountll(r->have) - r->missed;
+
+	cc_count(r->m, CC_HITS, hits);
+	cc_count(r->m, CC_MISSES, r->missed);
+	atomic_fetch_add_explicit(&r->f->hits, hits, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->f->misses, r->missed, memory_order_relaxed);
+}
+
+/* False: no memory for it. */
+static bool begin(struct reading *r, struct cc_mount *m, struct cc_handle *h, uint64_t first,
+		  unsigned n)
+{
+	*r = (struct reading){.m = m,
+			      .h = h,
+			      .f = cc_node_data(h->node),
+			      .first = first,
+			      .n = n,
+			      .end = UINT64_MAX,
+			      .s = scratch(m)};
+	if (!r->s)
+		return false;
+	if (r->f)
+		r->view = cc_view(r->f);
+	return true;
+}
+
+ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
+		const char **data)
+{
+	uint64_t first = offset / CC_PAGE, last = (offset + bytes - 1) / CC_PAGE;
+	struct reading r;
+	int rc;
+
+	if (!bytes)
+		return 0;
+	if (!begin(&r, m, h, first, (unsigned)(last - first + 1)))
+		return -ENOMEM;
+	*data = r.s->page;
+	cc_count(m, CC_READS, 1);
+	if (h->direct || !r.f || r.n > CC_IO_PAGES)
+		return from_source(m, h->fd, r.s->page, bytes, offset);
+	rc = fill(&r);
+	count_read(&r);
+	if (rc)
+		return rc;
+	if (r.missed)
+		cc_ahead(m, h, first, r.n, r.view.size);
+	*data += offset % CC_PAGE;
+	if (r.end <= offset)
+		return 0;
+	bytes = r.end - offset < bytes ? (size_t)(r.end - offset) : bytes;
+	cc_count(m, CC_READ_BYTES, bytes);
+	return (ssize_t)bytes;
+}
+
+void cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n)
+{
+	struct reading r;
+
+	if (!begin(&r, m, h, first, n) || !r.f || fill(&r))
+		return; /* who asks for them will be told why */
+	cc_count(m, CC_AHEAD, r.missed);
+	atomic_fetch_add_explicit(&r.f->ahead, r.missed, memory_order_relaxed);
+}

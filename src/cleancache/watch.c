@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Changes of a local source, told by the kernel as they happen (inotify), so that even who has a
+ * file open, or within --ttl, sees them soon. A source on a network tells of what this machine
+ * does only, so nothing rests on it: a look at each open is what coherence is made of.
+ *
+ * A file is watched from its first open for as long as its node lives, in one watch of its
+ * inode. Our own writes are told, too; their pages have gone already, and go again. When there
+ * are more files than watches (fs.inotify.max_user_watches), the rest goes unwatched. When the
+ * kernel's queue overflows, something is lost: then every file is looked at anew.
+ */
+#include "cleancache/cleancache.h"
+
+#include "os/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#define WHAT (IN_MODIFY | IN_ATTRIB)
+#define ROOM 16384
+
+struct cc_watch {
+	struct cc_mount *m;
+	os_thread thread;
+	bool started;
+	int fd, stop;
+	struct os_mutex lock;
+	struct cc_node **node; /* by watch descriptor */
+	unsigned room;
+};
+
+/* ---- who is watched
+ * ----------------------------------------------------------------------------------- */
+
+/* Under the lock: room for a descriptor. They are given out in order, and not again. */
+static bool make_room(struct cc_watch *w, unsigned wd)
+{
+	unsigned n = w->room ? w->room : 256;
+	struct cc_node **node;
+
+	if (wd < w->room)
+		return true;
+	while (n <= wd)
+		n *= 2;
+	if (!cc_charge(w->m, (n - w->room) * sizeof(*node)))
+		return false;
+	node = os_zalloc(n * sizeof(*node));
+	if (!node) {
+		cc_uncharge(w->m, (n - w->room) * sizeof(*node));
+		return false;
+	}
+	if (w->room)
+		memcpy(node, w->node, w->room * sizeof(*node));
+	os_free(w->node);
+	w->node = node;
+	w->room = n;
+	return true;
+}
+
+void cc_watch_node(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_watch *w = m->watch;
+	char path[CC_FD_PATH];
+	int wd;
+
+	if (!w || n->type != S_IFREG)
+		return;
+	os_mutex_lock(&w->lock);
+	if (n->watch < 0) {
+		wd = inotify_add_watch(w->fd, cc_fd_path(path, n->fd), WHAT);
+		if (wd >= 0 && make_room(w, (unsigned)wd)) {
+			w->node[wd] = n;
+			n->watch = wd;
+		} else if (wd >= 0) {
+			(void)inotify_rm_watch(w->fd, wd);
+		}
+	}
+	os_mutex_unlock(&w->lock);
+}
+
+void cc_unwatch_node(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_watch *w = m->watch;
+
+	if (!w || n->watch < 0)
+		return;
+	os_mutex_lock(&w->lock);
+	if (w->node[n->watch] == n) {
+		w->node[n->watch] = NULL;
+		(void)inotify_rm_watch(w->fd, n->watch);
+	}
+	os_mutex_unlock(&w->lock);
+}
+
+/* ---- what is told
+ * ---------------------------------------------------------------------------------------- */
+
+/* Looks again, as an open would. */
+static void changed(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_file *f = cc_node_data(n);
+	struct cc_look look;
+
+	if (!f || cc_look_fd(n->fd, &look))
+		return;
+	if (!cc_file_seen(m, f, &look, false))
+		return;
+	cc_count(m, CC_INVALIDATIONS, 1);
+	cc_notify_changed(m, n);
+}
+
+static int look_again(void *arg, struct cc_node *n)
+{
+	changed(arg, n);
+	return 0;
+}
+
+static void told(struct cc_watch *w, const struct inotify_event *e)
+{
+	struct cc_node *n = NULL;
+
+	if (e->mask & IN_Q_OVERFLOW) {
+		(void)cc_nodes_each(w->m, look_again, w->m);
+		return;
+	}
+	os_mutex_lock(&w->lock);
+	if (e->wd >= 0 && (unsigned)e->wd < w->room)
+		n = w->node[e->wd];
+	/* It is alive: its last ref goes past cc_unwatch_node(), and so this lock. */
+	if (n && !cc_node_try_ref(w->m, n))
+		n = NULL;
+	os_mutex_unlock(&w->lock);
+	if (n) {
+		changed(w->m, n);
+		cc_node_unref(w->m, n);
+	}
+}
+
+static void *run(void *arg)
+{
+	struct cc_watch *w = arg;
+	struct pollfd p[2] = {{.fd = w->fd, .events = POLLIN}, {.fd = w->stop, .events = POLLIN}};
+	_Alignas(struct inotify_event) char buf[ROOM];
+
+	while (poll(p, 2, -1) < 0 || !p[1].revents) {
+		ssize_t n = read(w->fd, buf, sizeof(buf));
+		const struct inotify_event *e;
+
+		for (const char *at = buf; n > 0 && at < buf + n; at += sizeof(*e) + e->len) {
+			e = (const struct inotify_event *)at;
+			told(w, e);
+		}
+	}
+	return NULL;
+}
+
+int cc_watch_open(struct cc_mount *m)
+{
+	struct cc_watch *w = os_zalloc(sizeof(*w));
+	int rc;
+
+	if (!w)
+		return -ENOMEM;
+	w->m = m;
+	w->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	w->stop = eventfd(0, EFD_CLOEXEC);
+	os_mutex_init(&w->lock, OS_RANK_CC_WATCH, "watches");
+	rc = w->fd < 0 || w->stop < 0 ? -errno : os_thread_create(&w->thread, "tmem-watch", run, w);
+	w->started = rc == 0;
+	m->watch = w;
+	if (rc)
+		cc_watch_close(m);
+	return rc;
+}
+
+void cc_watch_close(struct cc_mount *m)
+{
+	struct cc_watch *w = m->watch;
+	uint64_t one = 1;
+
+	if (!w)
+		return;
+	if (w->started && write(w->stop, &one, sizeof(one)) == sizeof(one))
+		os_thread_join(w->thread);
+	if (w->fd >= 0)
+		close(w->fd);
+	if (w->stop >= 0)
+		close(w->stop);
+	os_free(w->node);
+	cc_uncharge(m, w->room * sizeof(*w->node));
+	os_mutex_destroy(&w->lock);
+	m->watch = NULL;
+	os_free(w);
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tmem mount, umount, invalidate, stat: a mount, and what is said to one. */
+#include "cleancache/mount.h"
+#include "cli/cli.h"
+#include "codec/codec.h"
+
+#include <tmem/tmem.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CODEC	  "lz4"
+#define CLUSTER	  4
+#define READAHEAD ((uint64_t)4 << 20)
+#define SECOND_NS 1000000000ull
+
+/* ---- mount
+ * --------------------------------------------------------------------------------------------- */
+
+#define ABOUT_MOUNT                                                                                \
+	"Show the folder SRC at DIR, and keep what is read through DIR compressed in memory: "     \
+	"never\n"                                                                                  \
+	"more than SIZE in all. What changes in SRC is seen when a file is opened, or as told\n"   \
+	"by --ttl or --immutable. Returns when DIR can be used; `tmem umount DIR` ends it."
+
+static uint64_t machine_memory(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int cmd_mount(int argc, char **argv)
+{
+	struct cc_options o = {.codec = CODEC, .policy = "s3fifo", .cluster = CLUSTER};
+	unsigned ttl = 0;
+	bool immutable = false;
+	const struct cli_option options[] = {
+		{"size", 's', CLI_SIZE, &o.size_bytes, "SIZE",
+		 "all memory of the mount; default: an eighth of the machine's", 0, 0},
+		{"ttl", 0, CLI_COUNT, &ttl, "SECONDS", "what was looked at is believed for so long",
+		 1, 86400 * 365},
+		{"immutable", 0, CLI_FLAG, &immutable, NULL, "SRC does not change", 0, 0},
+		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]", "lz4, zstd; default: " CODEC, 0,
+		 0},
+		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
+		 "neighbours compressed together: 1, 2, 4, 8, 16", 1, TMEM_CLUSTER_MAX},
+		{"policy", 0, CLI_TEXT, &o.policy, "NAME",
+		 "which pages go first: lru, s3fifo; default: s3fifo", 0, 0},
+		{"readahead", 0, CLI_SIZE, &o.readahead_bytes, "SIZE",
+		 "read so far ahead of who reads in order; default: 4M", 0, 0},
+		{"threads", 0, CLI_COUNT, &o.threads, "N", "that serve requests; default: 8", 1,
+		 64},
+		{"save", 0, CLI_TEXT, &o.save, "FILE",
+		 "keep the pages there at the end, and begin with them", 0, 0},
+		{"allow-other", 0, CLI_FLAG, &o.allow_other, NULL, "other users may use it, too", 0,
+		 0},
+		{"read-only", 'r', CLI_FLAG, &o.read_only, NULL,
+		 "nothing can be changed through it", 0, 0},
+		{"no-watch", 0, CLI_FLAG, &o.no_watch, NULL,
+		 "do not have the kernel tell of changes", 0, 0},
+		{"foreground", 'f', CLI_FLAG, &o.foreground, NULL, "stay, and end with Ctrl-C", 0,
+		 0},
+		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},
+	};
+	const struct cli_syntax syntax = {"mount", "SRC DIR", ABOUT_MOUNT, options, false};
+	struct codec_spec spec;
+	char err[200];
+	int n, rc = cli_parse(&syntax, argc, argv, &n);
+
+	if (rc >= 0)
+		return rc;
+	if (n != 2)
+		return cli_usage("mount", "which folder, and where?");
+	if (codec_parse(o.codec, &spec, err, sizeof(err)) < 0)
+		return cli_usage("mount", "%s", err);
+	if (o.cluster & (o.cluster - 1))
+		return cli_usage("mount", "--cluster takes 1, 2, 4, 8 or 16");
+	if (strcmp(o.policy, "lru") != 0 && strcmp(o.policy, "s3fifo") != 0)
+		return cli_usage("mount", "--policy takes lru or s3fifo");
+	if (ttl && immutable)
+		return cli_usage("mount", "--ttl and --immutable exclude each other");
+	if (!o.size_bytes)
+		o.size_bytes = machine_memory() / 8;
+	if (o.size_bytes < CC_SIZE_MIN)
+		return cli_usage("mount",
+				 "--size is too low to work with; it takes at least %" PRIu64 "M",
+				 (uint64_t)(CC_SIZE_MIN >> 20));
+	if (!o.readahead_bytes)
+		o.readahead_bytes = READAHEAD;
+	o.source = argv[1];
+	o.mountpoint = argv[2];
+	o.coherence = immutable ? CC_IMMUTABLE : ttl ? CC_TTL : CC_CLOSE_TO_OPEN;
+	o.ttl_ns = ttl * SECOND_NS;
+	return cc_mount_run(&o);
+}
+
+/* ---- what is said to a mount
+ * ------------------------------------------------------------------------------ */
+
+/* A descriptor that ioctl() can be called on, or -errno. */
+static int open_any(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int ask(const char *command, const char *path, unsigned long what, void *arg, int *answer)
+{
+	int fd = open_any(path), rc;
+
+	if (fd < 0)
+		return cli_fail(command, "%s: %s", path, strerror(-fd));
+	rc = ioctl(fd, what, arg);
+	*answer = rc;
+	if (rc < 0)
+		cli_fail(command, "%s: %s", path,
+			 errno == ENOTTY ? "not in a mount of tmem" : strerror(errno));
+	close(fd);
+	return rc < 0 ? CLI_FAILED : CLI_OK;
+}
+
+int cmd_invalidate(int argc, char **argv)
+{
+	static const struct cli_option options[] = {{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0}};
+	const struct cli_syntax syntax = {
+		"invalidate", "PATH...",
+		"What a mount keeps of PATH is dropped, and read anew when it is\n"
+		"asked for; of a folder, what it keeps of all that is in it.",
+		options, false};
+	int n, rc = cli_parse(&syntax, argc, argv, &n), files, code = CLI_OK;
+
+	if (rc >= 0)
+		return rc;
+	if (n < 1)
+		return cli_usage("invalidate", "of which file or folder?");
+	for (int i = 1; i <= n; i++)
+		if (ask("invalidate", argv[i], CC_IOC_INVALIDATE, NULL, &files) != CLI_OK)
+			code = CLI_FAILED;
+	return code;
+}
+
+static int print_json(const char *path, char *text)
+{
+	json_t *o = cli_json("stat");
+	char *name, *save = NULL, *value;
+
+	cli_json_text(o, "path", path);
+	for (name = strtok_r(text, " \n", &save); name; name = strtok_r(NULL, " \n", &save)) {
+		value = strtok_r(NULL, " \n", &save);
+		if (value)
+			cli_json_u64(o, name, strtoull(value, NULL, 10));
+	}
+	return cli_json_print(o);
+}
+
+int cmd_stat(int argc, char **argv)
+{
+	bool json = false;
+	const struct cli_option options[] = {
+		{"json", 'J', CLI_FLAG, &json, NULL, "print JSON", 0, 0},
+		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},
+	};
+	const struct cli_syntax syntax = {
+		"stat", "PATH",
+		"Figures of the mount that the folder PATH is in, or of the file PATH\n"
+		"in a mount; see tmem-stat(1).",
+		options, false};
+	int n, rc = cli_parse(&syntax, argc, argv, &n), answer;
+	static struct cc_text text;
+
+	if (rc >= 0)
+		return rc;
+	if (n != 1)
+		return cli_usage("stat", "of which file or folder?");
+	if (ask("stat", argv[1], CC_IOC_STAT, &text, &answer) != CLI_OK)
+		return CLI_FAILED;
+	text.text[CC_TEXT_MAX - 1] = 0;
+	if (json)
+		return print_json(argv[1], text.text);
+	fputs(text.text, stdout);
+	return cli_flush("stat");
+}
+
+/* ---- umount
+ * --------------------------------------------------------------------------------------------- */
+
+/* For who may not unmount by himself. */
+static int fusermount(const char *dir, bool lazy)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		if (lazy)
+			execlp("fusermount3", "fusermount3", "-u", "-z", "--", dir, (char *)NULL);
+		else
+			execlp("fusermount3", "fusermount3", "-u", "--", dir, (char *)NULL);
+		fprintf(stderr, "tmem umount: fusermount3: %s\n", strerror(errno));
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return CLI_FAILED;
+	return status ? CLI_FAILED : CLI_OK;
+}
+
+/* The process that serves the mount that a folder is in, to wait for; or -errno: it is none. */
+static int server_of(const char *dir)
+{
+	static struct cc_text text;
+	int fd = open_any(dir), pidfd, rc;
+	char *at;
+
+	if (fd < 0)
+		return fd;
+	rc = ioctl(fd, CC_IOC_STAT, &text) ? -errno : 0;
+	close(fd);
+	if (rc)
+		return rc;
+	text.text[CC_TEXT_MAX - 1] = 0;
+	at = strncmp(text.text, "pid ", 4) ? NULL : text.text + 4;
+	pidfd = at ? (int)syscall(SYS_pidfd_open, (pid_t)strtol(at, NULL, 10), 0) : -1;
+	return pidfd < 0 ? -ESRCH : pidfd;
+}
+
+static int unmount(const char *dir, bool lazy)
+{
+	if (umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
+		return CLI_OK;
+	if (errno == EPERM)
+		return fusermount(dir, lazy);
+	return cli_fail("umount", "%s: %s", dir,
+			errno == EINVAL	 ? "nothing is mounted there"
+			: errno == EBUSY ? "in use; --lazy ends it with its last user"
+					 : strerror(errno));
+}
+
+int cmd_umount(int argc, char **argv)
+{
+	bool lazy = false;
+	const struct cli_option options[] = {
+		{"lazy", 'z', CLI_FLAG, &lazy, NULL,
+		 "also where it is in use: it ends with its last user", 0, 0},
+		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},
+	};
+	const struct cli_syntax syntax = {
+		"umount", "DIR",
+		"End the mount at DIR. Returns when all has been saved that was to be.", options,
+		false};
+	int n, rc = cli_parse(&syntax, argc, argv, &n), server;
+
+	if (rc >= 0)
+		return rc;
+	if (n != 1)
+		return cli_usage("umount", "which folder?");
+	server = server_of(argv[1]);
+	/* One whose process has died does not answer (ENOTCONN), and is to go all the more. */
+	if (server == -ENOTTY || server == -ENOENT || server == -ENOTDIR)
+		return cli_fail("umount", "%s: %s", argv[1],
+				server == -ENOTTY ? "not a mount of tmem" : strerror(-server));
+	rc = unmount(argv[1], lazy);
+	if (rc == CLI_OK && server >= 0 && !lazy) {
+		struct pollfd p = {.fd = server, .events = POLLIN};
+
+		while (poll(&p, 1, -1) < 0 && errno == EINTR)
+			;
+	}
+	if (server >= 0)
+		close(server);
+	return rc;
+}
