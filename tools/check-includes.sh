@@ -25,7 +25,7 @@ allowed() {
 	cleancache/* | tmemd/*) echo "os proto tmem zcache ramster ${1%%/*}" ;;
 	ramster/*) echo "os proto tmem zcache ramster" ;;
 	# The command line: public interfaces, and the components that it measures.
-	cli/*) echo "os codec alloc trace proto tmem frontswap cli" ;;
+	cli/*) echo "os codec alloc trace proto tmem frontswap cleancache cli" ;;
 	*) echo "" ;;
 	esac
 }
@@ -37,6 +37,9 @@ refused() {
 	frontswap/agent/*:frontswap/agent/* | frontswap/agent/*:frontswap/uffd.h) return 1 ;;
 	frontswap/agent/*:frontswap/*) return 0 ;;
 	*:frontswap/agent/*) return 0 ;;
+	# Of the file system the command line sees its front door.
+	cli/*:cleancache/mount.h) return 1 ;;
+	cli/*:cleancache/*) return 0 ;;
 	# A component's inner headers are not for others.
 	*:*internal*) [ "${1%%/*}" != "${2%%/*}" ] ;;
 	*) return 1 ;;

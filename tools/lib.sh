@@ -5,11 +5,11 @@
 
 # What each job needs, by Debian 12 package name.
 PKGS_BUILD=(gcc libc6-dev meson ninja-build pkg-config
-	libssl-dev liblz4-dev libzstd-dev libdeflate-dev libxxhash-dev libjansson-dev)
+	libssl-dev liblz4-dev libzstd-dev libdeflate-dev libxxhash-dev libjansson-dev libfuse3-dev)
 PKGS_DEMO=(libsqlite3-dev zlib1g-dev)
 # liblzo2-dev: for the module tmem-codec-lzo alone, so that it is tested.
 PKGS_TEST=(libcmocka-dev spin liblzo2-dev man-db groff-base
-	sqlite3 python3 libpython3.11-testsuite redis-tools stress-ng memtester)
+	sqlite3 python3 libpython3.11-testsuite redis-tools stress-ng memtester fuse3)
 PKGS_LINT=(clang-format-14 clang-tidy-14 cppcheck)
 
 say() { printf '%s\n' "$*"; }

@@ -62,9 +62,22 @@ right bench_help "engine" bench --help
 for b in engine alloc index peers run; do
 	right "bench_${b}_help" "usage: tmem bench $b" bench $b --help
 done
-for c in stat top ctl mount; do # later versions have them: not listed before
+for c in top ctl; do # later versions have them: not listed before
 	"$TMEM" --help | grep -qw "$c" && not_ok "help_lists_$c" "but there is no such command"
 done
+wrong mount_nothing 2 "which folder" mount
+wrong mount_size 2 "at least 32M" mount --size 1M / /mnt
+wrong mount_both 2 "exclude each other" mount --ttl 1 --immutable / /mnt
+wrong mount_codec 2 "lz5" mount --codec lz5 / /mnt
+wrong mount_policy 2 "lru or s3fifo" mount --policy mru / /mnt
+wrong mount_source 1 "/no/such" mount /no/such "$T"
+wrong mount_point 1 "/no/such" mount "$T" /no/such
+wrong umount_nothing 2 "which folder" umount
+wrong umount_other 1 "not a mount of tmem" umount "$T"
+wrong stat_nothing 2 "which file" stat
+wrong stat_other 1 "not in a mount of tmem" stat "$T"
+wrong invalidate_nothing 2 "which file" invalidate
+wrong invalidate_missing 1 "No such file" invalidate /no/such
 wrong no_command 2 "which command" 
 wrong trace_nothing 2 "one of them" trace
 wrong trace_info_missing 1 "cannot be opened" trace --info /no/such/file
@@ -266,11 +279,12 @@ check bench_run_leaves_nothing "left: $(left_behind)" test "$(left_behind)" = "$
 # ---- manual pages: no warnings, and every option of --help is in them
 if command -v groff >/dev/null; then
 	for m in "$ROOT"/docs/man/*.1; do
+		head -n 1 "$m" | grep -q '^\.so ' && continue # another page by this name
 		groff -mdoc -ww -z "$m" >"$T/warnings" 2>&1
 		check "man_$(basename "$m")" "$(head -n 1 "$T/warnings")" test ! -s "$T/warnings"
 	done
 	for c in estimate run "bench engine" "bench alloc" "bench index" "bench run" \
-		"bench peers" "bench codecs" "bench store" trace replay; do
+		"bench peers" "bench codecs" "bench store" trace replay mount; do
 		# shellcheck disable=SC2086
 		# Of --help itself tmem.1 speaks.
 		"$TMEM" $c --help | grep -vw help | grep -o -- ' --[a-z][a-z-]*' | sort -u | while read -r o; do

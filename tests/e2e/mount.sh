@@ -1,0 +1,247 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# tmem mount: what is read through it is what is there; it is never above its size; what it is told
+# and what becomes of it when it, or its source, dies. The long checks are tools/soak-mount.sh.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+FSX=$BUILD/tests/e2e/e2e-fsx
+S=$T/source M=$T/mount
+mkdir -p "$S" "$M"
+OPERATIONS=${LONG:+2000000}
+OPERATIONS=${OPERATIONS:-40000}
+
+unmount_all() {
+	local m
+	for m in "$T"/mount* "$T"/small; do
+		[ ! -d "$m" ] || umount -l "$m" 2>/dev/null
+	done
+	cleanup
+}
+trap unmount_all EXIT
+trap 'unmount_all; exit 130' INT
+trap 'unmount_all; exit 143' TERM HUP
+
+if ! [ -w /dev/fuse ] || ! "$TMEM" --help | grep -qw mount; then
+	skip mount "no /dev/fuse here, or built without libfuse"
+	finish
+fi
+mounted() { "$TMEM" mount "$@" "$S" "$M"; }
+ended() { "$TMEM" umount "$M"; }
+figure() { "$TMEM" stat "${2:-$M}" | sed -n "s/^$1 //p"; }
+forget() { # the kernel's own pages of a file
+	python3 -c 'import os, sys
+for p in sys.argv[1:]:
+    f = os.open(p, os.O_RDONLY)
+    os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)' "$@"
+}
+
+# ---- a tree, cold and warm
+cp -r "$ROOT/src" "$ROOT/docs" "$S"
+head -c 9000001 /dev/urandom >"$S/random"
+seq 1 500000 >"$S/numbers"
+truncate -s 1T "$S/sparse"
+printf end | dd of="$S/sparse" bs=1 seek=$(((1 << 40) - 3)) conv=notrunc status=none
+sleep 0.1 # so that time stamps are settled
+check mount "tmem mount failed" mounted --size 48M
+check tree "differs" diff -r "$S/src" "$M/src"
+check large "differs" cmp "$S/random" "$M/random"
+check sparse "the end of 1 TiB" test "$(tail -c 3 "$M/sparse")" = end
+check sparse_hole "not zeros" cmp -n 1000000 -i $((1 << 39)) "$M/sparse" /dev/zero
+cmp "$S/numbers" "$M/numbers"
+before=$(figure source_reads)
+forget "$M/random" "$M/numbers" "$M"/src/os/*.c
+check warm "differs" cmp "$S/random" "$M/random"
+check warm_lines "differs" cmp "$S/numbers" "$M/numbers"
+check warm_tree "differs" diff -r "$S/src/os" "$M/src/os"
+check warm_reads_nothing "the source was read $(($(figure source_reads) - before)) times" \
+	test "$(figure source_reads)" = "$before"
+check stat_file "no hits" test "$(figure hits "$M/random")" -ge 2197
+check stat_json "not JSON" python3 -c 'import json, sys
+assert json.load(sys.stdin)["command"] == "stat"' < <("$TMEM" stat -J "$M")
+"$TMEM" invalidate "$M/random"
+check invalidate "differs" cmp "$S/random" "$M/random"
+check invalidate_reads "the source was not read" test "$(figure source_reads)" -gt "$before"
+
+# ---- every operation
+cat >"$T/operations.py" <<'PY'
+import errno, fcntl, mmap, os, stat, sys
+s, m = sys.argv[1:3]
+def both(name): return os.path.join(m, name), os.path.join(s, name)
+os.mkdir(both("dir")[0], 0o750)
+assert stat.S_IMODE(os.stat(both("dir")[1]).st_mode) == 0o750
+f = os.open(both("dir/a")[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+assert os.pwrite(f, b"x" * 5000, 3000) == 5000
+assert open(both("dir/a")[1], "rb").read() == bytes(3000) + b"x" * 5000
+try: os.open(both("dir/a")[0], os.O_RDWR | os.O_CREAT | os.O_EXCL); assert 0
+except FileExistsError: pass
+os.link(both("dir/a")[0], both("dir/b")[0]); assert os.stat(both("dir/b")[1]).st_nlink == 2
+os.symlink("a", both("dir/l")[0]); assert os.readlink(both("dir/l")[0]) == "a"
+assert open(both("dir/l")[0], "rb").read(3001)[-1:] == b"x"
+os.rename(both("dir/b")[0], both("dir/c")[0]); assert sorted(os.listdir(both("dir")[0])) == ["a", "c", "l"]
+os.mkfifo(both("dir/fifo")[0]); assert stat.S_ISFIFO(os.stat(both("dir/fifo")[1]).st_mode)
+os.ftruncate(f, 100); assert os.fstat(f).st_size == 100 and os.stat(both("dir/c")[0]).st_size == 100
+os.truncate(both("dir/a")[0], 20000)
+os.utime(both("dir/a")[0], ns=(10**18, 2 * 10**18 + 5)); assert os.stat(both("dir/a")[1]).st_mtime_ns == 2 * 10**18 + 5
+os.chmod(both("dir/a")[0], 0o604); assert stat.S_IMODE(os.fstat(f).st_mode) == 0o604
+try:
+    os.setxattr(both("dir/a")[1], "user.source", b"1")
+    os.setxattr(both("dir/a")[0], "user.t", b"value"); assert os.getxattr(both("dir/a")[1], "user.t") == b"value"
+    assert set(os.listxattr(both("dir/a")[0])) >= {"user.t", "user.source"}
+    os.removexattr(both("dir/a")[0], "user.t")
+    try: os.getxattr(both("dir/a")[0], "user.t"); assert 0
+    except OSError as e: assert e.errno == errno.ENODATA
+except OSError as e:
+    assert e.errno == errno.ENOTSUP
+p = mmap.mmap(f, 20000); p[10000:10003] = b"map"; p.flush()
+assert open(both("dir/a")[1], "rb").read()[10000:10003] == b"map"
+os.posix_fallocate(f, 0, 30000); assert os.fstat(f).st_size == 30000
+assert os.lseek(f, 0, os.SEEK_DATA) >= 0 and os.lseek(f, 0, os.SEEK_HOLE) > 0
+assert os.copy_file_range(f, f, 3, 10000, 25000) == 3; assert os.pread(f, 3, 25000) == b"map"
+d = os.open(both("dir/a")[0], os.O_RDONLY | os.O_DIRECT)
+b = mmap.mmap(-1, 4096); assert os.preadv(d, [b], 8192) == 4096 and b[1808:1811] == b"map"
+g = os.open(both("dir/a")[1], os.O_RDWR)
+def locked(call, *a):
+    try: call(*a); return False
+    except OSError as e: assert e.errno in (errno.EAGAIN, errno.EACCES), e; return True
+fcntl.flock(f, fcntl.LOCK_EX); assert locked(fcntl.flock, g, fcntl.LOCK_EX | fcntl.LOCK_NB)
+fcntl.flock(f, fcntl.LOCK_UN); assert not locked(fcntl.flock, g, fcntl.LOCK_EX | fcntl.LOCK_NB); fcntl.flock(g, fcntl.LOCK_UN)
+fcntl.lockf(f, fcntl.LOCK_EX, 10, 5); assert locked(fcntl.lockf, g, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+assert not locked(fcntl.lockf, g, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 20)
+os.close(os.open(both("dir/a")[0], os.O_RDONLY))   # closing any descriptor gives all its locks up
+assert not locked(fcntl.lockf, g, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+fcntl.lockf(g, fcntl.LOCK_UN)
+fcntl.lockf(g, fcntl.LOCK_EX, 1, 7)
+pid = os.fork()
+if pid == 0:                                        # waits for it, and lets others be served
+    h = os.open(both("dir/a")[0], os.O_RDWR); fcntl.lockf(h, fcntl.LOCK_EX, 1, 7); os._exit(0)
+assert os.pread(f, 3, 25000) == b"map"
+fcntl.lockf(g, fcntl.LOCK_UN); assert os.waitpid(pid, 0)[1] == 0
+v = os.statvfs(m); assert v.f_blocks == os.statvfs(s).f_blocks
+os.fsync(f); os.fdatasync(f); os.fsync(os.open(both("dir")[0], os.O_RDONLY))
+os.unlink(both("dir/c")[0]); assert os.pread(f, 3, 25000) == b"map"
+try: os.rmdir(both("dir")[0]); assert 0
+except OSError as e: assert e.errno == errno.ENOTEMPTY
+for n in ("a", "l", "fifo"): os.unlink(both("dir/" + n)[0])
+assert os.pread(f, 3, 25000) == b"map"              # open, and without a name
+os.rmdir(both("dir")[0]); assert not os.path.exists(both("dir")[1])
+try: os.stat(both("dir")[0]); assert 0
+except FileNotFoundError: pass
+PY
+check operations "$(python3 "$T/operations.py" "$S" "$M" 2>&1 | tail -n 2 | tr '\n' ' ')" \
+	test ! -e "$S/dir"
+for i in 1 2 3 4 5 6; do # of one length, in quick succession
+	echo "$i" >"$S/line"
+	cat "$M/line"
+done >"$T/lines"
+check changed_seen "$(tr '\n' ' ' <"$T/lines")" cmp -s <(seq 6) "$T/lines"
+check busy "unmounted under a user" bash -c "cd '$M' && ! '$TMEM' umount '$M' 2>'$T/busy' && grep -q 'in use' '$T/busy'"
+check umount "tmem umount failed" ended
+
+# ---- its size
+head -c 120000000 /dev/urandom >"$S/big"
+mounted --size 32M
+pid=$(figure pid)
+cat "$M/big" >/dev/null
+for _ in 1 2 3; do
+	forget "$M/big"
+	cmp "$S/big" "$M/big" || not_ok size_reads "differs"
+done
+mkdir "$S/many"
+(cd "$S/many" && seq 1 20000 | xargs touch)
+check many "not all are found" test "$(find "$M/many" -type f -size 0 | wc -l)" = 20000
+high=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status")
+note "peak $high KiB of 32768, nodes $(figure nodes_max)"
+check size "$high KiB resident, 32768 allowed" test "$high" -le 32768
+check size_evicts "nothing was evicted" test "$(figure evicted)" -gt 10000
+ended
+rm -rf "$S/many" "$S/big"
+
+# ---- changes by others, by ourselves, all at once
+fsx() { # NAME OPTIONS... -- ARGUMENTS of e2e-fsx...
+	local name=$1 options=()
+	shift
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	rm -rf "${S:?}"/*
+	mounted "${options[@]}" || return
+	"$FSX" "$M" "$S" "$OPERATIONS" "$@" 2>&1 | tee -a "$T/fsx"
+	check "$name" "$(tail -n 1 "$T/fsx")" test "${PIPESTATUS[0]}" = 0
+	ended
+}
+SEED=${TMEM_SEED:-$(date +%s)}
+fsx fsx --size 32M -- "$SEED" 4
+fsx fsx_unwatched --size 32M --no-watch --cluster 16 --codec zstd -- "$SEED" 8
+fsx fsx_ttl --size 32M --ttl 1 -- "$SEED" 4 1100
+printf '#!/bin/sh\nkill -9 "$(%q stat %q | sed -n "s/^pid //p")"; sleep 0.1\nexec %q mount --size 32M %q %q\n' \
+	"$TMEM" "$M" "$TMEM" "$S" "$M" >"$T/kill"
+chmod +x "$T/kill"
+fsx fsx_killed --size 32M -- "$SEED" 4 0 "$T/kill"
+rm -rf "${S:?}"/*
+
+# ---- warm restart
+head -c 5000000 /dev/urandom >"$S/a"
+head -c 5000000 /dev/urandom >"$S/b"
+sleep 0.1
+mounted --size 32M --save "$T/saved"
+cat "$M/a" "$M/b" >/dev/null
+ended
+check saved "no file" test -s "$T/saved"
+echo changed >>"$S/b"
+mounted --size 32M --save "$T/saved"
+check restored "differs" cmp "$S/a" "$M/a"
+check restored_reads_nothing "the source was read" test "$(figure source_reads)" = 0
+check restored_changed "an old file" cmp "$S/b" "$M/b"
+kill -TERM "$(figure pid)"
+for _ in {1..50}; do
+	mountpoint -q "$M" || break
+	sleep 0.1
+done
+check sigterm "still mounted" test ! -e "$M/a"
+sleep 0.3
+python3 - "$T/saved" <<'PY'
+import sys
+with open(sys.argv[1], "r+b") as f:
+    f.seek(3000000); c = f.read(1); f.seek(3000000); f.write(bytes([c[0] ^ 1]))
+PY
+mounted --size 32M --save "$T/saved" 2>"$T/err"
+check damaged_word "nothing was said" grep -q "not used" "$T/err"
+check damaged_ignored "differs" cmp "$S/a" "$M/a"
+check damaged_empty "the source was not read" test "$(figure source_reads)" -gt 0
+ended
+
+# ---- a source that fails
+mkdir "$T/small"
+if mount -t tmpfs -o size=1M tmem-e2e "$T/small" 2>/dev/null; then
+	S=$T/small mounted --size 32M
+	check full "no error" bash -c "! head -c 3000000 /dev/zero >'$M/fill' 2>'$T/err'"
+	check full_says "$(cat "$T/err")" grep -q "No space" "$T/err"
+	check full_reads "differs" cmp "$T/small/fill" "$M/fill"
+	umount -l "$T/small"
+	check gone_reads "what was open is not readable" test -r "$M"
+	ended
+else
+	skip full "no tmpfs may be mounted here"
+fi
+
+# ---- other users
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	chmod 755 "$T"
+	chmod 777 "$S"
+	mounted --size 32M --allow-other
+	other() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+	other sh -c "umask 027; echo his >'$M/his'"
+	check owner "$(stat -c '%u %g %a' "$S/his")" test "$(stat -c '%u %g %a' "$S/his")" = "65534 65534 640"
+	echo secret >"$S/secret"
+	chmod 600 "$S/secret"
+	check not_his "read another's file" bash -c "! setpriv --reuid 65534 --regid 65534 --clear-groups cat '$M/secret' 2>/dev/null"
+	check not_his_folder "listed" bash -c "mkdir -m 700 '$S/closed'; ! setpriv --reuid 65534 --clear-groups ls '$M/closed' 2>/dev/null"
+	ended
+	mounted --size 32M
+	check only_root "another user may" bash -c "! setpriv --reuid 65534 --clear-groups ls '$M' 2>/dev/null"
+	ended
+else
+	skip users "not root"
+fi
+finish
