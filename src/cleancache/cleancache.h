@@ -226,6 +226,7 @@ struct cc_mount {
 	struct os_mutex names; /* of all nodes, and whose they are */
 	struct cc_shard shard[CC_SHARDS];
 	struct cc_node *root;
+	struct stat root_attr; /* at the beginning */
 	uint64_t grain_ns;
 	double entry_s, attr_s; /* how long the kernel may trust a name, attributes */
 	unsigned threads;
@@ -371,11 +372,10 @@ void cc_watch_close(struct cc_mount *m);
 void cc_watch_node(struct cc_mount *m, struct cc_node *n);
 void cc_unwatch_node(struct cc_mount *m, struct cc_node *n);
 
-/* ops_*.c: what FUSE calls. */
+/* virtual.c, and behind it ops_*.c, locks.c, control.c: what FUSE calls. */
 extern const struct fuse_lowlevel_ops cc_ops;
+void cc_init(void *arg, struct fuse_conn_info *conn);
 void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
-void cc_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n);
-void cc_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
 void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
 void cc_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
 void cc_symlink(fuse_req_t req, const char *to, fuse_ino_t parent, const char *name);
@@ -417,6 +417,8 @@ void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void cc_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void cc_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		    struct fuse_file_info *fi);
+void cc_readdirplus_names(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+			  struct fuse_file_info *fi);
 void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,

@@ -65,7 +65,7 @@ static int failed(const char *fmt, ...)
 /* ---- FUSE
  * ---------------------------------------------------------------------------------------------- */
 
-static void init(void *arg, struct fuse_conn_info *conn)
+void cc_init(void *arg, struct fuse_conn_info *conn)
 {
 	struct cc_mount *m = arg;
 
@@ -82,48 +82,6 @@ static void init(void *arg, struct fuse_conn_info *conn)
 	if (m->o->coherence == CC_IMMUTABLE)
 		conn->want |= conn->capable & FUSE_CAP_CACHE_SYMLINKS;
 }
-
-const struct fuse_lowlevel_ops cc_ops = {
-	.init = init,
-	.lookup = cc_lookup,
-	.forget = cc_forget,
-	.forget_multi = cc_forget_multi,
-	.getattr = cc_getattr,
-	.setattr = cc_setattr,
-	.readlink = cc_readlink,
-	.mknod = cc_mknod,
-	.mkdir = cc_mkdir,
-	.symlink = cc_symlink,
-	.link = cc_link,
-	.unlink = cc_unlink,
-	.rmdir = cc_rmdir,
-	.rename = cc_rename,
-	.create = cc_create,
-	.open = cc_open,
-	.read = cc_op_read,
-	.write_buf = cc_write_buf,
-	.flush = cc_flush,
-	.release = cc_release,
-	.fsync = cc_fsync,
-	.opendir = cc_opendir,
-	.readdir = cc_readdir,
-	.readdirplus = cc_readdirplus,
-	.releasedir = cc_releasedir,
-	.fsyncdir = cc_fsyncdir,
-	.statfs = cc_statfs,
-	.setxattr = cc_setxattr,
-	.getxattr = cc_getxattr,
-	.listxattr = cc_listxattr,
-	.removexattr = cc_removexattr,
-	.access = cc_access,
-	.getlk = cc_getlk,
-	.setlk = cc_setlk,
-	.flock = cc_flock,
-	.fallocate = cc_fallocate,
-	.copy_file_range = cc_copy_file_range,
-	.lseek = cc_lseek,
-	.ioctl = cc_ioctl,
-};
 
 /* In a list of mount options a comma ends one. */
 static void escape(char *to, size_t room, const char *from)

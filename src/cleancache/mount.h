@@ -25,7 +25,7 @@ struct cc_options {
 	uint64_t readahead_bytes;
 	unsigned threads; /* that serve requests; 0: chosen */
 	unsigned cluster; /* pages compressed together: 1 .. 16 */
-	bool allow_other, read_only, hide, foreground, no_watch;
+	bool allow_other, read_only, no_control, foreground, no_watch;
 };
 
 #define CC_SIZE_MIN ((uint64_t)32 << 20)

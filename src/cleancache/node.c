@@ -513,6 +513,7 @@ int cc_nodes_open(struct cc_mount *m, int root_fd)
 		if (!s->bucket)
 			return -ENOMEM;
 	}
+	m->root_attr = look.st;
 	m->root = make(m, root_fd, "", &look);
 	if (!m->root)
 		return -ENOMEM;

@@ -85,9 +85,15 @@ void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
 }
 
+enum how {
+	NAMES,	       /* readdir */
+	LOOKED_UP,     /* readdirplus */
+	NOT_LOOKED_UP, /* its form, without the lookups: the kernel is to make them */
+};
+
 /* One entry into the buffer: its bytes, more than `room` if it does not fit; or -errno. */
 static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, char *at,
-		   size_t room, bool plus)
+		   size_t room, enum how how)
 {
 	struct cc_mount *m = mount_of(req);
 	struct fuse_entry_param p = {
@@ -97,13 +103,13 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 	struct cc_look look;
 	size_t bytes;
 
-	if (!plus)
+	if (how == NAMES)
 		return (ssize_t)fuse_add_direntry(req, at, room, e->d_name, &p.attr, e->d_off);
 	/* How large it would be, before there is a lookup to give back. */
 	bytes = fuse_add_direntry_plus(req, NULL, 0, e->d_name, NULL, 0);
 	if (bytes > room)
 		return (ssize_t)bytes;
-	if (!dots) {
+	if (!dots && how == LOOKED_UP) {
 		int rc = cc_node_lookup(m, dir, e->d_name, &n, &look);
 
 		/* Gone meanwhile, or no room for it: a name, which is to be looked up. */
@@ -114,7 +120,7 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 }
 
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi,
-		 bool plus)
+		 enum how how)
 {
 	struct cc_node *dir = cc_node_of(mount_of(req), ino);
 	struct folder *d = folder_of(fi);
@@ -141,7 +147,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 			rc = errno;
 			break;
 		}
-		n = add(req, dir, e, buf + used, size - used, plus);
+		n = add(req, dir, e, buf + used, size - used, how);
 		if ((size_t)n > size - used) {
 			seekdir(d->dir, d->at); /* it is the next call's first */
 			break;
@@ -160,11 +166,17 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 
 void cc_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	list(req, ino, size, off, fi, false);
+	list(req, ino, size, off, fi, NAMES);
 }
 
 void cc_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		    struct fuse_file_info *fi)
 {
-	list(req, ino, size, off, fi, true);
+	list(req, ino, size, off, fi, LOOKED_UP);
+}
+
+void cc_readdirplus_names(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+			  struct fuse_file_info *fi)
+{
+	list(req, ino, size, off, fi, NOT_LOOKED_UP);
 }

@@ -141,23 +141,6 @@ void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		give_back(m, n);
 }
 
-void cc_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
-{
-	struct cc_mount *m = mount_of(req);
-
-	cc_node_forget(m, cc_node_of(m, ino), n);
-	fuse_reply_none(req);
-}
-
-void cc_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
-{
-	struct cc_mount *m = mount_of(req);
-
-	for (size_t i = 0; i < count; i++)
-		cc_node_forget(m, cc_node_of(m, f[i].ino), f[i].nlookup);
-	fuse_reply_none(req);
-}
-
 /* ---- making
  * --------------------------------------------------------------------------------------- */
 

@@ -66,6 +66,7 @@ int cmd_mount(int argc, char **argv)
 		 "nothing can be changed through it", 0, 0},
 		{"no-watch", 0, CLI_FLAG, &o.no_watch, NULL,
 		 "do not have the kernel tell of changes", 0, 0},
+		{"no-control", 0, CLI_FLAG, &o.no_control, NULL, "no figures in DIR/.tmem", 0, 0},
 		{"foreground", 'f', CLI_FLAG, &o.foreground, NULL, "stay, and end with Ctrl-C", 0,
 		 0},
 		{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0},

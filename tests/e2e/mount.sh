@@ -57,6 +57,13 @@ check warm_reads_nothing "the source was read $(($(figure source_reads) - before
 check stat_file "no hits" test "$(figure hits "$M/random")" -ge 2197
 check stat_json "not JSON" python3 -c 'import json, sys
 assert json.load(sys.stdin)["command"] == "stat"' < <("$TMEM" stat -J "$M")
+check control "$(cat "$M/.tmem/stats/size")" test "$(cat "$M/.tmem/stats/size")" = 50331648
+check control_file "no hits" grep -q '^hits [1-9]' "$M/.tmem/files/random"
+check control_list "$(ls "$M/.tmem" | tr '\n' ' ')" test "$(ls "$M/.tmem" | tr '\n' ' ')" = "files stats "
+check control_files "not the source's" cmp -s <(cd "$S" && find . | sort) <(cd "$M/.tmem/files" && find . | sort)
+check control_all "not as many figures" test "$(cat "$M"/.tmem/stats/* | wc -l)" = "$("$TMEM" stat "$M" | wc -l)"
+check control_read_only "written to" bash -c "! echo 1 >'$M/.tmem/stats/size' || ! touch '$M/.tmem/new'" 2>/dev/null
+check control_not_listed "listed" bash -c "! ls -a '$M' | grep -q tmem"
 "$TMEM" invalidate "$M/random"
 check invalidate "differs" cmp "$S/random" "$M/random"
 check invalidate_reads "the source was not read" test "$(figure source_reads)" -gt "$before"
