@@ -44,6 +44,9 @@ done
 part regress 5400 tools/regress.sh 1000 both
 part kill-launcher 3600 tools/kill-launcher.sh 1000
 part soak-programs 2400 tools/soak-programs.sh 30
+part soak-mount 3600 tools/soak-mount.sh 1000000 4 10
+part soak-mount-asan 3600 env TMEM_BUILD=build-checks tools/soak-mount.sh 300000 4 3
+part soak-mount-tsan 3600 env TMEM_BUILD=build-tsan tools/soak-mount.sh 300000 4 0
 part old-kernel 3200 tools/old-kernel.sh
 part fuzz 2000 tools/fuzz.sh -t 300
 part plant 2400 tools/plant.sh

@@ -3,6 +3,7 @@
  * --size bounds everything:
  *
  *   M1  fixed + used + the store's limit <= size
+ *   M2  when nothing is left that was charged, used = 0
  *
  * fixed: the process as it is without a node, and the buffers of all its threads as if they were
  * in use. used: nodes, files, handles, which the kernel's questions make. The rest is the
@@ -12,6 +13,8 @@
  * charge fails, and the kernel is asked to forget names (notify.c).
  */
 #include "cleancache/cleancache.h"
+
+#include "os/check.h"
 
 #include <errno.h>
 
@@ -54,6 +57,15 @@ int cc_account_open(struct cc_mount *m, uint64_t fixed)
 	set_limit(m, STEP);
 	os_mutex_unlock(&a->lock);
 	return 0;
+}
+
+/* At the end; files that are open still are the kernel's fault, not ours. */
+void cc_account_verify(struct cc_mount *m)
+{
+	uint64_t used = atomic_load(&m->account.used);
+
+	tmem_assert(M2, used == 0 || atomic_load(&m->handles));
+	(void)used;
 }
 
 bool cc_charge(struct cc_mount *m, uint64_t bytes)

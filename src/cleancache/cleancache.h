@@ -232,7 +232,7 @@ struct cc_mount {
 	unsigned threads;
 	bool served;  /* what it holds is worth something */
 	bool as_root; /* others may be callers: what they make is theirs */
-	_Atomic uint64_t nodes, nodes_max;
+	_Atomic uint64_t nodes, nodes_max, handles;
 	uint64_t nodes_most; /* descriptors and memory allow so many */
 	_Atomic uint64_t counter[CC_COUNTERS];
 	struct cc_crew *crew;	    /* ahead.c */
@@ -252,6 +252,7 @@ static inline void cc_count(struct cc_mount *m, enum cc_counter k, uint64_t n)
 /* account.c: memory that is not the store's. False: --size does not allow it. */
 bool cc_charge(struct cc_mount *m, uint64_t bytes) __attribute__((warn_unused_result));
 void cc_uncharge(struct cc_mount *m, uint64_t bytes);
+void cc_account_verify(struct cc_mount *m);
 /* Sets the store's limit for the first time. -EINVAL: nothing would be left for it. */
 int cc_account_open(struct cc_mount *m, uint64_t fixed) __attribute__((warn_unused_result));
 
@@ -296,6 +297,9 @@ static inline struct cc_file *cc_node_data(struct cc_node *n)
 }
 /* Called for each node, with a ref, no lock held; not 0 ends it. */
 int cc_nodes_each(struct cc_mount *m, int (*fn)(void *arg, struct cc_node *n), void *arg);
+/* N1, N2, the identities' table, and M1; while nothing runs. Stops the process (checks >= 1). */
+void cc_verify(struct cc_mount *m);
+void cc_nodes_verify(struct cc_mount *m);
 /* Nodes that the kernel may be asked to forget: not used since the last time. */
 unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max);
 
@@ -307,6 +311,7 @@ void cc_known_keep(struct cc_mount *m, const struct cc_file *f);
 /* A file as it was known before, if it was. */
 void cc_known_adopt(struct cc_mount *m, struct cc_file *f);
 
+void cc_known_verify(struct cc_mount *m);
 /* From a file. */
 void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_identity *id);
 /* While nothing runs; not 0 ends it. */

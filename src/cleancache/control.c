@@ -2,6 +2,8 @@
 /* What a mount is told and asked by ioctl() on any of its files; see mount.h. */
 #include "cleancache/cleancache.h"
 
+#include "os/check.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -90,6 +92,18 @@ void cc_text_file(struct cc_mount *m, struct cc_node *n, char *buf, size_t room)
 	say(&t, "read_ahead", atomic_load(&f->ahead));
 	say(&t, "refused", atomic_load(&f->refused));
 	say(&t, "dropped", atomic_load(&f->drops));
+}
+
+void cc_verify(struct cc_mount *m)
+{
+	tmem_stats s = {.size = sizeof(s)};
+
+	cc_nodes_verify(m);
+	cc_known_verify(m);
+	(void)tmem_host_stats(m->host, &s);
+	tmem_assert(M1, m->account.fixed + atomic_load(&m->account.used) + s.limit_bytes <=
+				m->account.size);
+	tmem_assert(T, tmem_host_verify(m->host, 0) == 0);
 }
 
 /* ---- invalidation

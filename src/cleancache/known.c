@@ -11,6 +11,7 @@
  */
 #include "cleancache/cleancache.h"
 
+#include "os/check.h"
 #include "os/mem.h"
 
 #include <errno.h>
@@ -26,7 +27,11 @@ struct slot {
 	bool young, used;
 };
 
-/* Open addressing, linear probing; at most three quarters are taken. */
+/*
+ * Open addressing, linear probing; at most three quarters are taken.
+ *
+ *   K1  every identity is found by its name; n of them
+ */
 struct cc_known {
 	struct os_mutex lock;
 	struct slot *slot;
@@ -93,7 +98,7 @@ static bool grow(struct cc_mount *m, struct cc_known *k)
 		if (!is_free(&was[i]))
 			*find(k, &was[i].oid) = was[i];
 	os_free(was);
-	cc_uncharge(m, n * sizeof(*slot));
+	cc_uncharge(m, n * sizeof(*was));
 	return true;
 }
 
@@ -154,6 +159,22 @@ void cc_known_adopt(struct cc_mount *m, struct cc_file *f)
 	os_mutex_unlock(&k->lock);
 }
 
+void cc_known_verify(struct cc_mount *m)
+{
+	struct cc_known *k = m->known;
+	uint64_t n = 0;
+
+	os_mutex_lock(&k->lock);
+	for (uint64_t i = 0; i < k->slots; i++)
+		if (!is_free(&k->slot[i])) {
+			tmem_assert(K1, find(k, &k->slot[i].oid) == &k->slot[i]);
+			n++;
+		}
+	tmem_assert(K1, n == k->n && n <= k->slots - k->slots / 4);
+	os_mutex_unlock(&k->lock);
+	(void)n;
+}
+
 void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_identity *id)
 {
 	struct slot s = {.oid = *oid, .id = *id};
@@ -178,13 +199,18 @@ int cc_known_each(struct cc_mount *m,
 
 int cc_known_open(struct cc_mount *m)
 {
+	uint64_t bytes = SLOTS_FIRST * sizeof(struct slot);
 	struct cc_known *k = os_zalloc(sizeof(*k));
 
 	if (!k)
 		return -ENOMEM;
 	os_mutex_init(&k->lock, OS_RANK_CC_KNOWN, "identities");
 	k->slots = SLOTS_FIRST;
-	k->slot = os_zalloc(SLOTS_FIRST * sizeof(*k->slot));
+	if (cc_charge(m, bytes)) {
+		k->slot = os_zalloc(bytes);
+		if (!k->slot)
+			cc_uncharge(m, bytes);
+	}
 	if (!k->slot) {
 		os_mutex_destroy(&k->lock);
 		os_free(k);
@@ -202,6 +228,7 @@ void cc_known_close(struct cc_mount *m)
 		return;
 	os_mutex_destroy(&k->lock);
 	os_free(k->slot);
+	cc_uncharge(m, k->slots * sizeof(*k->slot));
 	os_free(k);
 	m->known = NULL;
 }

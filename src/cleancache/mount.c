@@ -195,27 +195,25 @@ static void timeouts(struct cc_mount *m)
 
 static int open_parts(struct cc_mount *m, int root)
 {
-	const char *what = "no memory";
-	int rc = cc_known_open(m);
+	uint64_t fixed;
+	int rc;
 
 	timeouts(m);
 	m->grain_ns = cc_grain_ns(root);
 	m->threads = m->o->threads ? m->o->threads : THREADS;
 	m->as_root = geteuid() == 0;
+	fixed = os_resident_bytes() + m->threads * THREAD_BYTES + CREW * CREW_BYTES;
+	if (cc_account_open(m, fixed))
+		return failed("--size leaves nothing for the store");
+	m->nodes_most = nodes_most(m);
+	rc = os_tls_create(&m->scratch, os_free);
 	if (rc == 0)
-		rc = os_tls_create(&m->scratch, os_free);
-	if (rc == 0 && cc_account_open(m, os_resident_bytes() + m->threads * THREAD_BYTES +
-						  CREW * CREW_BYTES)) {
-		what = "--size leaves nothing for the store";
-		rc = -EINVAL;
-	}
-	if (rc == 0)
-		m->nodes_most = nodes_most(m);
+		rc = cc_known_open(m);
 	if (rc == 0 && m->o->save)
 		cc_warm_load(m);
 	if (rc == 0)
 		rc = cc_nodes_open(m, root);
-	return rc ? failed("%s", what) : 0;
+	return rc ? failed("no memory") : 0;
 }
 
 static int open_threads(struct cc_mount *m)
@@ -240,10 +238,13 @@ static void close_parts(struct cc_mount *m)
 	cc_locks_close(m);
 	cc_notify_close(m);
 	if (m->root)
+		cc_verify(m);
+	if (m->root)
 		cc_nodes_close(m); /* what is known of files goes to the identities */
 	if (m->served && m->o->save)
 		(void)cc_warm_save(m);
 	cc_known_close(m);
+	cc_account_verify(m);
 	tmem_host_destroy(m->host);
 	if (m->se)
 		fuse_session_destroy(m->se);

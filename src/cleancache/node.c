@@ -19,6 +19,7 @@
  */
 #include "cleancache/cleancache.h"
 
+#include "os/check.h"
 #include "os/clock.h"
 #include "os/mem.h"
 
@@ -496,6 +497,28 @@ unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max)
 	return n;
 }
 
+void cc_nodes_verify(struct cc_mount *m)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < CC_SHARDS; i++) {
+		struct cc_shard *s = &m->shard[i];
+		uint64_t here = 0;
+
+		os_mutex_lock(&s->lock);
+		for (uint32_t k = 0; k < s->buckets; k++)
+			for (const struct cc_node *n = s->bucket[k]; n; n = n->hash_next, here++) {
+				tmem_assert(N1, n->lookups || n->refs);
+				tmem_assert(N2, n->stale || find(s, n->dev, n->ino) == n);
+			}
+		tmem_assert(N1, here == s->nodes);
+		all += here;
+		os_mutex_unlock(&s->lock);
+	}
+	tmem_assert(N1, all == atomic_load(&m->nodes));
+	(void)all;
+}
+
 int cc_nodes_open(struct cc_mount *m, int root_fd)
 {
 	struct cc_look look;
@@ -509,6 +532,8 @@ int cc_nodes_open(struct cc_mount *m, int root_fd)
 
 		os_mutex_init(&s->lock, OS_RANK_CC_NODES, "nodes");
 		s->buckets = BUCKETS_FIRST;
+		if (!cc_charge(m, BUCKETS_FIRST * sizeof(*s->bucket)))
+			return -ENOMEM;
 		s->bucket = os_zalloc(BUCKETS_FIRST * sizeof(*s->bucket));
 		if (!s->bucket)
 			return -ENOMEM;
@@ -534,6 +559,7 @@ void cc_nodes_close(struct cc_mount *m)
 				discard(m, n);
 			}
 		os_free(s->bucket);
+		cc_uncharge(m, s->buckets * sizeof(*s->bucket));
 		os_mutex_destroy(&s->lock);
 	}
 	os_mutex_destroy(&m->names);

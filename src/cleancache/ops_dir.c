@@ -33,6 +33,15 @@ static struct folder *folder_of(struct fuse_file_info *fi)
 	return (struct folder *)(uintptr_t)fi->fh;
 }
 
+static void folder_free(struct cc_mount *m, struct folder *d)
+{
+	closedir(d->dir);
+	os_mutex_destroy(&d->lock);
+	os_free(d);
+	cc_uncharge(m, COST);
+	atomic_fetch_sub(&m->handles, 1);
+}
+
 void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = mount_of(req);
@@ -51,12 +60,9 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		os_mutex_init(&d->lock, OS_RANK_CC_FOLDER, "folder");
 		fi->fh = (uintptr_t)d;
 		fi->cache_readdir = fi->keep_cache = m->o->coherence != CC_CLOSE_TO_OPEN;
-		if (fuse_reply_open(req, fi) == 0)
-			return;
-		os_mutex_destroy(&d->lock);
-		closedir(d->dir);
-		os_free(d);
-		cc_uncharge(m, COST);
+		atomic_fetch_add(&m->handles, 1);
+		if (fuse_reply_open(req, fi))
+			folder_free(m, d);
 		return;
 	}
 	if (fd >= 0)
@@ -69,12 +75,7 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct folder *d = folder_of(fi);
-
-	closedir(d->dir);
-	os_mutex_destroy(&d->lock);
-	os_free(d);
-	cc_uncharge(mount_of(req), COST);
+	folder_free(mount_of(req), folder_of(fi));
 	fuse_reply_err(req, 0);
 }
 

@@ -48,6 +48,7 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 		cc_uncharge(m, COST);
 		return -ENOMEM;
 	}
+	atomic_fetch_add(&m->handles, 1);
 	cc_node_ref(m, n);
 	h->node = n;
 	h->fd = fd;
@@ -67,6 +68,7 @@ void cc_handle_put(struct cc_mount *m, struct cc_handle *h)
 	cc_node_unref(m, h->node);
 	os_free(h);
 	cc_uncharge(m, COST);
+	atomic_fetch_sub(&m->handles, 1);
 }
 
 /* ---- open

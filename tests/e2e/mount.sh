@@ -218,6 +218,24 @@ check damaged_ignored "differs" cmp "$S/a" "$M/a"
 check damaged_empty "the source was not read" test "$(figure source_reads)" -gt 0
 ended
 
+# ---- the benchmark of it
+mkdir "$S/big" "$S/small"
+cp "$S/a" "$S/b" "$S/big"
+cp -r "$ROOT/src/os" "$S/small"
+if [ "$(id -u)" = 0 ]; then
+	"$TMEM" bench mount -J --no-rclone --limit 64M --size 32M --reads 200 "$S" >"$T/bench" 2>"$T/err"
+	check bench "$(tail -n 1 "$T/err")" python3 - "$T/bench" <<'PY'
+import json, sys
+b = json.load(open(sys.argv[1]))
+c = {(x["work"], x["pass"]): x for x in b["tmem"]["cells"]}
+assert c["in order", "cold"]["bytes"] == b["bare"]["cells"][0]["bytes"] > 10000000, b
+assert c["at random", "again"]["operations"] == 200 and c["small files", "warm"]["operations"] > 10, b
+PY
+	check bench_leaves_nothing "$(mount | grep tmem-mount)" bash -c "! mount | grep -q tmem-mount"
+else
+	skip bench "not root"
+fi
+
 # ---- a source that fails
 mkdir "$T/small"
 if mount -t tmpfs -o size=1M tmem-e2e "$T/small" 2>/dev/null; then

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A file's data: what was read before a change is never put after it; what another identity was
+ * read under goes; of several who miss the same pages one reads them.
+ */
+#include "cleancache/cleancache.h"
+#include "os/clock.h"
+
+#include "tmem_test.h"
+
+#include <unistd.h>
+
+#define SECOND 1000000000ll
+
+static struct test_host t;
+static struct cc_mount mount;
+static struct cc_file file;
+static const tmem_oid oid = {{1, 2, 3}};
+
+static struct cc_look look_of(uint64_t size, int64_t age_ns)
+{
+	struct cc_look l = {.taken_ns = 1800000000ll * SECOND + 1};
+
+	l.id = (struct cc_identity){size, l.taken_ns - age_ns, l.taken_ns - age_ns};
+	return l;
+}
+
+static void begin(void)
+{
+	t = test_open(NULL);
+	memset(&mount, 0, sizeof(mount));
+	mount.client = t.client;
+	mount.pool = tmem_pool_create(t.client, 0, 0);
+	mount.grain_ns = 20000000;
+	cc_file_init(&file, &oid);
+}
+
+static void end(void)
+{
+	cc_file_destroy(&file);
+	test_close(&t);
+}
+
+static void put(uint64_t index)
+{
+	struct test_page page;
+
+	test_fill(&page, index, 100);
+	assert_true(cc_put_begin(&file, cc_view(&file).changes));
+	assert_int_equal(tmem_put(t.client, mount.pool, &oid, index, &page), 0);
+	cc_put_end(&file);
+}
+
+static bool there(uint64_t index)
+{
+	struct test_page page;
+	int rc = tmem_get_keep(t.client, mount.pool, &oid, index, &page);
+
+	assert_in_range(rc, 0, 1);
+	return rc == 0;
+}
+
+static bool opened(uint64_t size, int64_t age_ns)
+{
+	struct cc_look l = look_of(size, age_ns);
+
+	return !cc_file_seen(&mount, &file, &l, true);
+}
+
+static bool seen(uint64_t size, int64_t age_ns)
+{
+	struct cc_look l = look_of(size, age_ns);
+
+	return !cc_file_seen(&mount, &file, &l, false);
+}
+
+static void the_same(void **state)
+{
+	begin();
+	assert_false(cc_put_begin(&file, cc_view(&file).changes)); /* nothing is known of it */
+	assert_false(opened(8192, SECOND));
+	put(0);
+	assert_true(opened(8192, SECOND));
+	assert_true(seen(8192, SECOND));
+	assert_true(there(0));
+	end();
+}
+
+static void another(void **state)
+{
+	begin();
+	(void)opened(8192, SECOND);
+	put(0);
+	assert_false(opened(8193, SECOND));
+	assert_false(there(0));
+	put(1);
+	/* Between opens, too: attributes were asked for. */
+	assert_false(seen(8193, 5 * SECOND));
+	assert_false(there(1));
+	assert_true(opened(8193, 5 * SECOND));
+	end();
+}
+
+/* What was read while stamps could not tell serves until the next open. */
+static void young(void **state)
+{
+	begin();
+	(void)opened(8192, 1000);
+	put(0);
+	assert_true(seen(8192, 1000));
+	assert_true(there(0));
+	assert_false(opened(8192, 1000));
+	assert_false(there(0));
+	put(0);
+	assert_false(opened(8192, 1000));
+	assert_false(there(0));
+	end();
+}
+
+static void a_change_of_ours(void **state)
+{
+	uint64_t changes;
+
+	begin();
+	(void)opened(10 * 4096, SECOND);
+	for (uint64_t i = 0; i < 10; i++)
+		put(i);
+	changes = cc_view(&file).changes;
+	cc_change_begin(&mount, &file, 2 * 4096 + 5, 4096);
+	assert_false(there(2));
+	assert_false(there(3));
+	assert_true(there(1));
+	assert_true(there(4));
+	assert_false(cc_put_begin(&file, changes));
+	assert_false(cc_put_begin(&file, cc_view(&file).changes)); /* read during it */
+	cc_change_end(&mount, &file);
+	assert_false(cc_put_begin(&file, changes));
+	/* Known again with the next open, which drops what was left. */
+	assert_false(cc_put_begin(&file, cc_view(&file).changes));
+	assert_false(opened(10 * 4096, SECOND / 2));
+	assert_false(there(1));
+	put(1);
+	end();
+}
+
+/* The page that had the end in it has zeros behind it, which are data now. */
+static void growing(void **state)
+{
+	begin();
+	(void)opened(4096 + 10, SECOND);
+	put(0);
+	put(1);
+	cc_change_begin(&mount, &file, 5 * 4096, 100);
+	cc_change_end(&mount, &file);
+	assert_true(there(0));
+	assert_false(there(1));
+	end();
+}
+
+/* ---- threads ----------------------------------------------------------------------------------- */
+
+static _Atomic bool ended;
+
+static void *change(void *arg)
+{
+	cc_change_begin(&mount, &file, 0, UINT64_MAX);
+	atomic_store(&ended, true);
+	cc_change_end(&mount, &file);
+	return arg;
+}
+
+static void a_change_waits_for_puts(void **state)
+{
+	os_thread thread;
+
+	begin();
+	(void)opened(8192, SECOND);
+	assert_true(cc_put_begin(&file, cc_view(&file).changes));
+	atomic_store(&ended, false);
+	assert_int_equal(os_thread_create(&thread, "change", change, NULL), 0);
+	usleep(50000); /* long enough for it to get there; too short cannot make this fail */
+	assert_false(atomic_load(&ended));
+	cc_put_end(&file);
+	os_thread_join(thread);
+	assert_true(atomic_load(&ended));
+	end();
+}
+
+static struct cc_fetch first;
+static _Atomic uint64_t got;
+
+static void *fetch(void *arg)
+{
+	struct cc_fetch f;
+	uint64_t n = cc_fetch_begin(&file, &f, 12, 8);
+
+	atomic_store(&got, n + 1);
+	if (n)
+		cc_fetch_end(&file, &f);
+	return arg;
+}
+
+static void one_reader(void **state)
+{
+	struct cc_fetch before, behind;
+	os_thread thread;
+
+	begin();
+	assert_int_equal(cc_fetch_begin(&file, &first, 10, 10), 10);
+	/* Up to where another one reads, and beside it. */
+	assert_int_equal(cc_fetch_begin(&file, &before, 5, 10), 5);
+	assert_int_equal(cc_fetch_begin(&file, &behind, 20, 10), 10);
+	cc_fetch_end(&file, &before);
+	cc_fetch_end(&file, &behind);
+	atomic_store(&got, 0);
+	assert_int_equal(os_thread_create(&thread, "fetch", fetch, NULL), 0);
+	usleep(50000); /* as above */
+	assert_int_equal(atomic_load(&got), 0);
+	cc_fetch_end(&file, &first);
+	os_thread_join(thread);
+	assert_int_equal(atomic_load(&got), 1); /* it waited: 0, look again */
+	assert_null(file.fetches);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_same),
+		cmocka_unit_test(another),
+		cmocka_unit_test(young),
+		cmocka_unit_test(a_change_of_ours),
+		cmocka_unit_test(growing),
+		cmocka_unit_test(a_change_waits_for_puts),
+		cmocka_unit_test(one_reader),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

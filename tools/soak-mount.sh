@@ -1,0 +1,76 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# The long checks of `tmem mount`, with the checker of tests/e2e/fsx.
+#
+#   tools/soak-mount.sh [OPERATIONS [SEEDS [KILL_MINUTES]]]      default 10000000 10 60
+#
+# OPERATIONS with each of SEEDS seeds: three quarters under close-to-open, of those some unwatched,
+# some in clusters, some with a second of --ttl; then for KILL_MINUTES with the mount's process killed
+# about once a second. TMEM_BUILD: the build (default build/); one with sanitizers will do.
+# TMEM_SEED: the first seed (default by the clock). TMEM_SOURCE: a folder on the file system to be
+# shown (default in $TMPDIR). Says each run's operations; exit code 1 at the first failure.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
+. "$ROOT/tools/lib.sh"
+case ${1:-} in
+-h | --help)
+	sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+	exit 0
+	;;
+esac
+OPERATIONS=${1:-10000000} SEEDS=${2:-10} MINUTES=${3:-60}
+BUILD=$(cd "${TMEM_BUILD:-$ROOT/build}" && pwd) || exit 1
+TMEM=$BUILD/tmem FSX=$BUILD/tests/e2e/e2e-fsx SEED=${TMEM_SEED:-$(date +%s)}
+T=$(mktemp -d) || exit 1
+S=${TMEM_SOURCE:-$T}/tmem-fsx M=$T/mount
+[ -x "$FSX" ] || die "no $FSX: build with -Dtests=true"
+
+clean() {
+	trap - EXIT
+	[ -z "${RUN:-}" ] || kill "$RUN" 2>/dev/null
+	umount -l "$M" 2>/dev/null
+	rm -rf "$T" "$S"
+}
+trap clean EXIT
+trap 'clean; exit 130' INT TERM HUP
+
+# one NAME ARGUMENTS-OF-E2E-FSX [-- OPTIONS...]
+one() {
+	local name=$1 arguments=() code
+	shift
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do
+		arguments+=("$1")
+		shift
+	done
+	shift
+	rm -rf "$S"
+	mkdir -p "$S" "$M"
+	"$TMEM" mount --size 64M "$@" "$S" "$M" || exit 1
+	"$FSX" "$M" "$S" "${arguments[@]}" &
+	RUN=$!
+	wait "$RUN"
+	code=$?
+	RUN=
+	"$TMEM" stat "$M" | grep -E '^(hits|misses|evicted|changed_meanwhile|files_|invalidations|damaged)' | tr '\n' ' '
+	say
+	"$TMEM" umount "$M" || exit 1
+	[ $code = 0 ] || die "$name failed, exit code $code"
+}
+
+for ((i = 0; i < SEEDS; i++)); do
+	case $((i % 4)) in
+	0) one "seed $((SEED + i))" "$OPERATIONS" $((SEED + i)) 4 -- ;;
+	1) one "seed $((SEED + i)), unwatched" "$OPERATIONS" $((SEED + i)) 8 -- --no-watch ;;
+	2) one "seed $((SEED + i)), ttl" "$OPERATIONS" $((SEED + i)) 4 1100 -- --ttl 1 ;;
+	3) one "seed $((SEED + i)), clusters" "$OPERATIONS" $((SEED + i)) 2 -- --cluster 16 --codec zstd --no-watch --policy lru ;;
+	esac
+done
+if [ "$MINUTES" -gt 0 ]; then
+	printf '#!/bin/sh\nkill -9 "$(%q stat %q | sed -n "s/^pid //p")"; sleep 0.1\nexec %q mount --size 64M %q %q\n' \
+		"$TMEM" "$M" "$TMEM" "$S" "$M" >"$T/kill"
+	chmod +x "$T/kill"
+	end=$((SECONDS + MINUTES * 60))
+	for ((i = 100; SECONDS < end; i++)); do
+		one "seed $((SEED + i)), killed" 200000 $((SEED + i)) 4 0 "$T/kill" --
+	done
+fi
+say "no failure"
