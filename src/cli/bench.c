@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A build without libfuse has no mount. */
+#pragma weak cmd_bench_mount
+
 static const struct bench {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -17,6 +20,7 @@ static const struct bench {
 	{"peers", cmd_bench_peers, "the store beside RocksDB, memcached, nbdkit and zram"},
 	{"store", cmd_bench_store, "a store of 4 million pages, from its first page to its last"},
 	{"run", cmd_bench_run, "a program bare, under tmem run, and over zram, in one memory"},
+	{"mount", cmd_bench_mount, "a slow folder bare, through rclone, and through tmem mount"},
 };
 #define N_BENCHES (sizeof(benches) / sizeof(benches[0]))
 

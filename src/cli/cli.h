@@ -40,6 +40,7 @@ int cmd_bench_index(int argc, char **argv);
 int cmd_bench_run(int argc, char **argv);
 int cmd_bench_codecs(int argc, char **argv);
 int cmd_bench_store(int argc, char **argv);
+int cmd_bench_mount(int argc, char **argv);
 int cmd_bench_peers(int argc, char **argv);
 
 /* ---- messages -------------------------------------------------------------- */

@@ -65,6 +65,8 @@ done
 for c in top ctl; do # later versions have them: not listed before
 	"$TMEM" --help | grep -qw "$c" && not_ok "help_lists_$c" "but there is no such command"
 done
+wrong bench_mount_nothing 2 "which folder" bench mount
+wrong bench_mount_missing 1 "nothing to read" bench mount /no/such
 wrong mount_nothing 2 "which folder" mount
 wrong mount_size 2 "at least 32M" mount --size 1M / /mnt
 wrong mount_both 2 "exclude each other" mount --ttl 1 --immutable / /mnt
@@ -283,7 +285,7 @@ if command -v groff >/dev/null; then
 		groff -mdoc -ww -z "$m" >"$T/warnings" 2>&1
 		check "man_$(basename "$m")" "$(head -n 1 "$T/warnings")" test ! -s "$T/warnings"
 	done
-	for c in estimate run "bench engine" "bench alloc" "bench index" "bench run" \
+	for c in estimate run "bench mount" "bench engine" "bench alloc" "bench index" "bench run" \
 		"bench peers" "bench codecs" "bench store" trace replay mount; do
 		# shellcheck disable=SC2086
 		# Of --help itself tmem.1 speaks.
