@@ -157,7 +157,8 @@ static void growing(void **state)
 	end();
 }
 
-/* ---- threads ----------------------------------------------------------------------------------- */
+/* ---- threads -----------------------------------------------------------------------------------
+ */
 
 static _Atomic bool ended;
 
@@ -226,12 +227,9 @@ static void one_reader(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_same),
-		cmocka_unit_test(another),
-		cmocka_unit_test(young),
-		cmocka_unit_test(a_change_of_ours),
-		cmocka_unit_test(growing),
-		cmocka_unit_test(a_change_waits_for_puts),
+		cmocka_unit_test(the_same),   cmocka_unit_test(another),
+		cmocka_unit_test(young),      cmocka_unit_test(a_change_of_ours),
+		cmocka_unit_test(growing),    cmocka_unit_test(a_change_waits_for_puts),
 		cmocka_unit_test(one_reader),
 	};
 

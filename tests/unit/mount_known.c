@@ -151,8 +151,10 @@ static void each(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(all_are_found), cmocka_unit_test(the_last_word_counts),
-		cmocka_unit_test(nothing_to_know), cmocka_unit_test(bounded),
+		cmocka_unit_test(all_are_found),
+		cmocka_unit_test(the_last_word_counts),
+		cmocka_unit_test(nothing_to_know),
+		cmocka_unit_test(bounded),
 		cmocka_unit_test(each),
 	};
 
