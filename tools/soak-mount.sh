@@ -44,7 +44,7 @@ one() {
 	shift
 	rm -rf "$S"
 	mkdir -p "$S" "$M"
-	"$TMEM" mount --size 64M "$@" "$S" "$M" || exit 1
+	"$TMEM" mount --size 256M "$@" "$S" "$M" || exit 1
 	"$FSX" "$M" "$S" "${arguments[@]}" &
 	RUN=$!
 	wait "$RUN"
@@ -65,7 +65,7 @@ for ((i = 0; i < SEEDS; i++)); do
 	esac
 done
 if [ "$MINUTES" -gt 0 ]; then
-	printf '#!/bin/sh\nkill -9 "$(%q stat %q | sed -n "s/^pid //p")"; sleep 0.1\nexec %q mount --size 64M %q %q\n' \
+	printf '#!/bin/sh\nkill -9 "$(%q stat %q | sed -n "s/^pid //p")"; sleep 0.1\nexec %q mount --size 256M %q %q\n' \
 		"$TMEM" "$M" "$TMEM" "$S" "$M" >"$T/kill"
 	chmod +x "$T/kill"
 	end=$((SECONDS + MINUTES * 60))

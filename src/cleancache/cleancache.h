@@ -98,13 +98,16 @@ struct cc_file {
 	struct os_cond idle; /* puts or fetches have ended */
 	tmem_oid oid;
 	struct cc_identity id;
-	uint64_t looked_ns; /* clock of the last look that said id */
-	bool known;	    /* id says something: there was a look, and no change since */
-	bool young;	    /* that look was not settled (C3) */
-	uint32_t changing;  /* changes of ours under way */
-	uint32_t putting;   /* threads in between cc_put_begin() and cc_put_end() */
-	uint64_t changes;   /* begun and ended */
-	bool stored;	    /* a page was put */
+	uint64_t looked_ns;	     /* clock of the last look that said id */
+	bool known;		     /* id says something: there was a look, and no change since */
+	bool young;		     /* that look was not settled (C3) */
+	uint64_t ours;		     /* changes through the mount, ever; */
+	uint32_t ours_now;	     /* and under way */
+	uint32_t changing;	     /* those, and drops, under way: no puts */
+	uint32_t putting;	     /* threads in between cc_put_begin() and cc_put_end() */
+	uint64_t changes;	     /* begun and ended */
+	bool stored;		     /* a page was put */
+	uint64_t version, confirmed; /* times that pages went; up to which the kernel's have, too */
 	struct cc_fetch *fetches;
 	/* For statistics; pages. */
 	_Atomic uint64_t hits, misses, ahead, refused;
@@ -116,9 +119,12 @@ void cc_file_destroy(struct cc_file *f);
 
 /*
  * What a look said: when the file is not what it was (C2), or could not be told from it (C3), its
- * pages go. True: the kernel's are to go, too.
+ * pages go. True: they did, and the kernel's are to go, too.
  */
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open);
+/* F4. Whether an open may keep the kernel's pages; version: what its handle confirms if not. */
+bool cc_kernel_is_fresh(struct cc_file *f, uint64_t *version);
+void cc_kernel_has_dropped(struct cc_file *f, uint64_t version);
 
 /*
  * A change of ours to the data, from the page of `offset` on: its pages go, and none come into
@@ -179,6 +185,8 @@ struct cc_handle {
 	struct cc_node *node; /* a ref */
 	int fd;
 	bool direct;	       /* O_DIRECT: past the store */
+	uint64_t version;      /* F4 */
+	_Atomic bool confirms; /* its first request says that the kernel has dropped its pages */
 	_Atomic uint32_t refs; /* its opener, and reads ahead */
 	/* The last read's end, and how far ahead of it was read: races only cost a read ahead. */
 	_Atomic uint64_t next, ahead;
@@ -349,6 +357,13 @@ void cc_handle_put(struct cc_mount *m, struct cc_handle *h);
 static inline struct cc_handle *cc_handle_of(const struct fuse_file_info *fi)
 {
 	return (struct cc_handle *)(uintptr_t)fi->fh;
+}
+/* A request has come by it: called by those that come first. */
+static inline void cc_handle_used(struct cc_handle *h)
+{
+	if (atomic_load_explicit(&h->confirms, memory_order_relaxed) &&
+	    atomic_exchange(&h->confirms, false))
+		cc_kernel_has_dropped(cc_node_data(h->node), h->version);
 }
 /* What the source is opened with where the caller asked for `flags`. */
 int cc_open_flags(int flags);

@@ -16,6 +16,14 @@
  * for. The lock is held for a few instructions; the puts themselves, which compress, run beside
  * each other.
  *
+ * The kernel's pages. It drops those that it has of a file when it is told so in the answer to an
+ * open, and a little later than we have said so. Meanwhile another open must not be told that
+ * it may keep them, though it finds nothing changed:
+ *
+ *   F4  an open may keep the kernel's pages only if confirmed = version: since the last time that
+ *       pages went, the kernel has dropped its own, which is known by the first request that comes
+ *       by a handle whose open said so
+ *
  * One reader of a page. Two that miss the same one would ask a slow source twice: each run that
  * is being read is in the list of fetches, and who wants a page of it waits for its end, and
  * then looks into the store again. What was read may not have got there; then it is read again,
@@ -27,7 +35,7 @@
 
 void cc_file_init(struct cc_file *f, const tmem_oid *oid)
 {
-	*f = (struct cc_file){.oid = *oid};
+	*f = (struct cc_file){.oid = *oid, .version = 1};
 	os_mutex_init(&f->lock, OS_RANK_CC_FILE, "file");
 	os_cond_init(&f->idle);
 }
@@ -75,6 +83,8 @@ void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uin
 		offset = f->id.size;
 	}
 	f->known = false;
+	f->ours++;
+	f->ours_now++;
 	os_mutex_unlock(&f->lock);
 	drop(m, f, offset, bytes);
 }
@@ -82,6 +92,7 @@ void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uin
 void cc_change_end(struct cc_mount *m, struct cc_file *f)
 {
 	os_mutex_lock(&f->lock);
+	f->ours_now--;
 	admit_puts(f);
 	os_mutex_unlock(&f->lock);
 }
@@ -97,22 +108,27 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open)
 {
 	bool same, young, drops;
+	uint64_t ours;
 	int64_t gone;
 
 	os_mutex_lock(&f->lock);
 	same = f->known && cc_identity_same(&f->id, &look->id);
 	young = same && f->young && at_open;
-	drops = (at_open || f->known) && (!same || young) && !f->changing;
+	drops = at_open ? !same || young : f->known && !same;
+	ours = f->ours;
 	if (drops) {
+		/* Also where another drop is under way: it may not have come to its end. */
 		exclude_puts(f);
 		os_mutex_unlock(&f->lock);
 		gone = tmem_invalidate_object(m->client, m->pool, &f->oid);
 		os_mutex_lock(&f->lock);
 		admit_puts(f);
+		f->version++;
 		f->drops += gone > 0;
 		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone > 0);
 	}
-	if (drops || same) {
+	/* Not over a change of ours: the look may be from before it. */
+	if ((drops || same) && f->ours == ours && !f->ours_now) {
 		f->id = look->id;
 		f->known = true;
 		f->looked_ns = os_clock_ns();
@@ -120,7 +136,29 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 			f->young = !cc_look_is_settled(look, m->grain_ns);
 	}
 	os_mutex_unlock(&f->lock);
-	return drops || (at_open && !same);
+	return drops;
+}
+
+/* ---- the kernel's pages ------------------------------------------------------------------------
+ */
+
+bool cc_kernel_is_fresh(struct cc_file *f, uint64_t *version)
+{
+	bool fresh;
+
+	os_mutex_lock(&f->lock);
+	*version = f->version;
+	fresh = f->confirmed == f->version;
+	os_mutex_unlock(&f->lock);
+	return fresh;
+}
+
+void cc_kernel_has_dropped(struct cc_file *f, uint64_t version)
+{
+	os_mutex_lock(&f->lock);
+	if (f->confirmed < version)
+		f->confirmed = version;
+	os_mutex_unlock(&f->lock);
 }
 
 /* ---- puts -------------------------------------------------------------------------------------

@@ -20,7 +20,10 @@ void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 {
 	const char *data = NULL;
 	size_t most = size < CC_IO_BYTES ? size : CC_IO_BYTES;
-	ssize_t n = cc_read(mount_of(req), cc_handle_of(fi), (uint64_t)off, most, &data);
+	ssize_t n;
+
+	cc_handle_used(cc_handle_of(fi));
+	n = cc_read(mount_of(req), cc_handle_of(fi), (uint64_t)off, most, &data);
 
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);

@@ -100,13 +100,15 @@ static int look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 	struct cc_look l;
 	int rc;
 
-	*kept = true;
-	if (!must_look(m, f))
-		return 0;
-	rc = cc_look_fd(h->fd, &l);
-	if (rc == 0)
-		*kept = !cc_file_seen(m, f, &l, true);
-	return rc;
+	if (must_look(m, f)) {
+		rc = cc_look_fd(h->fd, &l);
+		if (rc)
+			return rc;
+		(void)cc_file_seen(m, f, &l, true);
+	}
+	*kept = cc_kernel_is_fresh(f, &h->version);
+	atomic_store(&h->confirms, !*kept);
+	return 0;
 }
 
 /* Emptied by being opened. */
@@ -169,6 +171,7 @@ void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct cc_mount *m = mount_of(req);
 	int fd = dup(cc_handle_of(fi)->fd);
 
+	cc_handle_used(cc_handle_of(fi));
 	cc_locks_closed(m, cc_node_of(m, ino), fi->lock_owner);
 	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
 }

@@ -40,7 +40,7 @@ struct mount_bench {
 	unsigned rounds;
 	bool leave_out[MOUNT_WAYS], json;
 	struct box box;
-	char work[64], point[80], cache[80], result[80];
+	char point[80], cache[80], result[80];
 	struct mount_result all[MOUNT_WAYS][ROUNDS_MAX];
 	uint64_t peak[MOUNT_WAYS]; /* anonymous and shared memory in the group */
 	char why_not[MOUNT_WAYS][200];
@@ -134,7 +134,7 @@ static int one_run(struct mount_bench *b, enum mount_way way, unsigned round)
 	if (run.out_of_memory)
 		snprintf(b->why_not[way], sizeof(b->why_not[way]), "killed for lack of memory");
 	else if (r->why_not[0])
-		snprintf(b->why_not[way], sizeof(b->why_not[way]), "%s", r->why_not);
+		memcpy(b->why_not[way], r->why_not, sizeof(b->why_not[way]));
 	else if (run.exit_code)
 		snprintf(b->why_not[way], sizeof(b->why_not[way]), "exit code %d", run.exit_code);
 	b->leave_out[way] |= b->why_not[way][0] != 0;
@@ -291,21 +291,21 @@ static int measure(struct mount_bench *b)
 static int in_folder(struct mount_bench *b)
 {
 	const char *tmp = getenv("TMPDIR");
-	char err[256];
+	char err[256], work[64];
 	int code, rc;
 
-	snprintf(b->work, sizeof(b->work), "%.30s/tmem-mount-XXXXXX", tmp ? tmp : "/var/tmp");
-	if (!mkdtemp(b->work))
+	snprintf(work, sizeof(work), "%.30s/tmem-mount-XXXXXX", tmp ? tmp : "/var/tmp");
+	if (!mkdtemp(work))
 		return cli_fail(COMMAND, "cannot make a folder: %s", strerror(errno));
-	snprintf(b->point, sizeof(b->point), "%s/mount", b->work);
-	snprintf(b->cache, sizeof(b->cache), "%s/cache", b->work);
-	snprintf(b->result, sizeof(b->result), "%s/result", b->work);
+	snprintf(b->point, sizeof(b->point), "%s/mount", work);
+	snprintf(b->cache, sizeof(b->cache), "%s/cache", work);
+	snprintf(b->result, sizeof(b->result), "%s/result", work);
 	(void)mkdir(b->point, 0700);
 	rc = box_open(&b->box, err, sizeof(err));
 	code = rc ? cli_fail(COMMAND, "%s", err) : measure(b);
 	if (rc == 0 && box_close(&b->box, err, sizeof(err)))
 		code = cli_fail(COMMAND, "%s", err);
-	nftw(b->work, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	nftw(work, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 	if (code != CLI_OK)
 		return code;
 	return b->json ? print_json(b) : print_table(b);

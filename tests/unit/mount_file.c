@@ -67,6 +67,11 @@ static bool opened(uint64_t size, int64_t age_ns)
 	return !cc_file_seen(&mount, &file, &l, true);
 }
 
+static bool kept(uint64_t *version)
+{
+	return cc_kernel_is_fresh(&file, version);
+}
+
 static bool seen(uint64_t size, int64_t age_ns)
 {
 	struct cc_look l = look_of(size, age_ns);
@@ -157,6 +162,30 @@ static void growing(void **state)
 	end();
 }
 
+/* An open that finds nothing changed says "keep" only once the kernel has dropped what it had. */
+static void the_kernels_pages(void **state)
+{
+	uint64_t first, second;
+
+	begin();
+	(void)opened(8192, SECOND);
+	assert_false(kept(&first));
+	assert_true(opened(8192, SECOND));
+	assert_false(kept(&second)); /* nobody has said that it did */
+	assert_int_equal(first, second);
+	cc_kernel_has_dropped(&file, first);
+	assert_true(kept(&second));
+	/* Dropped between opens, because attributes were asked for. */
+	assert_false(seen(8192, SECOND / 2));
+	assert_true(opened(8192, SECOND / 2));
+	assert_false(kept(&second));
+	cc_kernel_has_dropped(&file, first); /* late, and of the time before */
+	assert_false(kept(&second));
+	cc_kernel_has_dropped(&file, second);
+	assert_true(kept(&second));
+	end();
+}
+
 /* ---- threads -----------------------------------------------------------------------------------
  */
 
@@ -184,6 +213,37 @@ static void a_change_waits_for_puts(void **state)
 	cc_put_end(&file);
 	os_thread_join(thread);
 	assert_true(atomic_load(&ended));
+	end();
+}
+
+static _Atomic unsigned opens;
+
+static void *open_changed(void *arg)
+{
+	(void)opened(1234, SECOND);
+	atomic_fetch_add(&opens, 1);
+	return arg;
+}
+
+/* Two opens that find another file: neither goes on before the pages have gone. */
+static void drops_are_waited_for(void **state)
+{
+	os_thread thread[2];
+
+	begin();
+	(void)opened(8192, SECOND);
+	put(0);
+	assert_true(cc_put_begin(&file, cc_view(&file).changes)); /* holds drops up */
+	atomic_store(&opens, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(os_thread_create(&thread[i], "open", open_changed, NULL), 0);
+		usleep(50000); /* as above */
+		assert_int_equal(atomic_load(&opens), 0);
+	}
+	cc_put_end(&file);
+	for (unsigned i = 0; i < 2; i++)
+		os_thread_join(thread[i]);
+	assert_false(there(0));
 	end();
 }
 
@@ -227,10 +287,15 @@ static void one_reader(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_same),   cmocka_unit_test(another),
-		cmocka_unit_test(young),      cmocka_unit_test(a_change_of_ours),
-		cmocka_unit_test(growing),    cmocka_unit_test(a_change_waits_for_puts),
+		cmocka_unit_test(the_same),
+		cmocka_unit_test(another),
+		cmocka_unit_test(young),
+		cmocka_unit_test(a_change_of_ours),
+		cmocka_unit_test(growing),
+		cmocka_unit_test(the_kernels_pages),
+		cmocka_unit_test(a_change_waits_for_puts),
 		cmocka_unit_test(one_reader),
+		cmocka_unit_test(drops_are_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,6 @@
  * that runs it again and again: it ends the mount's process, and mounts anew. A failure names the
  * seed; it replays the same operations of each thread, not their interleaving. Exit code 1.
  */
-#define _GNU_SOURCE
 #include "fsx.h"
 
 #include <errno.h>
@@ -147,6 +146,20 @@ ssize_t read_all(int fd, void *buf, size_t n, off_t offset)
 		got += (size_t)k;
 	}
 	return (ssize_t)got;
+}
+
+ssize_t write_all(int fd, const void *buf, size_t n, off_t offset)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t k = pwrite(fd, (const char *)buf + done, n - done, offset + (off_t)done);
+
+		if (k <= 0)
+			return -1;
+		done += (size_t)k;
+	}
+	return (ssize_t)done;
 }
 
 static void *work(void *arg)

@@ -88,6 +88,7 @@ void must(struct worker *w, const char *what);
 /* Now and then the kernel's pages of a file are dropped: what is under them is what is tested. */
 void forget(struct worker *w, int fd);
 ssize_t read_all(int fd, void *buf, size_t n, off_t offset);
+ssize_t write_all(int fd, const void *buf, size_t n, off_t offset);
 int path_open(const char *dir, const char *name, int flags);
 
 /* fsx_own.c */

@@ -9,7 +9,6 @@
  * live, d is what was done so long before the open. A block that is torn, or zeros, or missing, is
  * right only if something was under way: b is not d, or the file's shape changed.
  */
-#define _GNU_SOURCE
 #include "fsx.h"
 
 #include <errno.h>

@@ -4,7 +4,6 @@
  * every byte. What it reads through the mount, by read() or from a mapping, must be that; and so
  * must be what lies in the source, once nothing is waiting to be written.
  */
-#define _GNU_SOURCE
 #include "fsx.h"
 
 #include <errno.h>
@@ -108,8 +107,8 @@ static void do_write(struct worker *w, struct own_file *f)
 		return;
 	for (uint32_t i = 0; i < n; i++)
 		w->buf[i] = (uint8_t)(mix(w->op + i / 8) >> i % 8 * 8);
-	done = pwrite(f->fd, w->buf, n, offset);
-	if (done < 0 || (uint32_t)done != n) {
+	done = write_all(f->fd, w->buf, n, offset);
+	if (done < 0) {
 		must(w, "write");
 		return;
 	}
