@@ -158,13 +158,14 @@ struct cc_node {
 	uint64_t dev, ino;
 	int64_t born_ns;
 	uint64_t incarnation;
-	uint64_t lookups; /* that the kernel has not forgotten; under the shard's lock */
-	uint32_t refs;	  /* ours; the same */
-	bool stale;	  /* its number is another file's now; the same */
-	bool used;	  /* since the trimmer came by; the same */
-	mode_t type;	  /* S_IFMT */
-	int fd;		  /* O_PATH */
-	int watch;	  /* of watch.c; -1: none */
+	uint64_t lookups;  /* that the kernel has not forgotten; under the shard's lock */
+	uint32_t refs;	   /* ours; the same */
+	bool stale;	   /* its number is another file's now; the same */
+	_Atomic bool made; /* see cc_node_of() */
+	bool used;	   /* since the trimmer came by; the same */
+	mode_t type;	   /* S_IFMT */
+	int fd;		   /* O_PATH */
+	int watch;	   /* of watch.c; -1: none */
 	_Atomic(struct cc_file *) file;
 	struct cc_node *parent; /* a ref; NULL: the root */
 	char *name;		/* in it, when it was last seen; both under the mount's `names` */
@@ -264,10 +265,17 @@ void cc_account_verify(struct cc_mount *m);
 /* Sets the store's limit for the first time. -EINVAL: nothing would be left for it. */
 int cc_account_open(struct cc_mount *m, uint64_t fixed) __attribute__((warn_unused_result));
 
-/* The node of a number that the kernel gave; it keeps it alive meanwhile. */
+/*
+ * The node of a number that the kernel gave; it keeps it alive meanwhile. One thread has made it,
+ * another gets its number from the kernel: that is an order, but one that no tool knows of, nor the
+ * language, so there is a word for it: `made`, and `refs` of a handle.
+ */
 static inline struct cc_node *cc_node_of(struct cc_mount *m, fuse_ino_t ino)
 {
-	return ino == FUSE_ROOT_ID ? m->root : (struct cc_node *)(uintptr_t)ino;
+	struct cc_node *n = ino == FUSE_ROOT_ID ? m->root : (struct cc_node *)(uintptr_t)ino;
+
+	(void)atomic_load_explicit(&n->made, memory_order_acquire);
+	return n;
 }
 static inline fuse_ino_t cc_ino_of(const struct cc_mount *m, const struct cc_node *n)
 {
@@ -356,7 +364,15 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 void cc_handle_put(struct cc_mount *m, struct cc_handle *h);
 static inline struct cc_handle *cc_handle_of(const struct fuse_file_info *fi)
 {
-	return (struct cc_handle *)(uintptr_t)fi->fh;
+	struct cc_handle *h = (struct cc_handle *)(uintptr_t)fi->fh;
+
+	(void)atomic_load_explicit(&h->refs, memory_order_acquire);
+	return h;
+}
+/* Before the kernel is told of it. */
+static inline void cc_handle_publish(struct cc_handle *h)
+{
+	atomic_fetch_add_explicit(&h->refs, 0, memory_order_release);
 }
 /* A request has come by it: called by those that come first. */
 static inline void cc_handle_used(struct cc_handle *h)

@@ -321,6 +321,7 @@ static struct cc_node *add(struct cc_mount *m, struct cc_node *n)
 	struct cc_shard *s = shard_of(m, n->dev, n->ino);
 	struct cc_node *other;
 
+	atomic_store_explicit(&n->made, true, memory_order_release);
 	os_mutex_lock(&s->lock);
 	other = find(s, n->dev, n->ino);
 	if (other) {
@@ -542,6 +543,7 @@ int cc_nodes_open(struct cc_mount *m, int root_fd)
 	m->root = make(m, root_fd, "", &look);
 	if (!m->root)
 		return -ENOMEM;
+	atomic_store(&m->root->made, true);
 	m->root->lookups = 1; /* the kernel never forgets it */
 	insert(m, shard_of(m, m->root->dev, m->root->ino), m->root);
 	return 0;

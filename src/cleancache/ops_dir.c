@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 struct folder {
+	_Atomic bool made; /* see cc_node_of() */
 	struct os_mutex lock;
 	DIR *dir;
 	off_t at; /* the cookie that dir stands at */
@@ -30,7 +31,10 @@ static struct cc_mount *mount_of(fuse_req_t req)
 
 static struct folder *folder_of(struct fuse_file_info *fi)
 {
-	return (struct folder *)(uintptr_t)fi->fh;
+	struct folder *d = (struct folder *)(uintptr_t)fi->fh;
+
+	(void)atomic_load_explicit(&d->made, memory_order_acquire);
+	return d;
 }
 
 static void folder_free(struct cc_mount *m, struct folder *d)
@@ -61,6 +65,7 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fi->fh = (uintptr_t)d;
 		fi->cache_readdir = fi->keep_cache = m->o->coherence != CC_CLOSE_TO_OPEN;
 		atomic_fetch_add(&m->handles, 1);
+		atomic_store_explicit(&d->made, true, memory_order_release);
 		if (fuse_reply_open(req, fi))
 			folder_free(m, d);
 		return;

@@ -219,6 +219,7 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (rc == 0)
 		rc = cc_handle_make(m, n, fd, fi);
 	if (rc == 0) {
+		cc_handle_publish(cc_handle_of(fi));
 		if (fuse_reply_create(req, &e, fi) == 0)
 			return;
 		cc_handle_put(m, cc_handle_of(fi));

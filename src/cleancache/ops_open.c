@@ -159,6 +159,7 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	fi->keep_cache = kept;
+	cc_handle_publish(cc_handle_of(fi));
 	cc_count(m, CC_OPENS, 1);
 	cc_count(m, CC_OPENS_KEPT, kept);
 	if (fuse_reply_open(req, fi))
