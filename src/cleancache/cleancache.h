@@ -53,7 +53,7 @@
 
 struct cc_mount;
 
-/* ---- identity.c ----------------------------------------------------------------------------- */
+/* ---- identity.c ------------------------------------------------------------------------- */
 
 /* What tells the data that a file had from the data that it has. */
 struct cc_identity {
@@ -84,7 +84,7 @@ uint64_t cc_grain_ns(int fd);
 /* A number for this file that the next one with its inode number does not have, as far as told. */
 uint64_t cc_incarnation(int fd, const struct cc_look *look);
 
-/* ---- file.c --------------------------------------------------------------------------------- */
+/* ---- file.c ----------------------------------------------------------------------------- */
 
 /* A run of pages that somebody is reading from the source. */
 struct cc_fetch {
@@ -151,7 +151,7 @@ void cc_put_end(struct cc_file *f);
 uint64_t cc_fetch_begin(struct cc_file *f, struct cc_fetch *fetch, uint64_t first, uint64_t n);
 void cc_fetch_end(struct cc_file *f, struct cc_fetch *fetch);
 
-/* ---- node.c --------------------------------------------------------------------------------- */
+/* ---- node.c ----------------------------------------------------------------------------- */
 
 struct cc_node {
 	struct cc_node *hash_next;

@@ -106,8 +106,7 @@ void cc_verify(struct cc_mount *m)
 	tmem_assert(T, tmem_host_verify(m->host, 0) == 0);
 }
 
-/* ---- invalidation
- * ------------------------------------------------------------------------------------------ */
+/* ---- invalidation ----------------------------------------------------------------------- */
 
 struct under {
 	struct cc_mount *m;

@@ -46,7 +46,7 @@ void cc_file_destroy(struct cc_file *f)
 	os_mutex_destroy(&f->lock);
 }
 
-/* ---- changes --------------------------------------------------------------------------------- */
+/* ---- changes ---------------------------------------------------------------------------- */
 
 /* Under the lock: no put is under way, and none begins until changing is 0 again. */
 static void exclude_puts(struct cc_file *f)

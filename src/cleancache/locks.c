@@ -63,8 +63,7 @@ static struct cc_mount *mount_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-/* ---- owners
- * ----------------------------------------------------------------------------------------- */
+/* ---- owners ----------------------------------------------------------------------------- */
 
 static struct owner **bucket_of(struct cc_lockers *l, const struct cc_node *n, uint64_t owner)
 {
@@ -181,8 +180,7 @@ void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner)
 		owner_free(m, o);
 }
 
-/* ---- waiting
- * ---------------------------------------------------------------------------------------- */
+/* ---- waiting ---------------------------------------------------------------------------- */
 
 static void waiter_free(struct cc_mount *m, struct waiter *w)
 {
@@ -304,8 +302,7 @@ static void lock_or_wait(fuse_req_t req, struct cc_handle *h, struct owner *o,
 	os_mutex_unlock(&l->lock);
 }
 
-/* ---- what FUSE calls
- * ---------------------------------------------------------------------------------- */
+/* ---- what FUSE calls -------------------------------------------------------------------- */
 
 void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {

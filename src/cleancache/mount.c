@@ -62,8 +62,7 @@ static int failed(const char *fmt, ...)
 	return 1;
 }
 
-/* ---- FUSE
- * ---------------------------------------------------------------------------------------------- */
+/* ---- FUSE ------------------------------------------------------------------------------- */
 
 void cc_init(void *arg, struct fuse_conn_info *conn)
 {
@@ -127,8 +126,7 @@ static int serve(struct cc_mount *m)
 	return rc > 0 ? 0 : rc;
 }
 
-/* ---- its parts
- * ------------------------------------------------------------------------------------------ */
+/* ---- its parts -------------------------------------------------------------------------- */
 
 static int open_store(struct cc_mount *m)
 {
@@ -250,8 +248,7 @@ static void close_parts(struct cc_mount *m)
 		fuse_session_destroy(m->se);
 }
 
-/* ---- the mount point
- * --------------------------------------------------------------------------------------- */
+/* ---- the mount point -------------------------------------------------------------------- */
 
 /* A mount there that nobody serves any more is taken away. 0, or 1 after a line. */
 static int clear_point(const char *point)
@@ -327,9 +324,7 @@ static void *look_at_root(void *arg)
 	return NULL;
 }
 
-/* ---- the whole
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the whole -------------------------------------------------------------------------- */
 
 static int mount_and_serve(struct cc_mount *m, struct ready *r)
 {

@@ -63,7 +63,7 @@ const char *cc_fd_path(char buf[CC_FD_PATH], int fd)
 	return buf;
 }
 
-/* ---- the table ------------------------------------------------------------------------------- */
+/* ---- the table -------------------------------------------------------------------------- */
 
 /* Twice the buckets, if memory allows; else chains get longer. */
 static void grow(struct cc_mount *m, struct cc_shard *s)

@@ -41,8 +41,7 @@ void cc_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	reply_attr(req, cc_node_of(m, ino), fi ? cc_handle_of(fi)->fd : -1);
 }
 
-/* ---- changing them
- * -------------------------------------------------------------------------------- */
+/* ---- changing them ---------------------------------------------------------------------- */
 
 static int set_owner(struct cc_node *n, const struct stat *a, int to_set)
 {
@@ -111,8 +110,7 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 		reply_attr(req, n, fd);
 }
 
-/* ---- the rest
- * ---------------------------------------------------------------------------------------- */
+/* ---- the rest --------------------------------------------------------------------------- */
 
 void cc_readlink(fuse_req_t req, fuse_ino_t ino)
 {

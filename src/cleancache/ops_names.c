@@ -79,8 +79,7 @@ static int as_caller(struct cc_mount *m, fuse_req_t req, struct caller *c)
 	return rc;
 }
 
-/* ---- entries
- * -------------------------------------------------------------------------------------- */
+/* ---- entries ---------------------------------------------------------------------------- */
 
 void cc_entry(struct cc_mount *m, struct cc_node *n, const struct cc_look *look,
 	      struct fuse_entry_param *e)
@@ -141,8 +140,7 @@ void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		give_back(m, n);
 }
 
-/* ---- making
- * --------------------------------------------------------------------------------------- */
+/* ---- making ----------------------------------------------------------------------------- */
 
 void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
@@ -233,8 +231,7 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	fuse_reply_err(req, -rc);
 }
 
-/* ---- removing and renaming
- * -------------------------------------------------------------------------- */
+/* ---- removing and renaming -------------------------------------------------------------- */
 
 /*
  * The data of a file whose last name goes is of no use, unless somebody has it open, and then

@@ -30,8 +30,7 @@ int cc_open_flags(int flags)
 	return (flags & ~(O_DIRECT | O_NOFOLLOW | O_NOCTTY | O_CREAT | O_EXCL)) | O_CLOEXEC;
 }
 
-/* ---- handles
- * --------------------------------------------------------------------------------------- */
+/* ---- handles ---------------------------------------------------------------------------- */
 
 #define COST (sizeof(struct cc_handle) + 16)
 
@@ -71,8 +70,7 @@ void cc_handle_put(struct cc_mount *m, struct cc_handle *h)
 	atomic_fetch_sub(&m->handles, 1);
 }
 
-/* ---- open
- * ------------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------------- */
 
 static bool must_look(struct cc_mount *m, struct cc_file *f)
 {

@@ -66,8 +66,7 @@ static struct scratch *scratch(struct cc_mount *m)
 	return s;
 }
 
-/* ---- the source
- * ---------------------------------------------------------------------------------- */
+/* ---- the source ------------------------------------------------------------------------- */
 
 /* Bytes, fewer only at the end of the file; or -errno. */
 static ssize_t from_source(struct cc_mount *m, int fd, char *buf, size_t n, uint64_t offset)
@@ -103,8 +102,7 @@ static ssize_t from_source(struct cc_mount *m, int fd, char *buf, size_t n, uint
 	return got < 0 ? got : (ssize_t)done;
 }
 
-/* ---- the store
- * ----------------------------------------------------------------------------------- */
+/* ---- the store -------------------------------------------------------------------------- */
 
 /* Pages in the store of a file of so many bytes. */
 static uint64_t pages_of(uint64_t bytes)
@@ -118,7 +116,8 @@ static void place(struct reading *r, uint64_t index, const char *page)
 
 	memcpy(r->s->page + (size_t)i * CC_PAGE, page, CC_PAGE);
 	r->have |= 1ull << i;
-	if (index + 1 == pages_of(r->view.size))
+	/* A page with the end in it; where a page ends there, the source says what comes after. */
+	if (index == r->view.size / CC_PAGE)
 		r->end = r->view.size;
 }
 
@@ -185,8 +184,7 @@ static void keep(struct reading *r, uint64_t index, uint64_t n, size_t got)
 	cc_put_end(r->f);
 }
 
-/* ---- both
- * ---------------------------------------------------------------------------------------- */
+/* ---- both ------------------------------------------------------------------------------- */
 
 /* The run of missing pages that begins at `i` ends here. */
 static unsigned run_end(const struct reading *r, unsigned i)

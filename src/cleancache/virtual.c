@@ -75,7 +75,7 @@ static struct fuse_entry_param entry_of(struct cc_mount *m, fuse_ino_t ino)
 	return e;
 }
 
-/* ---- figures --------------------------------------------------------------------------------- */
+/* ---- figures ---------------------------------------------------------------------------- */
 
 /* The k-th line of a text: its name, and where its value is; false: it has no more. */
 static bool line_of(const char *text, unsigned k, char name[64], const char **value)
@@ -119,7 +119,7 @@ static size_t content_of(struct cc_mount *m, fuse_ino_t ino, char text[CC_TEXT_M
 	return strlen(text);
 }
 
-/* ---- names ----------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 static void our_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {

@@ -34,8 +34,7 @@ struct cc_watch {
 	unsigned room;
 };
 
-/* ---- who is watched
- * ----------------------------------------------------------------------------------- */
+/* ---- who is watched --------------------------------------------------------------------- */
 
 /* Under the lock: room for a descriptor. They are given out in order, and not again. */
 static bool make_room(struct cc_watch *w, unsigned wd)
@@ -97,8 +96,7 @@ void cc_unwatch_node(struct cc_mount *m, struct cc_node *n)
 	os_mutex_unlock(&w->lock);
 }
 
-/* ---- what is told
- * ---------------------------------------------------------------------------------------- */
+/* ---- what is told ----------------------------------------------------------------------- */
 
 /* Looks again, as an open would. */
 static void changed(struct cc_mount *m, struct cc_node *n)

@@ -46,8 +46,7 @@ struct mount_bench {
 	char why_not[MOUNT_WAYS][200];
 };
 
-/* ---- one run
- * ---------------------------------------------------------------------------------------- */
+/* ---- one run ---------------------------------------------------------------------------- */
 
 /* --drive WAY SOURCE POINT CACHE SIZE READS SEED RESULT [OPTIONS] */
 static int drive(int argc, char **argv)
@@ -141,8 +140,7 @@ static int one_run(struct mount_bench *b, enum mount_way way, unsigned round)
 	return CLI_OK;
 }
 
-/* ---- figures
- * ---------------------------------------------------------------------------------------- */
+/* ---- figures ---------------------------------------------------------------------------- */
 
 static double median(const struct mount_bench *b, enum mount_way way, unsigned pass, unsigned work,
 		     size_t field)
@@ -258,8 +256,7 @@ static int print_json(const struct mount_bench *b)
 	return cli_json_print(o);
 }
 
-/* ---- the whole
- * --------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------- */
 
 static uint64_t source_bytes;
 

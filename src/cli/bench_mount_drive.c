@@ -65,8 +65,7 @@ static void percentiles(struct mount_cell *c)
 	c->operations = ntimes;
 }
 
-/* ---- what is read
- * -------------------------------------------------------------------------------- */
+/* ---- what is read ----------------------------------------------------------------------- */
 
 static char buf[BLOCK];
 
@@ -225,8 +224,7 @@ static void one_work(const struct mount_job *job, const char *dir, enum mount_wo
 	percentiles(c);
 }
 
-/* ---- mounts
- * --------------------------------------------------------------------------------------- */
+/* ---- mounts ----------------------------------------------------------------------------- */
 
 static pid_t start(const struct mount_job *job)
 {

@@ -23,8 +23,7 @@
 #define READAHEAD ((uint64_t)4 << 20)
 #define SECOND_NS 1000000000ull
 
-/* ---- mount
- * --------------------------------------------------------------------------------------------- */
+/* ---- mount ------------------------------------------------------------------------------ */
 
 #define ABOUT_MOUNT                                                                                \
 	"Show the folder SRC at DIR, and keep what is read through DIR compressed in memory: "     \
@@ -103,15 +102,16 @@ int cmd_mount(int argc, char **argv)
 	return cc_mount_run(&o);
 }
 
-/* ---- what is said to a mount
- * ------------------------------------------------------------------------------ */
+/* ---- what is said to a mount ------------------------------------------------------------ */
 
 /* A descriptor that ioctl() can be called on, or -errno. */
 static int open_any(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	return fd;
 }
 
 static int ask(const char *command, const char *path, unsigned long what, void *arg, int *answer)
@@ -191,8 +191,7 @@ int cmd_stat(int argc, char **argv)
 	return cli_flush("stat");
 }
 
-/* ---- umount
- * --------------------------------------------------------------------------------------------- */
+/* ---- umount ----------------------------------------------------------------------------- */
 
 /* For who may not unmount by himself. */
 static int fusermount(const char *dir, bool lazy)

@@ -51,8 +51,7 @@ static void name_of(char name[32], unsigned file)
 	snprintf(name, 32, "foreign%u", file);
 }
 
-/* ---- the other process
- * --------------------------------------------------------------------------------- */
+/* ---- the other process ------------------------------------------------------------------ */
 
 static void begin(struct foreign_state *f, unsigned i)
 {
@@ -173,8 +172,7 @@ void foreign_make(void)
 	}
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------- */
 
 /* The version that must have been there at `then`. */
 static uint64_t at_least(struct block_state *b, uint64_t then)

@@ -57,8 +57,7 @@ static void range(struct worker *w, uint32_t most, uint32_t *offset, uint32_t *n
 		*n = most - *offset;
 }
 
-/* ---- operations
- * ------------------------------------------------------------------------------------ */
+/* ---- operations ------------------------------------------------------------------------- */
 
 static void do_read(struct worker *w, struct own_file *f)
 {
@@ -247,8 +246,7 @@ static void check_source(struct worker *w, struct own_file *f)
 	w->count[C_SOURCE]++;
 }
 
-/* ---- a thread's files
- * ---------------------------------------------------------------------------------- */
+/* ---- a thread's files ------------------------------------------------------------------- */
 
 static void create(struct worker *w, struct own_file *f)
 {
