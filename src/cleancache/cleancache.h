@@ -174,8 +174,8 @@ struct cc_node {
 struct cc_shard {
 	struct os_mutex lock;
 	struct cc_node **bucket;
-	uint32_t buckets, nodes;
-	uint32_t hand; /* of the trimmer */
+	uint32_t buckets, nodes; /* buckets: 2^n */
+	uint32_t hand;		 /* of the trimmer */
 };
 
 /* ---- the rest of a mount ----------------------------------------------------------------------
@@ -364,9 +364,14 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 void cc_handle_put(struct cc_mount *m, struct cc_handle *h);
 static inline struct cc_handle *cc_handle_of(const struct fuse_file_info *fi)
 {
-	struct cc_handle *h = (struct cc_handle *)(uintptr_t)fi->fh;
+	return (struct cc_handle *)(uintptr_t)fi->fh;
+}
+/* The handle of a request, until cc_handle_put(): whoever closes it comes after that. */
+static inline struct cc_handle *cc_handle_enter(const struct fuse_file_info *fi)
+{
+	struct cc_handle *h = cc_handle_of(fi);
 
-	(void)atomic_load_explicit(&h->refs, memory_order_acquire);
+	atomic_fetch_add(&h->refs, 1);
 	return h;
 }
 /* Before the kernel is told of it. */

@@ -307,11 +307,13 @@ static void lock_or_wait(fuse_req_t req, struct cc_handle *h, struct owner *o,
 void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
 	struct cc_mount *m = mount_of(req);
+	struct cc_handle *h = cc_handle_enter(fi);
 	struct flock asked = *lock;
 	struct owner *o;
 	int rc;
 
-	o = owner_enter(m, cc_handle_of(fi), fi->lock_owner, true, &rc);
+	o = owner_enter(m, h, fi->lock_owner, true, &rc);
+	cc_handle_put(m, h);
 	if (o) {
 		asked.l_pid = 0;
 		rc = fcntl(o->fd, F_OFD_GETLK, &asked) ? -errno : 0;
@@ -330,11 +332,13 @@ void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 	      int sleep)
 {
 	struct cc_mount *m = mount_of(req);
+	struct cc_handle *h = cc_handle_enter(fi);
 	struct owner *o;
 	int rc;
 
 	lock->l_pid = 0;
-	o = owner_enter(m, cc_handle_of(fi), fi->lock_owner, lock->l_type != F_UNLCK, &rc);
+	o = owner_enter(m, h, fi->lock_owner, lock->l_type != F_UNLCK, &rc);
+	cc_handle_put(m, h);
 	if (o)
 		lock_or_wait(req, NULL, o, lock, 0, sleep);
 	else
@@ -343,10 +347,7 @@ void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 
 void cc_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 {
-	struct cc_handle *h = cc_handle_of(fi);
-
-	h->refs++;
-	lock_or_wait(req, h, NULL, NULL, op & ~LOCK_NB, !(op & LOCK_NB));
+	lock_or_wait(req, cc_handle_enter(fi), NULL, NULL, op & ~LOCK_NB, !(op & LOCK_NB));
 }
 
 int cc_locks_open(struct cc_mount *m)

@@ -49,7 +49,7 @@ static struct cc_shard *shard_of(struct cc_mount *m, uint64_t dev, uint64_t ino)
 
 static struct cc_node **bucket_of(struct cc_shard *s, uint64_t dev, uint64_t ino)
 {
-	return &s->bucket[hash_of(dev, ino) / CC_SHARDS % s->buckets];
+	return &s->bucket[hash_of(dev, ino) / CC_SHARDS & (s->buckets - 1)];
 }
 
 static uint64_t cost(const char *name)
@@ -474,7 +474,7 @@ static unsigned idle_of(struct cc_mount *m, struct cc_shard *s, struct cc_node *
 
 	os_mutex_lock(&s->lock);
 	for (uint32_t left = s->buckets; left && n < max; left--) {
-		for (struct cc_node *at = s->bucket[s->hand % s->buckets]; at && n < max;
+		for (struct cc_node *at = s->bucket[s->hand & (s->buckets - 1)]; at && n < max;
 		     at = at->hash_next) {
 			/* Folders go when nothing in them is known any more. */
 			if (!at->used && !at->refs && at != m->root) {

@@ -37,8 +37,11 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 void cc_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = mount_of(req);
+	struct cc_handle *h = fi ? cc_handle_enter(fi) : NULL;
 
-	reply_attr(req, cc_node_of(m, ino), fi ? cc_handle_of(fi)->fd : -1);
+	reply_attr(req, cc_node_of(m, ino), h ? h->fd : -1);
+	if (h)
+		cc_handle_put(m, h);
 }
 
 /* ---- changing them ---------------------------------------------------------------------- */
@@ -92,7 +95,8 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 {
 	struct cc_mount *m = mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
-	int fd = fi ? cc_handle_of(fi)->fd : -1, rc = 0;
+	struct cc_handle *h = fi ? cc_handle_enter(fi) : NULL;
+	int fd = h ? h->fd : -1, rc = 0;
 	char path[CC_FD_PATH];
 
 	if (to_set & FUSE_SET_ATTR_MODE && chmod(cc_fd_path(path, n->fd), a->st_mode))
@@ -108,6 +112,8 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 		fuse_reply_err(req, -rc);
 	else
 		reply_attr(req, n, fd);
+	if (h)
+		cc_handle_put(m, h);
 }
 
 /* ---- the rest --------------------------------------------------------------------------- */

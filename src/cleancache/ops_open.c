@@ -168,11 +168,14 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = mount_of(req);
-	int fd = dup(cc_handle_of(fi)->fd);
+	struct cc_handle *h = cc_handle_enter(fi);
+	int fd = dup(h->fd), rc;
 
-	cc_handle_used(cc_handle_of(fi));
+	cc_handle_used(h);
 	cc_locks_closed(m, cc_node_of(m, ino), fi->lock_owner);
-	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
+	rc = fd < 0 || close(fd) ? errno : 0;
+	cc_handle_put(m, h);
+	fuse_reply_err(req, rc);
 }
 
 void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -183,7 +186,9 @@ void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	int fd = cc_handle_of(fi)->fd;
+	struct cc_handle *h = cc_handle_enter(fi);
+	int rc = (datasync ? fdatasync(h->fd) : fsync(h->fd)) ? errno : 0;
 
-	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
+	cc_handle_put(mount_of(req), h);
+	fuse_reply_err(req, rc);
 }

@@ -44,8 +44,8 @@ static void *sit(void *arg)
 			CPU_ZERO(&set);
 			CPU_SET((unsigned)to, &set);
 			sched_setaffinity(0, sizeof(set), &set);
-			atomic_store(&sitter.at, to);
 			atomic_store(&sitter.tid, gettid());
+			atomic_store(&sitter.at, to); /* last: it is waited for */
 		}
 		usleep(100); /* asleep: yielding must not starve because of it */
 	}
