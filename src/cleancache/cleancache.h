@@ -45,6 +45,7 @@
 #include <tmem/tmem.h>
 
 #include "cleancache/mount.h"
+#include "cleancache/order.h"
 
 #define CC_PAGE	    TMEM_PAGE_SIZE
 #define CC_IO_PAGES 64u /* of one request of the kernel, and of one read of the source */
@@ -158,14 +159,13 @@ struct cc_node {
 	uint64_t dev, ino;
 	int64_t born_ns;
 	uint64_t incarnation;
-	uint64_t lookups;  /* that the kernel has not forgotten; under the shard's lock */
-	uint32_t refs;	   /* ours; the same */
-	bool stale;	   /* its number is another file's now; the same */
-	_Atomic bool made; /* see cc_node_of() */
-	bool used;	   /* since the trimmer came by; the same */
-	mode_t type;	   /* S_IFMT */
-	int fd;		   /* O_PATH */
-	int watch;	   /* of watch.c; -1: none */
+	uint64_t lookups; /* that the kernel has not forgotten; under the shard's lock */
+	uint32_t refs;	  /* ours; the same */
+	bool stale;	  /* its number is another file's now; the same */
+	bool used;	  /* since the trimmer came by; the same */
+	mode_t type;	  /* S_IFMT */
+	int fd;		  /* O_PATH */
+	int watch;	  /* of watch.c; -1: none */
 	_Atomic(struct cc_file *) file;
 	struct cc_node *parent; /* a ref; NULL: the root */
 	char *name;		/* in it, when it was last seen; both under the mount's `names` */
@@ -178,8 +178,7 @@ struct cc_shard {
 	uint32_t hand;		 /* of the trimmer */
 };
 
-/* ---- the rest of a mount ----------------------------------------------------------------------
- */
+/* ---- the rest of a mount ---------------------------------------------------------------- */
 
 /* What is open. fi->fh points to one. */
 struct cc_handle {
@@ -237,7 +236,8 @@ struct cc_mount {
 	struct cc_node *root;
 	struct stat root_attr; /* at the beginning */
 	uint64_t grain_ns;
-	double entry_s, attr_s; /* how long the kernel may trust a name, attributes */
+	_Atomic uint64_t own_dev; /* of the mount itself; 0: not known yet */
+	double entry_s, attr_s;	  /* how long the kernel may trust a name, attributes */
 	unsigned threads;
 	bool served;  /* what it holds is worth something */
 	bool as_root; /* others may be callers: what they make is theirs */
@@ -253,6 +253,15 @@ struct cc_mount {
 	_Atomic bool no_dontcache;  /* the source's kernel does not know RWF_DONTCACHE */
 };
 
+/* The mount that a request is for: what every operation begins with (order.h). */
+static inline struct cc_mount *cc_mount_of(fuse_req_t req)
+{
+	struct cc_mount *m = fuse_req_userdata(req);
+
+	CC_ORDER_ASKED(m);
+	return m;
+}
+
 static inline void cc_count(struct cc_mount *m, enum cc_counter k, uint64_t n)
 {
 	atomic_fetch_add_explicit(&m->counter[k], n, memory_order_relaxed);
@@ -265,17 +274,10 @@ void cc_account_verify(struct cc_mount *m);
 /* Sets the store's limit for the first time. -EINVAL: nothing would be left for it. */
 int cc_account_open(struct cc_mount *m, uint64_t fixed) __attribute__((warn_unused_result));
 
-/*
- * The node of a number that the kernel gave; it keeps it alive meanwhile. One thread has made it,
- * another gets its number from the kernel: that is an order, but one that no tool knows of, nor the
- * language, so there is a word for it: `made`, and `refs` of a handle.
- */
+/* The node of a number that the kernel gave; it keeps it alive meanwhile. */
 static inline struct cc_node *cc_node_of(struct cc_mount *m, fuse_ino_t ino)
 {
-	struct cc_node *n = ino == FUSE_ROOT_ID ? m->root : (struct cc_node *)(uintptr_t)ino;
-
-	(void)atomic_load_explicit(&n->made, memory_order_acquire);
-	return n;
+	return ino == FUSE_ROOT_ID ? m->root : (struct cc_node *)(uintptr_t)ino;
 }
 static inline fuse_ino_t cc_ino_of(const struct cc_mount *m, const struct cc_node *n)
 {
@@ -365,19 +367,6 @@ void cc_handle_put(struct cc_mount *m, struct cc_handle *h);
 static inline struct cc_handle *cc_handle_of(const struct fuse_file_info *fi)
 {
 	return (struct cc_handle *)(uintptr_t)fi->fh;
-}
-/* The handle of a request, until cc_handle_put(): whoever closes it comes after that. */
-static inline struct cc_handle *cc_handle_enter(const struct fuse_file_info *fi)
-{
-	struct cc_handle *h = cc_handle_of(fi);
-
-	atomic_fetch_add(&h->refs, 1);
-	return h;
-}
-/* Before the kernel is told of it. */
-static inline void cc_handle_publish(struct cc_handle *h)
-{
-	atomic_fetch_add_explicit(&h->refs, 0, memory_order_release);
 }
 /* A request has come by it: called by those that come first. */
 static inline void cc_handle_used(struct cc_handle *h)

@@ -151,7 +151,7 @@ static int invalidate_path(struct cc_mount *m, struct cc_node *n)
 void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
 	      unsigned flags, const void *in, size_t in_bytes, size_t out_bytes)
 {
-	struct cc_mount *m = fuse_req_userdata(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
 	struct cc_text text;
 

@@ -97,8 +97,7 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 	os_mutex_unlock(&f->lock);
 }
 
-/* ---- looks ------------------------------------------------------------------------------------
- */
+/* ---- looks ------------------------------------------------------------------------------ */
 
 /*
  * A file that we change ourselves has a new identity after that, and nobody can tell whether
@@ -139,8 +138,7 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 	return drops;
 }
 
-/* ---- the kernel's pages ------------------------------------------------------------------------
- */
+/* ---- the kernel's pages ----------------------------------------------------------------- */
 
 bool cc_kernel_is_fresh(struct cc_file *f, uint64_t *version)
 {
@@ -161,8 +159,7 @@ void cc_kernel_has_dropped(struct cc_file *f, uint64_t version)
 	os_mutex_unlock(&f->lock);
 }
 
-/* ---- puts -------------------------------------------------------------------------------------
- */
+/* ---- puts ------------------------------------------------------------------------------- */
 
 struct cc_view cc_view(struct cc_file *f)
 {
@@ -196,8 +193,7 @@ void cc_put_end(struct cc_file *f)
 	os_mutex_unlock(&f->lock);
 }
 
-/* ---- fetches ----------------------------------------------------------------------------------
- */
+/* ---- fetches ---------------------------------------------------------------------------- */
 
 uint64_t cc_fetch_begin(struct cc_file *f, struct cc_fetch *fetch, uint64_t first, uint64_t n)
 {

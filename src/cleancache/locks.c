@@ -58,11 +58,6 @@ struct cc_lockers {
 	bool stop;
 };
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 /* ---- owners ----------------------------------------------------------------------------- */
 
 static struct owner **bucket_of(struct cc_lockers *l, const struct cc_node *n, uint64_t owner)
@@ -272,7 +267,7 @@ static void interrupt(fuse_req_t req, void *arg)
 static void lock_or_wait(fuse_req_t req, struct cc_handle *h, struct owner *o,
 			 const struct flock *lock, int op, bool sleep)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_lockers *l = m->lockers;
 	struct waiter now = {.req = req, .h = h, .o = o, .op = op}, *w;
 	int rc;
@@ -306,14 +301,12 @@ static void lock_or_wait(fuse_req_t req, struct cc_handle *h, struct owner *o,
 
 void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = cc_handle_enter(fi);
+	struct cc_mount *m = cc_mount_of(req);
 	struct flock asked = *lock;
 	struct owner *o;
 	int rc;
 
-	o = owner_enter(m, h, fi->lock_owner, true, &rc);
-	cc_handle_put(m, h);
+	o = owner_enter(m, cc_handle_of(fi), fi->lock_owner, true, &rc);
 	if (o) {
 		asked.l_pid = 0;
 		rc = fcntl(o->fd, F_OFD_GETLK, &asked) ? -errno : 0;
@@ -331,14 +324,12 @@ void cc_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock,
 	      int sleep)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = cc_handle_enter(fi);
+	struct cc_mount *m = cc_mount_of(req);
 	struct owner *o;
 	int rc;
 
 	lock->l_pid = 0;
-	o = owner_enter(m, h, fi->lock_owner, lock->l_type != F_UNLCK, &rc);
-	cc_handle_put(m, h);
+	o = owner_enter(m, cc_handle_of(fi), fi->lock_owner, lock->l_type != F_UNLCK, &rc);
 	if (o)
 		lock_or_wait(req, NULL, o, lock, 0, sleep);
 	else
@@ -347,7 +338,10 @@ void cc_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 
 void cc_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 {
-	lock_or_wait(req, cc_handle_enter(fi), NULL, NULL, op & ~LOCK_NB, !(op & LOCK_NB));
+	struct cc_handle *h = cc_handle_of(fi);
+
+	h->refs++;
+	lock_or_wait(req, h, NULL, NULL, op & ~LOCK_NB, !(op & LOCK_NB));
 }
 
 int cc_locks_open(struct cc_mount *m)

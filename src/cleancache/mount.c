@@ -311,6 +311,7 @@ static void *look_at_root(void *arg)
 
 	if (stat(r->point, &st))
 		return NULL;
+	atomic_store(&r->m->own_dev, st.st_dev);
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev),
 		 minor(st.st_dev));
 	(void)os_file_write_text(path, READ_AHEAD_KB);

@@ -122,8 +122,7 @@ static void take_out(struct cc_shard *s, struct cc_node *n)
 	s->nodes--;
 }
 
-/* ---- one node ----------------------------------------------------------------------------------
- */
+/* ---- one node --------------------------------------------------------------------------- */
 
 static void count_node(struct cc_mount *m)
 {
@@ -283,8 +282,7 @@ void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir,
 		cc_node_unref(m, was);
 }
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 /* A number that was given to another file since: the old node is not found any more. */
 static bool is_other(const struct cc_node *n, const struct cc_look *look)
@@ -321,7 +319,6 @@ static struct cc_node *add(struct cc_mount *m, struct cc_node *n)
 	struct cc_shard *s = shard_of(m, n->dev, n->ino);
 	struct cc_node *other;
 
-	atomic_store_explicit(&n->made, true, memory_order_release);
 	os_mutex_lock(&s->lock);
 	other = find(s, n->dev, n->ino);
 	if (other) {
@@ -389,6 +386,9 @@ int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, st
 
 	if (rc)
 		return rc;
+	/* We are mounted somewhere in our source: what we show there would ask us. */
+	if (look->st.st_dev == atomic_load_explicit(&m->own_dev, memory_order_relaxed))
+		return -ELOOP;
 	*out = known(m, look, 1, 0);
 	return *out ? 0 : new_node(m, dir, name, out, look);
 }
@@ -422,8 +422,7 @@ struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n)
 	return none;
 }
 
-/* ---- all of them --------------------------------------------------------------------------------
- */
+/* ---- all of them ------------------------------------------------------------------------ */
 
 #define BATCH 64u
 
@@ -543,7 +542,6 @@ int cc_nodes_open(struct cc_mount *m, int root_fd)
 	m->root = make(m, root_fd, "", &look);
 	if (!m->root)
 		return -ENOMEM;
-	atomic_store(&m->root->made, true);
 	m->root->lookups = 1; /* the kernel never forgets it */
 	insert(m, shard_of(m, m->root->dev, m->root->ino), m->root);
 	return 0;

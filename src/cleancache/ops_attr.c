@@ -13,14 +13,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_file *f = cc_node_data(n);
 	struct cc_look look;
 	int rc = cc_look_fd(fd >= 0 ? fd : n->fd, &look);
@@ -36,12 +31,9 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 
 void cc_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = fi ? cc_handle_enter(fi) : NULL;
+	struct cc_mount *m = cc_mount_of(req);
 
-	reply_attr(req, cc_node_of(m, ino), h ? h->fd : -1);
-	if (h)
-		cc_handle_put(m, h);
+	reply_attr(req, cc_node_of(m, ino), fi ? cc_handle_of(fi)->fd : -1);
 }
 
 /* ---- changing them ---------------------------------------------------------------------- */
@@ -93,10 +85,9 @@ static int set_times(struct cc_node *n, const struct stat *a, int to_set)
 void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 		struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
-	struct cc_handle *h = fi ? cc_handle_enter(fi) : NULL;
-	int fd = h ? h->fd : -1, rc = 0;
+	int fd = fi ? cc_handle_of(fi)->fd : -1, rc = 0;
 	char path[CC_FD_PATH];
 
 	if (to_set & FUSE_SET_ATTR_MODE && chmod(cc_fd_path(path, n->fd), a->st_mode))
@@ -112,8 +103,6 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 		fuse_reply_err(req, -rc);
 	else
 		reply_attr(req, n, fd);
-	if (h)
-		cc_handle_put(m, h);
 }
 
 /* ---- the rest --------------------------------------------------------------------------- */
@@ -121,7 +110,7 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 void cc_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	char to[PATH_MAX + 1];
-	ssize_t n = readlinkat(cc_node_of(mount_of(req), ino)->fd, "", to, sizeof(to));
+	ssize_t n = readlinkat(cc_node_of(cc_mount_of(req), ino)->fd, "", to, sizeof(to));
 
 	if (n < 0 || n == (ssize_t)sizeof(to)) {
 		fuse_reply_err(req, n < 0 ? errno : ENAMETOOLONG);
@@ -135,14 +124,14 @@ void cc_readlink(fuse_req_t req, fuse_ino_t ino)
 void cc_access(fuse_req_t req, fuse_ino_t ino, int mask)
 {
 	char path[CC_FD_PATH];
-	struct cc_node *n = cc_node_of(mount_of(req), ino);
+	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 
 	fuse_reply_err(req, access(cc_fd_path(path, n->fd), mask) ? errno : 0);
 }
 
 void cc_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct statvfs s;
 
 	if (fstatvfs(cc_node_of(m, ino ? ino : FUSE_ROOT_ID)->fd, &s))
@@ -161,7 +150,7 @@ static bool has_none(const struct cc_node *n)
 void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
 		 int flags)
 {
-	struct cc_node *n = cc_node_of(mount_of(req), ino);
+	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
 
 	if (has_none(n))
@@ -174,7 +163,7 @@ void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 
 void cc_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	struct cc_node *n = cc_node_of(mount_of(req), ino);
+	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
 
 	if (has_none(n))
@@ -215,10 +204,10 @@ static void reply_xattr(fuse_req_t req, struct cc_node *n, const char *name, siz
 
 void cc_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	reply_xattr(req, cc_node_of(mount_of(req), ino), name, size);
+	reply_xattr(req, cc_node_of(cc_mount_of(req), ino), name, size);
 }
 
 void cc_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	reply_xattr(req, cc_node_of(mount_of(req), ino), NULL, size);
+	reply_xattr(req, cc_node_of(cc_mount_of(req), ino), NULL, size);
 }

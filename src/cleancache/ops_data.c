@@ -11,21 +11,15 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = cc_handle_enter(fi);
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_handle *h = cc_handle_of(fi);
 	const char *data = NULL;
 	ssize_t n;
 
 	cc_handle_used(h);
 	n = cc_read(m, h, (uint64_t)off, size < CC_IO_BYTES ? size : CC_IO_BYTES, &data);
-	cc_handle_put(m, h);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else
@@ -35,15 +29,15 @@ void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
 		  struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = cc_handle_enter(fi);
-	struct cc_file *f = cc_node_data(cc_node_of(m, ino));
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_node *n = cc_node_of(m, ino);
+	struct cc_file *f = cc_node_data(n);
 	size_t size = fuse_buf_size(in);
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
 	ssize_t done;
 
 	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	out.buf[0].fd = h->fd;
+	out.buf[0].fd = cc_handle_of(fi)->fd;
 	out.buf[0].pos = off;
 	/* Appended where the source's end is, not where the kernel takes it to be. */
 	if (fi->flags & O_APPEND)
@@ -52,7 +46,6 @@ void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		cc_change_begin(m, f, (uint64_t)off, size);
 	done = fuse_buf_copy(&out, in, 0);
 	cc_change_end(m, f);
-	cc_handle_put(m, h);
 	cc_count(m, CC_WRITES, 1);
 	if (done < 0) {
 		fuse_reply_err(req, (int)-done);
@@ -65,17 +58,15 @@ void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 void cc_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 		  struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = cc_handle_enter(fi);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_file *f = cc_node_data(cc_node_of(m, ino));
 	/* Ranges that are taken out or put in move what is behind them. */
 	bool moves = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
 	int rc;
 
 	cc_change_begin(m, f, (uint64_t)off, moves ? UINT64_MAX : (uint64_t)len);
-	rc = fallocate(h->fd, mode, off, len) ? errno : 0;
+	rc = fallocate(cc_handle_of(fi)->fd, mode, off, len) ? errno : 0;
 	cc_change_end(m, f);
-	cc_handle_put(m, h);
 	fuse_reply_err(req, rc);
 }
 
@@ -83,17 +74,15 @@ void cc_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse
 			fuse_ino_t out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
 			int flags)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *from = cc_handle_enter(fi_in), *to = cc_handle_enter(fi_out);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_file *f = cc_node_data(cc_node_of(m, out));
 	ssize_t n;
 
 	cc_change_begin(m, f, (uint64_t)off_out, len);
-	n = copy_file_range(from->fd, &off_in, to->fd, &off_out, len, (unsigned)flags);
+	n = copy_file_range(cc_handle_of(fi_in)->fd, &off_in, cc_handle_of(fi_out)->fd, &off_out,
+			    len, (unsigned)flags);
 	n = n < 0 ? -errno : n;
 	cc_change_end(m, f);
-	cc_handle_put(m, from);
-	cc_handle_put(m, to);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else
@@ -103,13 +92,12 @@ void cc_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse
 /* Holes and data are the source's: they can change without a byte changing. */
 void cc_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
-	struct cc_handle *h = cc_handle_enter(fi);
-	off_t at = lseek(h->fd, off, whence);
-	int rc = at < 0 ? errno : 0;
+	off_t at;
 
-	cc_handle_put(mount_of(req), h);
-	if (rc)
-		fuse_reply_err(req, rc);
+	(void)cc_mount_of(req);
+	at = lseek(cc_handle_of(fi)->fd, off, whence);
+	if (at < 0)
+		fuse_reply_err(req, errno);
 	else
 		fuse_reply_lseek(req, at);
 }

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 struct folder {
-	_Atomic bool made; /* see cc_node_of() */
 	struct os_mutex lock;
 	DIR *dir;
 	off_t at; /* the cookie that dir stands at */
@@ -24,17 +23,9 @@ struct folder {
 
 #define COST (sizeof(struct folder) + (32u << 10) + 64) /* the C library reads by 32 KiB */
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 static struct folder *folder_of(struct fuse_file_info *fi)
 {
-	struct folder *d = (struct folder *)(uintptr_t)fi->fh;
-
-	(void)atomic_load_explicit(&d->made, memory_order_acquire);
-	return d;
+	return (struct folder *)(uintptr_t)fi->fh;
 }
 
 static void folder_free(struct cc_mount *m, struct folder *d)
@@ -48,7 +39,7 @@ static void folder_free(struct cc_mount *m, struct folder *d)
 
 void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct folder *d = NULL;
 	int fd = -1, rc = cc_charge(m, COST) ? 0 : ENOMEM;
 	bool charged = rc == 0;
@@ -65,7 +56,6 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fi->fh = (uintptr_t)d;
 		fi->cache_readdir = fi->keep_cache = m->o->coherence != CC_CLOSE_TO_OPEN;
 		atomic_fetch_add(&m->handles, 1);
-		atomic_store_explicit(&d->made, true, memory_order_release);
 		if (fuse_reply_open(req, fi))
 			folder_free(m, d);
 		return;
@@ -80,14 +70,16 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	folder_free(mount_of(req), folder_of(fi));
+	folder_free(cc_mount_of(req), folder_of(fi));
 	fuse_reply_err(req, 0);
 }
 
 void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	int fd = dirfd(folder_of(fi)->dir);
+	int fd;
 
+	(void)cc_mount_of(req);
+	fd = dirfd(folder_of(fi)->dir);
 	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
 }
 
@@ -101,7 +93,7 @@ enum how {
 static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, char *at,
 		   size_t room, enum how how)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct fuse_entry_param p = {
 		.attr = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12}};
 	bool dots = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
@@ -128,7 +120,7 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi,
 		 enum how how)
 {
-	struct cc_node *dir = cc_node_of(mount_of(req), ino);
+	struct cc_node *dir = cc_node_of(cc_mount_of(req), ino);
 	struct folder *d = folder_of(fi);
 	char *buf = os_alloc(size);
 	size_t used = 0;

@@ -29,11 +29,6 @@ struct caller {
 	gid_t group[GROUPS_MAX];
 };
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 /* The umask is the thread's own from its first use on. */
 static int own_umask(mode_t mask)
 {
@@ -113,7 +108,7 @@ static int look_up(struct cc_mount *m, struct cc_node *dir, const char *name,
 
 static void reply_entry(fuse_req_t req, struct cc_node *dir, const char *name, int rc)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct fuse_entry_param e;
 	struct cc_node *n;
 
@@ -127,7 +122,7 @@ static void reply_entry(fuse_req_t req, struct cc_node *dir, const char *name, i
 
 void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct fuse_entry_param none = {.entry_timeout = m->entry_s}, e;
 	struct cc_node *n;
 	int rc = look_up(m, cc_node_of(m, parent), name, &e, &n);
@@ -144,7 +139,7 @@ void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent);
 	struct caller c;
 	int rc = as_caller(m, req, &c);
@@ -158,7 +153,7 @@ void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 
 void cc_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent);
 	struct caller c;
 	int rc = as_caller(m, req, &c);
@@ -172,7 +167,7 @@ void cc_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 
 void cc_symlink(fuse_req_t req, const char *to, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent);
 	struct caller c;
 	int rc = as_caller(m, req, &c);
@@ -186,7 +181,7 @@ void cc_symlink(fuse_req_t req, const char *to, fuse_ino_t parent, const char *n
 
 void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino), *dir = cc_node_of(m, parent);
 	char path[CC_FD_PATH];
 	int rc = 0;
@@ -201,7 +196,7 @@ void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name
 void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent), *n = NULL;
 	struct fuse_entry_param e;
 	struct caller c;
@@ -217,7 +212,6 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (rc == 0)
 		rc = cc_handle_make(m, n, fd, fi);
 	if (rc == 0) {
-		cc_handle_publish(cc_handle_of(fi));
 		if (fuse_reply_create(req, &e, fi) == 0)
 			return;
 		cc_handle_put(m, cc_handle_of(fi));
@@ -254,7 +248,7 @@ static void removed(struct cc_mount *m, struct cc_node *n)
 
 void cc_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent), *n = cc_node_find(m, dir, name);
 	int rc = unlinkat(dir->fd, name, 0) ? errno : 0;
 
@@ -264,7 +258,7 @@ void cc_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void cc_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 
 	fuse_reply_err(req, unlinkat(cc_node_of(m, parent)->fd, name, AT_REMOVEDIR) ? errno : 0);
 }
@@ -272,7 +266,7 @@ void cc_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 	       const char *newname, unsigned flags)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *from = cc_node_of(m, parent), *to = cc_node_of(m, newparent);
 	struct cc_node *n = cc_node_find(m, from, name), *over = cc_node_find(m, to, newname);
 	int rc = renameat2(from->fd, name, to->fd, newname, flags) ? errno : 0;

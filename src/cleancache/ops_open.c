@@ -19,11 +19,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 /* O_DIRECT would bind our buffers to the source's alignment; links were followed by the kernel. */
 int cc_open_flags(int flags)
 {
@@ -126,7 +121,7 @@ static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *pat
 
 void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
 	int fd, rc, flags = cc_open_flags(fi->flags);
 	char path[CC_FD_PATH];
@@ -157,7 +152,6 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	fi->keep_cache = kept;
-	cc_handle_publish(cc_handle_of(fi));
 	cc_count(m, CC_OPENS, 1);
 	cc_count(m, CC_OPENS_KEPT, kept);
 	if (fuse_reply_open(req, fi))
@@ -167,28 +161,25 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 /* Each close() of a descriptor: the source may have an error to tell, of what was written. */
 void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct cc_mount *m = mount_of(req);
-	struct cc_handle *h = cc_handle_enter(fi);
-	int fd = dup(h->fd), rc;
+	struct cc_mount *m = cc_mount_of(req);
+	int fd = dup(cc_handle_of(fi)->fd);
 
-	cc_handle_used(h);
+	cc_handle_used(cc_handle_of(fi));
 	cc_locks_closed(m, cc_node_of(m, ino), fi->lock_owner);
-	rc = fd < 0 || close(fd) ? errno : 0;
-	cc_handle_put(m, h);
-	fuse_reply_err(req, rc);
+	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
 }
 
 void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	cc_handle_put(mount_of(req), cc_handle_of(fi));
+	cc_handle_put(cc_mount_of(req), cc_handle_of(fi));
 	fuse_reply_err(req, 0);
 }
 
 void cc_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	struct cc_handle *h = cc_handle_enter(fi);
-	int rc = (datasync ? fdatasync(h->fd) : fsync(h->fd)) ? errno : 0;
+	int fd;
 
-	cc_handle_put(mount_of(req), h);
-	fuse_reply_err(req, rc);
+	(void)cc_mount_of(req);
+	fd = cc_handle_of(fi)->fd;
+	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
 }

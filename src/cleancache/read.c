@@ -96,7 +96,7 @@ static ssize_t from_source(struct cc_mount *m, int fd, char *buf, size_t n, uint
 		got = -errno;
 		cc_count(m, CC_SOURCE_ERRORS, 1);
 	}
-	if (atomic_load_explicit(&m->no_dontcache, memory_order_relaxed))
+	if (done && atomic_load_explicit(&m->no_dontcache, memory_order_relaxed))
 		(void)posix_fadvise(fd, (off_t)offset, (off_t)done, POSIX_FADV_DONTNEED);
 	/* Fewer bytes than asked for would pass for the end of the file: not after an error. */
 	return got < 0 ? got : (ssize_t)done;

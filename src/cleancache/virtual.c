@@ -32,11 +32,6 @@
 #define INO_MOST    4096u
 #define FILE_BYTES  4096 /* what /sys says of its files */
 
-static struct cc_mount *mount_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
 static bool is_ours(fuse_ino_t ino)
 {
 	return ino != FUSE_ROOT_ID && (ino < INO_MOST || ino & 1);
@@ -123,7 +118,7 @@ static size_t content_of(struct cc_mount *m, fuse_ino_t ino, char text[CC_TEXT_M
 
 static void our_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	struct fuse_entry_param e;
 	struct cc_node *n = NULL;
 	struct cc_look look;
@@ -151,7 +146,7 @@ static void our_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 
 	if (is_ours(parent)) {
 		our_lookup(req, parent, name);
@@ -175,14 +170,14 @@ static void forget_one(struct cc_mount *m, fuse_ino_t ino, uint64_t n)
 
 static void forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
 {
-	forget_one(mount_of(req), ino, n);
+	forget_one(cc_mount_of(req), ino, n);
 	fuse_reply_none(req);
 }
 
 static void forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
 {
 	for (size_t i = 0; i < count; i++)
-		forget_one(mount_of(req), f[i].ino, f[i].nlookup);
+		forget_one(cc_mount_of(req), f[i].ino, f[i].nlookup);
 	fuse_reply_none(req);
 }
 
@@ -194,12 +189,11 @@ static void getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		cc_getattr(req, ino, fi);
 		return;
 	}
-	e = entry_of(mount_of(req), ino);
+	e = entry_of(cc_mount_of(req), ino);
 	fuse_reply_attr(req, &e.attr, 0);
 }
 
-/* ---- files of ours: what they say is drawn when they are opened --------------------------------
- */
+/* ---- files of ours: what they say is drawn when they are opened ------------------------- */
 
 static void open_ours(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -209,7 +203,7 @@ static void open_ours(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	(void)content_of(mount_of(req), ino, text);
+	(void)content_of(cc_mount_of(req), ino, text);
 	fi->fh = (uintptr_t)text;
 	fi->direct_io = 1;
 	if (fuse_reply_open(req, fi))
@@ -262,8 +256,7 @@ static void flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		cc_flush(req, ino, fi);
 }
 
-/* ---- folders of ours ---------------------------------------------------------------------------
- */
+/* ---- folders of ours -------------------------------------------------------------------- */
 
 /* files/ lists what the source lists: there a folder's handle is the source's. */
 static void opendir_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -271,7 +264,7 @@ static void opendir_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 	if (!is_ours(ino))
 		cc_opendir(req, ino, fi);
 	else if (is_twin(ino))
-		cc_opendir(req, cc_ino_of(mount_of(req), node_of(ino)), fi);
+		cc_opendir(req, cc_ino_of(cc_mount_of(req), node_of(ino)), fi);
 	else
 		fuse_reply_open(req, fi);
 }
@@ -304,7 +297,7 @@ static bool name_in(struct cc_mount *m, fuse_ino_t ino, const char *text, unsign
 /* plus: in the form of readdirplus, without lookups: the kernel makes them by name. */
 static void list_ours(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
-	struct cc_mount *m = mount_of(req);
+	struct cc_mount *m = cc_mount_of(req);
 	char text[CC_TEXT_MAX], name[64], *buf = os_alloc(size);
 	size_t used = 0;
 	fuse_ino_t is;
@@ -337,7 +330,7 @@ static void readdir_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	if (!is_ours(ino))
 		cc_readdir(req, ino, size, off, fi);
 	else if (is_twin(ino))
-		cc_readdir(req, cc_ino_of(mount_of(req), node_of(ino)), size, off, fi);
+		cc_readdir(req, cc_ino_of(cc_mount_of(req), node_of(ino)), size, off, fi);
 	else
 		list_ours(req, ino, size, off, false);
 }
@@ -348,13 +341,12 @@ static void readdirplus_any(fuse_req_t req, fuse_ino_t ino, size_t size, off_t o
 	if (!is_ours(ino))
 		cc_readdirplus(req, ino, size, off, fi);
 	else if (is_twin(ino))
-		cc_readdirplus_names(req, cc_ino_of(mount_of(req), node_of(ino)), size, off, fi);
+		cc_readdirplus_names(req, cc_ino_of(cc_mount_of(req), node_of(ino)), size, off, fi);
 	else
 		list_ours(req, ino, size, off, true);
 }
 
-/* ---- everything else cannot be done to ours ---------------------------------------------------
- */
+/* ---- everything else cannot be done to ours --------------------------------------------- */
 
 #define REFUSED(name, test, error, params, args)                                                   \
 	static void name##_any params                                                              \

@@ -240,6 +240,16 @@ else
 	skip bench "not root"
 fi
 
+# ---- in the middle of what it shows
+mkdir -p "$S/inside"
+if "$TMEM" mount --size 32M "$S" "$S/inside"; then
+	check inside "not all of it" cmp "$S/a" "$S/inside/a"
+	check inside_itself "it asks itself" bash -c "! timeout 20 ls '$S/inside/inside' 2>'$T/err' && grep -q 'Too many levels' '$T/err'"
+	"$TMEM" umount "$S/inside"
+else
+	not_ok inside "cannot be mounted"
+fi
+
 # ---- a source that fails
 mkdir "$T/small"
 if mount -t tmpfs -o size=1M tmem-e2e "$T/small" 2>/dev/null; then
