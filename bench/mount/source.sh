@@ -26,6 +26,7 @@ down() {
 		losetup -d "$loop" 2>/dev/null
 	fi
 	mountpoint -q "$PARTS/nbd" && umount -l "$PARTS/nbd"
+	mountpoint -q "$PARTS/fast" && umount -l "$PARTS/fast"
 	[ ! -s "$PARTS/nbdfuse.pid" ] || kill "$(cat "$PARTS/nbdfuse.pid")" 2>/dev/null
 	[ ! -s "$PARTS/nbdkit.pid" ] || kill "$(cat "$PARTS/nbdkit.pid")" 2>/dev/null
 	rm -rf "$PARTS"
@@ -45,6 +46,7 @@ fill() {
 	cp -r /usr/include /usr/lib/python3* "$to/tree/" 2>/dev/null
 	find "$to/tree" "$to/small" -type l -delete
 	git -C "$to/tree" init -q
+	git -C "$to/tree" config gc.auto 0 # nothing of it goes on behind us
 	git -C "$to/tree" -c user.name=t -c user.email=t@localhost add -A
 	git -C "$to/tree" -c user.name=t -c user.email=t@localhost commit -qm all
 }
@@ -57,10 +59,10 @@ up() {
 	mkfs.ext4 -q -F "$PARTS/image" || exit 1
 	mount -o loop "$PARTS/image" "$PARTS/fast" || exit 1
 	fill "$PARTS/fast" "$megabytes"
-	umount "$PARTS/fast"
+	umount "$PARTS/fast" || exit 1 # never mounted twice
 	nbdkit -P "$PARTS/nbdkit.pid" -U "$PARTS/socket" --filter=delay --filter=rate file \
 		"$PARTS/image" rdelay="$delay" rate="$rate" || exit 1
-	nbdfuse -P "$PARTS/nbdfuse.pid" "$PARTS/nbd" --unix "$PARTS/socket" &
+	nbdfuse -P "$PARTS/nbdfuse.pid" "$PARTS/nbd" --unix "$PARTS/socket" >/dev/null 2>&1 &
 	for i in {1..100}; do
 		[ -s "$PARTS/nbd/nbd" ] && break
 		sleep 0.1
