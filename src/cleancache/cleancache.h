@@ -159,13 +159,14 @@ struct cc_node {
 	uint64_t dev, ino;
 	int64_t born_ns;
 	uint64_t incarnation;
-	uint64_t lookups; /* that the kernel has not forgotten; under the shard's lock */
-	uint32_t refs;	  /* ours; the same */
-	bool stale;	  /* its number is another file's now; the same */
-	bool used;	  /* since the trimmer came by; the same */
-	mode_t type;	  /* S_IFMT */
-	int fd;		  /* O_PATH */
-	int watch;	  /* of watch.c; -1: none */
+	uint64_t lookups;	    /* that the kernel has not forgotten; under the shard's lock */
+	uint32_t refs;		    /* ours; the same */
+	bool stale;		    /* its number is another file's now; the same */
+	bool used;		    /* since the trimmer came by; the same */
+	mode_t type;		    /* S_IFMT */
+	int fd;			    /* O_PATH */
+	int watch;		    /* of watch.c; -1: none */
+	struct cc_node *watch_next; /* watch.c */
 	_Atomic(struct cc_file *) file;
 	struct cc_node *parent; /* a ref; NULL: the root */
 	char *name;		/* in it, when it was last seen; both under the mount's `names` */
@@ -375,6 +376,9 @@ static inline void cc_handle_used(struct cc_handle *h)
 	    atomic_exchange(&h->confirms, false))
 		cc_kernel_has_dropped(cc_node_data(h->node), h->version);
 }
+/* The look that an open is made of (ops_open.c): 0, and whether the kernel may keep its pages. */
+int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
+	__attribute__((warn_unused_result));
 /* What the source is opened with where the caller asked for `flags`. */
 int cc_open_flags(int flags);
 

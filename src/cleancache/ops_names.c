@@ -192,7 +192,7 @@ void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name
 	reply_entry(req, dir, name, rc);
 }
 
-/* Opens what it makes; see ops_open.c for what an open is. */
+/* Opens what it makes, or what another has made meanwhile; see ops_open.c for what an open is. */
 void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi)
 {
@@ -212,17 +212,21 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (rc == 0)
 		rc = cc_handle_make(m, n, fd, fi);
 	if (rc == 0) {
-		if (fuse_reply_create(req, &e, fi) == 0)
+		bool kept;
+
+		rc = cc_handle_look(m, cc_handle_of(fi), &kept);
+		fi->keep_cache = kept;
+		if (rc == 0 && fuse_reply_create(req, &e, fi) == 0)
 			return;
 		cc_handle_put(m, cc_handle_of(fi));
-		give_back(m, n);
-		return;
+		fd = -1;
 	}
 	if (n)
 		give_back(m, n);
 	if (fd >= 0)
 		close(fd);
-	fuse_reply_err(req, -rc);
+	if (rc) /* else it was answered, and nobody was there */
+		fuse_reply_err(req, -rc);
 }
 
 /* ---- removing and renaming -------------------------------------------------------------- */

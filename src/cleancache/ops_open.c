@@ -86,13 +86,13 @@ static bool must_look(struct cc_mount *m, struct cc_file *f)
 	}
 }
 
-/* 0, and whether the kernel may keep its pages; or -errno. */
-static int look(struct cc_mount *m, struct cc_handle *h, bool *kept)
+int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 {
 	struct cc_file *f = cc_node_data(h->node);
 	struct cc_look l;
 	int rc;
 
+	*kept = false;
 	if (must_look(m, f)) {
 		rc = cc_look_fd(h->fd, &l);
 		if (rc)
@@ -145,7 +145,7 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, -rc);
 		return;
 	}
-	rc = look(m, cc_handle_of(fi), &kept);
+	rc = cc_handle_look(m, cc_handle_of(fi), &kept);
 	if (rc) {
 		cc_handle_put(m, cc_handle_of(fi));
 		fuse_reply_err(req, -rc);

@@ -135,24 +135,20 @@ static int unpack(struct cc_mount *m, tmem_client *client, tmem_pool pool)
 /* The mount's client and pool from now on; the file is left as it is. */
 static int take(struct cc_mount *m, tmem_client *client, const tmem_save *io)
 {
-	tmem_pool pages = -1, ids = -1;
-	tmem_pool_stats s = {.size = sizeof(s)};
+	tmem_pool ids;
 	int rc;
 
 	if (io->pools != 2)
 		return -EBADMSG;
 	/* In the order of their making: the mount's came first. */
-	pages = io->pool[0].is;
 	ids = io->pool[1].is;
-	if (tmem_pool_stats_get(client, ids, &s))
-		return -EBADMSG;
 	rc = unpack(m, client, ids);
 	if (rc)
 		return rc;
 	(void)tmem_pool_destroy(client, ids);
 	tmem_client_destroy(m->client);
 	m->client = client;
-	m->pool = pages;
+	m->pool = io->pool[0].is;
 	return 0;
 }
 

@@ -21,8 +21,9 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-#define WHAT (IN_MODIFY | IN_ATTRIB)
-#define ROOM 16384
+#define WHAT	(IN_MODIFY | IN_ATTRIB)
+#define ROOM	16384
+#define BUCKETS 4096u
 
 struct cc_watch {
 	struct cc_mount *m;
@@ -30,53 +31,32 @@ struct cc_watch {
 	bool started;
 	int fd, stop;
 	struct os_mutex lock;
-	struct cc_node **node; /* by watch descriptor */
-	unsigned room;
+	struct cc_node *bucket[BUCKETS]; /* by watch descriptor */
 };
 
 /* ---- who is watched --------------------------------------------------------------------- */
 
-/* Under the lock: room for a descriptor. They are given out in order, and not again. */
-static bool make_room(struct cc_watch *w, unsigned wd)
+/* Descriptors are given out in order and not again, so a table of them would grow for ever. */
+static struct cc_node **bucket_of(struct cc_watch *w, int wd)
 {
-	unsigned n = w->room ? w->room : 256;
-	struct cc_node **node;
-
-	if (wd < w->room)
-		return true;
-	while (n <= wd)
-		n *= 2;
-	if (!cc_charge(w->m, (n - w->room) * sizeof(*node)))
-		return false;
-	node = os_zalloc(n * sizeof(*node));
-	if (!node) {
-		cc_uncharge(w->m, (n - w->room) * sizeof(*node));
-		return false;
-	}
-	if (w->room)
-		memcpy(node, w->node, w->room * sizeof(*node));
-	os_free(w->node);
-	w->node = node;
-	w->room = n;
-	return true;
+	return &w->bucket[(unsigned)wd % BUCKETS];
 }
 
 void cc_watch_node(struct cc_mount *m, struct cc_node *n)
 {
 	struct cc_watch *w = m->watch;
 	char path[CC_FD_PATH];
-	int wd;
 
 	if (!w || n->type != S_IFREG)
 		return;
 	os_mutex_lock(&w->lock);
 	if (n->watch < 0) {
-		wd = inotify_add_watch(w->fd, cc_fd_path(path, n->fd), WHAT);
-		if (wd >= 0 && make_room(w, (unsigned)wd)) {
-			w->node[wd] = n;
+		int wd = inotify_add_watch(w->fd, cc_fd_path(path, n->fd), WHAT);
+
+		if (wd >= 0) {
 			n->watch = wd;
-		} else if (wd >= 0) {
-			(void)inotify_rm_watch(w->fd, wd);
+			n->watch_next = *bucket_of(w, wd);
+			*bucket_of(w, wd) = n;
 		}
 	}
 	os_mutex_unlock(&w->lock);
@@ -85,14 +65,15 @@ void cc_watch_node(struct cc_mount *m, struct cc_node *n)
 void cc_unwatch_node(struct cc_mount *m, struct cc_node *n)
 {
 	struct cc_watch *w = m->watch;
+	struct cc_node **at;
 
 	if (!w || n->watch < 0)
 		return;
 	os_mutex_lock(&w->lock);
-	if (w->node[n->watch] == n) {
-		w->node[n->watch] = NULL;
-		(void)inotify_rm_watch(w->fd, n->watch);
-	}
+	for (at = bucket_of(w, n->watch); *at != n; at = &(*at)->watch_next)
+		;
+	*at = n->watch_next;
+	(void)inotify_rm_watch(w->fd, n->watch);
 	os_mutex_unlock(&w->lock);
 }
 
@@ -127,8 +108,9 @@ static void told(struct cc_watch *w, const struct inotify_event *e)
 		return;
 	}
 	os_mutex_lock(&w->lock);
-	if (e->wd >= 0 && (unsigned)e->wd < w->room)
-		n = w->node[e->wd];
+	if (e->wd >= 0)
+		for (n = *bucket_of(w, e->wd); n && n->watch != e->wd; n = n->watch_next)
+			;
 	/* It is alive: its last ref goes past cc_unwatch_node(), and so this lock. */
 	if (n && !cc_node_try_ref(w->m, n))
 		n = NULL;
@@ -159,11 +141,16 @@ static void *run(void *arg)
 
 int cc_watch_open(struct cc_mount *m)
 {
-	struct cc_watch *w = os_zalloc(sizeof(*w));
+	struct cc_watch *w;
 	int rc;
 
-	if (!w)
+	if (!cc_charge(m, sizeof(*w)))
 		return -ENOMEM;
+	w = os_zalloc(sizeof(*w));
+	if (!w) {
+		cc_uncharge(m, sizeof(*w));
+		return -ENOMEM;
+	}
 	w->m = m;
 	w->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	w->stop = eventfd(0, EFD_CLOEXEC);
@@ -189,8 +176,7 @@ void cc_watch_close(struct cc_mount *m)
 		close(w->fd);
 	if (w->stop >= 0)
 		close(w->stop);
-	os_free(w->node);
-	cc_uncharge(m, w->room * sizeof(*w->node));
+	cc_uncharge(m, sizeof(*w));
 	os_mutex_destroy(&w->lock);
 	m->watch = NULL;
 	os_free(w);

@@ -191,6 +191,26 @@ chmod +x "$T/kill"
 fsx fsx_killed --size 32M -- "$SEED" 4 0 "$T/kill"
 rm -rf "${S:?}"/*
 
+# A name that the kernel takes to be free is made, and is by then another one of a file that is kept.
+head -c 40960 /dev/zero | tr '\0' x >"$S/first"
+sleep 0.1
+mounted --size 32M --ttl 60
+python3 - "$S" "$M" >"$T/made" 2>&1 <<'PY'
+import os, sys
+s, m = sys.argv[1:3]
+assert open(m + "/first", "rb").read() == b"x" * 40960
+f = os.open(m + "/first", os.O_RDWR); os.pwrite(f, b"y", 0); os.close(f)
+assert not os.path.exists(m + "/second")
+os.link(s + "/first", s + "/second")
+f = os.open(m + "/second", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+os.pwrite(f, b"e", 30000)
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
+assert os.pread(f, 30001, 0) == bytes(30000) + b"e"
+print("right")
+PY
+check made_over "$(tail -n 1 "$T/made")" grep -qx right "$T/made"
+ended
+
 # A source whose stamps are whole seconds: what changes within one can be told by nothing but care.
 mkdir "$T/small"
 truncate -s 300M "$T/image"

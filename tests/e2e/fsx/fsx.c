@@ -183,6 +183,7 @@ static void *kill_all(void *arg)
 	struct worker w = {.rng = mix(seed ^ 77)};
 
 	while (!atomic_load(&world->stop)) {
+		/* Time for reads and writes between two deaths, at moments that nothing chooses. */
 		usleep(100000 + (useconds_t)rnd(&w, 900000));
 		atomic_fetch_add(&world->deaths, 1);
 		if (system(kill_command)) {
