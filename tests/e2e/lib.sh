@@ -160,6 +160,8 @@ check_limit() {
 	[ "$(calc "$(number_of "$T/$name.tmem.json" processes) + 0")" -le 4 ] 2>/dev/null || seen=0
 	if [ ! -s "$j" ] || [ -z "$PEAK" ]; then
 		not_ok "$name.limit" "no report"
+	elif [ -n "$BUSY" ] && [ "$(calc "($PEAK > $LIMIT * $most)")" = 1 ]; then
+		note "$name.limit: $(calc "$PEAK / $LIMIT" %.3f) of it, beside others that took $BUSY processors: not judged"
 	elif [ "$(calc "($PEAK <= $LIMIT * $most)")" != 1 ] && ! brief "$name"; then
 		not_ok "$name.limit" "peak $(mib "$PEAK") of $(mib "$LIMIT"): $(calc "$PEAK / $LIMIT" %.3f)"
 	elif [ "$(calc "(${seen:-0} > $LIMIT * ($most + 0.05) + 8388608)")" = 1 ] && ! brief "$name"; then
@@ -172,18 +174,21 @@ check_limit() {
 	fi
 }
 
-# check_over NAME [SECONDS [BUSY_SECONDS]]: over the limit for no longer than that. For programs that
-# outrun the pager for a moment: how far says little then.
-check_over() {
-	local seconds most=${2:-0.25}
+# short NAME SECONDS MOST: that long over the limit at most. How long the pager takes to see what a program
+# does is the scheduler's to say where others want the processors: nothing can be told from it there.
+short() {
 	if [ -n "${TMEM_SLOW:-}" ]; then
 		skip "$1.limit" "an emulated machine"
-		return
+	elif [ -n "$BUSY" ] && [ "$(calc "(${2:-0} > $3)")" = 1 ]; then
+		note "$1.limit: over the limit for $2 s, beside others that took $BUSY processors: not judged"
+	else
+		check "$1.limit" "over the limit for ${2:-?} s" test "$(calc "(${2:-999} <= $3)")" = 1
 	fi
-	[ -z "$BUSY" ] || most=${3:-1.5}
-	seconds=$(number_of "$T/$1.report.json" over_limit_s)
-	check "$1.limit" "over the limit for ${seconds:-?} s" test "$(calc "(${seconds:-9} < $most)")" = 1
 }
+
+# check_over NAME [SECONDS]: over the limit for no longer than that. For programs that outrun the pager for a
+# moment: how far says little then.
+check_over() { short "$1" "$(number_of "$T/$1.report.json" over_limit_s)" "${2:-1}"; }
 
 # half NAME COMMAND...: the same exit code and standard output (which is not empty) in half of the
 # bare peak, within the limit. FILTER, if set, is a command that both outputs go through before they are compared;

@@ -50,14 +50,8 @@ right() {
 		ok "$name"
 	fi
 }
-# within NAME SECONDS: over the limit for no longer than that; ten times as long on a busy machine.
-within() {
-	local seconds
-	[ -z "${TMEM_SLOW:-}" ] || return
-	seconds=$(value "$1" over_limit_s)
-	check "$1.limit" "over the limit for ${seconds:-?} s${BUSY:+, beside others that took $BUSY processors}" \
-		test "$(calc "(${seconds:-999} <= $2 * ${BUSY:+10 * }1)")" = 1
-}
+# within NAME SECONDS: over the limit for no longer than that.
+within() { short "$1" "$(value "$1" over_limit_s)" "$2"; }
 # left: processes of e2e-corrupt with our seed that still live.
 left() { pgrep -f "e2e-corrupt [a-z-]* [0-9]* $seed\$" | tr '\n' ' '; }
 # gone NAME: none does, after at most five seconds.
@@ -92,7 +86,7 @@ fi
 if want free-reuse; then
 	go free-reuse free-reuse
 	right free-reuse
-	within free-reuse 0.1
+	within free-reuse 1
 fi
 
 # Descriptors for sixty children at once, when a process is allowed 128.
@@ -138,7 +132,7 @@ fi
 if want overflow; then
 	go overflow random 2 --overflow "$T/overflow"
 	right overflow
-	within overflow 0.3
+	within overflow 3
 fi
 if want full; then
 	if mkdir "$T/full" && mount -t tmpfs -o size=8m none "$T/full" 2>/dev/null; then

@@ -56,7 +56,7 @@ fi
 # ---- memory that grows faster than it can be compressed: over the limit, for a moment
 used grow $((mib * 5 / 8)) grow
 quiet grow
-check_over grow 0.25 1.5
+check_over grow
 # ---- pages that nothing compresses: they stay, and that is said; a file takes them
 used noise $((mib * 5 / 8)) noise 2
 over=$(number_of "$T/noise.report.json" over_limit_s)
@@ -68,11 +68,13 @@ check noise.over "over the limit for $over of $wall s" test "$(calc "($over > 1)
 check noise.refused "no page was refused" test "$(number_of "$T/noise.report.json" refused_pages)" -gt 1000
 # No more than the program has, and what the pager needs for itself.
 check noise.peak "$(mib "$PEAK") for $mib MiB" test "$(calc "($PEAK < ($mib + 16) * 1048576)")" = 1
+busy_from
 "$TMEM" run --limit $((mib * 5 / 8))M --overflow "$T/overflow" --report "$T/file.json" -- \
 	"$LIMITS" noise "$mib" 2 >"$T/out" 2>"$T/file.err"
 CODE=$?
+busy_to
 check noise-file "exit code $CODE, $(head -n 1 "$T/file.err")" test "$CODE" = 0
 over=$(number_of "$T/file.json" over_limit_s)
-check noise-file.limit "over the limit for $over s" test "$(calc "($over < 0.5)")" = 1
+short noise-file "$over" 3
 check noise-file.moved "nothing is in the file" test "$(number_of "$T/file.json" overflow_moved_pages)" -gt 1000
 finish

@@ -34,8 +34,7 @@ for mode; do
 	# Who writes new memory, or asks for old from four threads at once, faster than the pager can
 	# compress runs ahead until it has caught up. How far depends on both speeds: the peak says
 	# little, so the time is held against it.
-	burst) check_over "$mode" 0.25 1.5 ;;
-	threads) check_over "$mode" 0.5 2.5 ;;
+	burst | threads) check_over "$mode" ;;
 	*) check_limit "$mode" ;;
 	esac
 done
