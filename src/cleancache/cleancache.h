@@ -249,6 +249,7 @@ struct cc_mount {
 	struct cc_notify *notify;   /* notify.c */
 	struct cc_lockers *lockers; /* locks.c */
 	struct cc_watch *watch;	    /* watch.c; NULL: none */
+	struct cc_end *end;	    /* end.c */
 	struct cc_known *known;	    /* known.c */
 	os_tls scratch;		    /* read.c: a thread's buffer */
 	_Atomic bool no_dontcache;  /* the source's kernel does not know RWF_DONTCACHE */
@@ -267,6 +268,15 @@ static inline void cc_count(struct cc_mount *m, enum cc_counter k, uint64_t n)
 {
 	atomic_fetch_add_explicit(&m->counter[k], n, memory_order_relaxed);
 }
+
+/*
+ * end.c. From open to close, a signal that tells the process to end takes the mount point away and
+ * ends the session; the calling thread is the one that serves it. 0, or -errno and nothing is done.
+ */
+int cc_end_open(struct cc_mount *m, const char *point) __attribute__((warn_unused_result));
+void cc_end_close(struct cc_mount *m);
+/* Takes a mount away from its place, whoever uses it. 0, or -EPERM. Forks where it must. */
+int cc_detach(const char *point) __attribute__((warn_unused_result));
 
 /* account.c: memory that is not the store's. False: --size does not allow it. */
 bool cc_charge(struct cc_mount *m, uint64_t bytes) __attribute__((warn_unused_result));

@@ -28,7 +28,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -122,7 +121,6 @@ static int serve(struct cc_mount *m)
 	fuse_loop_cfg_set_idle_threads(c, m->threads);
 	rc = fuse_session_loop_mt(m->se, c);
 	fuse_loop_cfg_destroy(c);
-	/* A signal is its number: it was told to end. */
 	return rc > 0 ? 0 : rc;
 }
 
@@ -255,25 +253,14 @@ static int clear_point(const char *point)
 {
 	struct statfs fs; /* attributes the kernel may still have; this is always asked for */
 	struct stat st;
-	int rc;
 
 	if (statfs(point, &fs) == 0 && stat(point, &st) == 0)
 		return S_ISDIR(st.st_mode) ? 0 : failed("%s: not a folder", point);
 	if (errno != ENOTCONN)
 		return failed("%s: %s", point, strerror(errno));
-	rc = umount2(point, MNT_DETACH);
-	if (rc) {
-		pid_t pid = fork();
-		int status = -1;
-
-		if (pid == 0) {
-			execlp("fusermount3", "fusermount3", "-u", "-z", "--", point, (char *)NULL);
-			_exit(127);
-		}
-		rc = pid < 0 || waitpid(pid, &status, 0) < 0 || status;
-	}
-	return rc ? failed("%s: a mount that has died is there, and cannot be taken away", point)
-		  : 0;
+	return cc_detach(point)
+		       ? failed("%s: a mount that has died is there, and cannot be taken away", point)
+		       : 0;
 }
 
 struct ready {
@@ -331,22 +318,20 @@ static int mount_and_serve(struct cc_mount *m, struct ready *r)
 {
 	int rc = 0;
 
-	if (fuse_set_signal_handlers(m->se))
-		return failed("cannot take signals");
 	if (fuse_session_mount(m->se, r->point)) /* has said why */
-		rc = 1;
+		return 1;
+	rc = open_threads(m);
+	if (rc == 0 && cc_end_open(m, r->point))
+		rc = failed("cannot start threads");
+	if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))
+		rc = failed("cannot start threads");
 	if (rc == 0) {
-		rc = open_threads(m);
-		if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))
-			rc = failed("cannot start threads");
-		if (rc == 0) {
-			m->served = true;
-			rc = serve(m) < 0;
-			os_thread_join(r->thread);
-		}
-		fuse_session_unmount(m->se);
+		m->served = true;
+		rc = serve(m) < 0;
+		os_thread_join(r->thread);
 	}
-	fuse_remove_signal_handlers(m->se);
+	cc_end_close(m);
+	fuse_session_unmount(m->se);
 	return rc;
 }
 

@@ -4,6 +4,9 @@
  *
  * The place in a folder is the source's own cookie (d_off), so a listing goes on where it was
  * whatever changed meanwhile, as well as the source can. One at a time for each open folder.
+ *
+ * The root is opened at the source when it is listed, not before: figures are asked for by it, also of
+ * a mount whose source is gone or does not answer.
  */
 #include "cleancache/cleancache.h"
 
@@ -17,7 +20,7 @@
 
 struct folder {
 	struct os_mutex lock;
-	DIR *dir;
+	DIR *dir; /* NULL: not open yet */
 	off_t at; /* the cookie that dir stands at */
 };
 
@@ -30,27 +33,42 @@ static struct folder *folder_of(struct fuse_file_info *fi)
 
 static void folder_free(struct cc_mount *m, struct folder *d)
 {
-	closedir(d->dir);
+	if (d->dir)
+		closedir(d->dir);
 	os_mutex_destroy(&d->lock);
 	os_free(d);
 	cc_uncharge(m, COST);
 	atomic_fetch_sub(&m->handles, 1);
 }
 
+/* With its lock held, or nobody else there yet. 0, or the source's error. */
+static int open_source(struct folder *d, const struct cc_node *n)
+{
+	int fd;
+
+	if (d->dir)
+		return 0;
+	fd = openat(n->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	d->dir = fdopendir(fd);
+	if (d->dir)
+		return 0;
+	close(fd);
+	return ENOMEM;
+}
+
 void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct folder *d = NULL;
-	int fd = -1, rc = cc_charge(m, COST) ? 0 : ENOMEM;
+	int rc = cc_charge(m, COST) ? 0 : ENOMEM;
 	bool charged = rc == 0;
 
 	if (rc == 0 && !(d = os_zalloc(sizeof(*d))))
 		rc = ENOMEM;
-	if (rc == 0) {
-		fd = openat(cc_node_of(m, ino)->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		d->dir = fd < 0 ? NULL : fdopendir(fd);
-		rc = d->dir ? 0 : errno;
-	}
+	if (rc == 0 && ino != FUSE_ROOT_ID)
+		rc = open_source(d, cc_node_of(m, ino));
 	if (rc == 0) {
 		os_mutex_init(&d->lock, OS_RANK_CC_FOLDER, "folder");
 		fi->fh = (uintptr_t)d;
@@ -60,8 +78,6 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 			folder_free(m, d);
 		return;
 	}
-	if (fd >= 0)
-		close(fd);
 	os_free(d);
 	if (charged)
 		cc_uncharge(m, COST);
@@ -76,11 +92,15 @@ void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	int fd;
+	struct folder *d = folder_of(fi);
+	int rc;
 
-	(void)cc_mount_of(req);
-	fd = dirfd(folder_of(fi)->dir);
-	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) ? errno : 0);
+	os_mutex_lock(&d->lock);
+	rc = open_source(d, cc_node_of(cc_mount_of(req), ino));
+	os_mutex_unlock(&d->lock);
+	if (rc == 0 && (datasync ? fdatasync(dirfd(d->dir)) : fsync(dirfd(d->dir))))
+		rc = errno;
+	fuse_reply_err(req, rc);
 }
 
 enum how {
@@ -131,11 +151,12 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		return;
 	}
 	os_mutex_lock(&d->lock);
-	if (off != d->at) {
+	rc = open_source(d, dir);
+	if (rc == 0 && off != d->at) {
 		seekdir(d->dir, off);
 		d->at = off;
 	}
-	for (;;) {
+	while (rc == 0) {
 		const struct dirent *e;
 		ssize_t n;
 

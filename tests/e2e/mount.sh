@@ -70,7 +70,7 @@ check invalidate_reads "the source was not read" test "$(figure source_reads)" -
 
 # ---- every operation
 cat >"$T/operations.py" <<'PY'
-import errno, fcntl, mmap, os, stat, sys
+import errno, fcntl, mmap, os, signal, stat, sys, time
 s, m = sys.argv[1:3]
 def both(name): return os.path.join(m, name), os.path.join(s, name)
 os.mkdir(both("dir")[0], 0o750)
@@ -122,6 +122,19 @@ if pid == 0:                                        # waits for it, and lets oth
     h = os.open(both("dir/a")[0], os.O_RDWR); fcntl.lockf(h, fcntl.LOCK_EX, 1, 7); os._exit(0)
 assert os.pread(f, 3, 25000) == b"map"
 fcntl.lockf(g, fcntl.LOCK_UN); assert os.waitpid(pid, 0)[1] == 0
+fcntl.lockf(g, fcntl.LOCK_EX, 1, 7)
+for call in (lambda h: fcntl.lockf(h, fcntl.LOCK_EX, 1, 7), lambda h: fcntl.flock(h, fcntl.LOCK_EX)):
+    fcntl.flock(g, fcntl.LOCK_EX)
+    pid = os.fork()
+    if pid == 0:                                    # gives up waiting, and has nothing then
+        signal.signal(signal.SIGALRM, lambda *a: os._exit(7)); signal.setitimer(signal.ITIMER_REAL, 0.3)
+        call(os.open(both("dir/a")[0], os.O_RDWR)); os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 7 << 8
+    fcntl.flock(g, fcntl.LOCK_UN)
+fcntl.lockf(g, fcntl.LOCK_UN); time.sleep(0.1)
+k = os.open(both("dir/a")[1], os.O_RDWR)
+assert not locked(fcntl.flock, k, fcntl.LOCK_EX | fcntl.LOCK_NB) and not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+os.close(k)
 v = os.statvfs(m); assert v.f_blocks == os.statvfs(s).f_blocks
 os.fsync(f); os.fdatasync(f); os.fsync(os.open(both("dir")[0], os.O_RDONLY))
 os.unlink(both("dir/c")[0]); assert os.pread(f, 3, 25000) == b"map"

@@ -1,0 +1,200 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# tmem mount over a source that has bad days (faulty/): errors come through and are not kept, what is
+# right stays right, and who does not need the source does not wait for it.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+FAULTY=$BUILD/tests/e2e/e2e-faulty
+R=$T/real S=$T/source M=$T/mount
+mkdir -p "$R" "$S" "$M"
+: >"$T/faults"
+
+clean_up() {
+	: >"$T/faults" # whoever hangs goes on
+	umount -l "$M" 2>/dev/null
+	umount -l "$S" 2>/dev/null
+	[ -z "${SOURCE_PID:-}" ] || kill -KILL "$SOURCE_PID" 2>/dev/null
+	[ -z "${GROUP:-}" ] || rmdir "$GROUP" 2>/dev/null
+	cleanup
+}
+trap clean_up EXIT
+trap 'clean_up; exit 130' INT
+trap 'clean_up; exit 143' TERM HUP
+if ! [ -w /dev/fuse ] || ! [ -x "$FAULTY" ] || ! "$TMEM" --help | grep -qw mount; then
+	skip mount_faults "no /dev/fuse here, or built without libfuse"
+	finish
+fi
+source_up() {
+	"$FAULTY" "$T/faults" "$R" "$S" >"$T/faulty" 2>&1 </dev/null &
+	SOURCE_PID=$!
+	disown
+	for _ in {1..100}; do
+		mountpoint -q "$S" && return
+		sleep 0.05
+	done
+	not_ok source "$(tail -n 1 "$T/faulty")"
+	finish
+}
+mounted() { "$TMEM" mount --size 32M "$@" "$S" "$M"; }
+ended() { "$TMEM" umount "$M"; }
+figure() { "$TMEM" stat "$M" | sed -n "s/^$1 //p"; }
+faults() { printf '%s\n' "$@" >"$T/faults.new" && mv "$T/faults.new" "$T/faults"; }
+healed() { faults ""; }
+# pages FILE: the numbers of the pages that cannot be read, each asked for alone, and the error.
+pages() {
+	python3 - "$1" <<'PY'
+import errno, os, sys
+f = os.open(sys.argv[1], os.O_RDONLY)
+for n in range((os.fstat(f).st_size + 4095) // 4096):
+    try:
+        if not os.pread(f, 4096, n * 4096): print(n, "nothing")
+    except OSError as e: print(n, errno.errorcode[e.errno])
+PY
+}
+EIO=5 ESTALE=116 ENOENT=2 ENOMEM=12 ENOSPC=28
+
+head -c 1000001 /dev/urandom >"$R/a"
+seq 1 100000 >"$R/b"
+mkdir "$R/dir"
+seq 1 1000 | (cd "$R/dir" && xargs touch)
+sleep 2.1 # the stamps of a source that nobody knows may be of two seconds' grain
+source_up
+check up "tmem mount failed" mounted
+check right "differs" cmp "$R/b" "$M/b"
+
+# ---- some pages cannot be read
+faults "read a 409600 413695 $EIO" "read a 819200 819201 $EIO"
+check eio "all of it was read" bash -c "! cat '$M/a' >'$T/a' 2>'$T/err' && grep -q 'Input/output' '$T/err'"
+check eio_pages "$(pages "$M/a" | tr '\n' ' ')" test "$(pages "$M/a" | tr '\n' ' ')" = "100 EIO 200 EIO "
+check eio_again "it is not EIO any more" test "$(pages "$M/a" | wc -l)" = 2
+check eio_counted "no source_errors" test "$(figure source_errors)" -gt 0
+healed
+check eio_healed "differs" cmp "$R/a" "$M/a"
+# ---- what is kept is there for who has it open already
+exec 7<"$M/a"
+faults "read a 0 2000000 $EIO" "open 1 0 0 $EIO" "readdir dir 0 0 $EIO"
+check kept "differs" cmp "$R/a" - <&7
+exec 7<&-
+check open_fails "opened" bash -c "! head -c 1 '$M/dir/1' 2>/dev/null"
+check list_fails "listed" bash -c "! ls '$M/dir' >/dev/null 2>&1"
+healed
+check list_healed "$(ls "$M/dir" | wc -l) of 1000" test "$(ls "$M/dir" | wc -l)" = 1000
+
+# ---- a file handle that has become stale
+"$TMEM" invalidate "$M/a"
+exec 7<"$M/a"
+faults "read a 0 2000000 $ESTALE"
+check stale "$(cat <&7 2>&1 >/dev/null)" bash -c "! cat <&7 >/dev/null 2>'$T/err' && grep -qi stale '$T/err'"
+exec 7<&-
+faults "getattr a 0 0 $ESTALE" "open a 0 0 $ESTALE"
+check stale_open "opened" bash -c "! head -c 1 '$M/a' 2>'$T/err' && grep -qi stale '$T/err'"
+healed
+check stale_healed "differs" cmp "$R/a" "$M/a"
+# ---- not enough memory there
+"$TMEM" invalidate "$M/a"
+faults "read a 200000 300000 $ENOMEM"
+check enomem "all of it was read" bash -c "! cat '$M/a' >/dev/null 2>&1"
+healed
+check enomem_healed "differs" cmp "$R/a" "$M/a"
+
+# ---- few bytes at a time, and late
+"$TMEM" invalidate "$M/a"
+faults "read a 0 2000000 short 1000"
+check short "differs" cmp "$R/a" "$M/a"
+"$TMEM" invalidate "$M/a"
+faults "read a 500000 2000000 delay 50"
+check late "differs" cmp "$R/a" "$M/a"
+healed
+check short_kept "differs" cmp "$R/a" "$M/a"
+
+# ---- writes: what the source took is what is there, by both ways
+faults "write w 40960 45055 $ENOSPC"
+head -c 100000 /dev/urandom >"$T/w"
+check full "no error" bash -c "! cat '$T/w' >'$M/w' 2>'$T/err' && grep -q 'No space' '$T/err'"
+check full_same "differs" cmp "$R/w" "$M/w"
+healed
+check full_again "differs" bash -c "cat '$T/w' >'$M/w' && cmp '$T/w' '$M/w' && cmp '$T/w' '$R/w'"
+# Some bytes of a write may be there when the rest fails: what is kept of the file must not be older.
+python3 - "$M/w" "$T/faults" "$R/w" >"$T/out" 2>&1 <<'PY'
+import os, sys
+m, faults, r = sys.argv[1:]
+f = os.open(m, os.O_RDWR)
+old = os.pread(f, 100000, 0)
+open(faults, "w").write("write w 50000 50010 5\n")
+for at in range(0, 98304, 4096):
+    try: os.pwrite(f, b"n" * 4096, at)
+    except OSError as e: assert e.errno == 5, e
+open(faults, "w").close()
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
+assert os.pread(f, 100000, 0) == open(r, "rb").read()
+assert os.pread(f, 4096, 49152) == old[49152:53248] and os.pread(f, 3, 0) == b"nnn"
+print("right")
+PY
+check write_fails "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+
+# ---- one file hangs
+"$TMEM" invalidate "$M/a"
+faults "read a 0 2000000 hang" "getattr dir 0 0 delay 10"
+for _ in 1 2 3; do
+	cat "$M/a" >"$T/hung" 2>/dev/null &
+	HUNG+=($!)
+done
+sleep 0.3
+check hang_others "waits, too, or differs" timeout 20 cmp "$R/b" "$M/b"
+check hang_list "waits, too" test "$(timeout 20 ls "$M/dir" | wc -l)" = 1000
+check hang_stat "waits, too" test -n "$(timeout 20 "$TMEM" stat "$M")"
+check hang_hangs "it did not" kill -0 "${HUNG[0]}"
+healed
+wait "${HUNG[@]}"
+check hang_healed "differs" cmp "$R/a" "$T/hung"
+
+# ---- the source is gone, and comes back
+kill -KILL "$SOURCE_PID"
+while kill -0 "$SOURCE_PID" 2>/dev/null; do sleep 0.05; done
+check gone "read" bash -c "! cat '$M/b' >/dev/null 2>'$T/err' && grep -q 'not connected' '$T/err'"
+check gone_serves "$("$TMEM" stat "$M" 2>&1 | head -n 1)" test -n "$(figure pid)"
+check gone_ends "tmem umount failed" ended
+umount -l "$S"
+source_up
+check back "tmem mount failed" mounted
+check back_right "differs" cmp "$R/a" "$M/a"
+
+# ---- told to end while the source hangs
+faults "read b 0 2000000 hang"
+pid=$(figure pid)
+cat "$M/b" >/dev/null 2>&1 &
+HUNG=($!)
+sleep 0.3
+kill -TERM "$pid"
+sleep 0.5
+check term_detached "still mounted" bash -c "! mountpoint -q '$M'"
+check term_again "tmem mount failed" mounted
+healed
+wait "${HUNG[@]}"
+for _ in {1..100}; do
+	kill -0 "$pid" 2>/dev/null || break
+	sleep 0.1
+done
+check term_ends "process $pid is still there" bash -c "! kill -0 $pid 2>/dev/null"
+check term_not_the_next "the next mount went with it" cmp "$R/b" "$M/b"
+ended
+
+# ---- not enough memory here: it is ended, and there again by one command
+GROUP=/sys/fs/cgroup/memory/tmem-e2e-mount.$$ MOST=memory.limit_in_bytes OOM=memory.oom_control
+[ -d "${GROUP%/*}" ] || GROUP=/sys/fs/cgroup/tmem-e2e-mount.$$ MOST=memory.max OOM=memory.events
+if mkdir "$GROUP" 2>/dev/null && [ -w "$GROUP/$MOST" ] && echo 24M >"$GROUP/$MOST"; then
+	head -c 60000000 /dev/urandom >"$R/big"
+	sleep 2.1
+	sh -c "echo \$\$ >'$GROUP/cgroup.procs'; exec '$TMEM' mount --size 200M '$S' '$M'"
+	for _ in 1 2 3 4; do
+		cat "$M/big" >/dev/null 2>"$T/err" || break
+	done
+	check oom_met "it had room" grep -Eq '^oom_kill [1-9]' "$GROUP/$OOM"
+	check oom_again "tmem mount failed" mounted
+	check oom_right "differs" cmp "$R/big" "$M/big"
+	ended
+	rmdir "$GROUP"
+else
+	rmdir "$GROUP" 2>/dev/null
+	skip oom "no cgroup with a memory limit may be made here"
+fi
+finish
