@@ -35,7 +35,7 @@ for dir in build-checks build-tsan; do
 		part "$dir.zsmalloc_model.$seed" 120 "$dir/tests/model/model-zpool_model" zsmalloc "$seed" 20 4
 	done
 done
-for t in tests/e2e/run_*.sh; do
+for t in tests/e2e/{run_,mount}*.sh; do
 	part "long.$(basename "$t" .sh)" 3600 env TMEM_LONG=1 bash "$t"
 done
 for t in auto corrupt pages; do
