@@ -67,9 +67,13 @@ struct cc_look {
 	struct stat st;
 	struct cc_identity id;
 	int64_t born_ns;  /* 0: the source does not say */
-	int64_t taken_ns; /* our wall clock, read before the source was asked */
+	int64_t taken_ns; /* our wall clock, read before the source was asked; */
+	uint64_t at_ns;	  /* and the other one */
+	uint64_t order;	  /* cc_order() of then */
 };
 
+/* Larger each time: what came before what. */
+uint64_t cc_order(void);
 /* fd: a file of the source, O_PATH will do. 0 or -errno. Asks the source. */
 int cc_look_fd(int fd, struct cc_look *look) __attribute__((warn_unused_result));
 /* The same of a name in a folder; links are not followed. */
@@ -80,6 +84,7 @@ bool cc_identity_same(const struct cc_identity *a, const struct cc_identity *b);
  * while the source's clock may still show what it showed at the last change.
  */
 bool cc_look_is_settled(const struct cc_look *look, uint64_t grain_ns);
+#define CC_GRAIN_FAR_NS 2000000000ull /* where the clock is another machine's */
 /* The grain to reckon with for the file system that fd is on, ns. */
 uint64_t cc_grain_ns(int fd);
 /* A number for this file that the next one with its inode number does not have, as far as told. */
@@ -102,8 +107,8 @@ struct cc_file {
 	uint64_t looked_ns;	     /* clock of the last look that said id */
 	bool known;		     /* id says something: there was a look, and no change since */
 	bool young;		     /* that look was not settled (C3) */
-	uint64_t ours;		     /* changes through the mount, ever; */
-	uint32_t ours_now;	     /* and under way */
+	uint64_t order;		     /* of the last change of id, or of ours: older looks are late */
+	uint32_t ours_now;	     /* changes through the mount that are under way */
 	uint32_t changing;	     /* those, and drops, under way: no puts */
 	uint32_t putting;	     /* threads in between cc_put_begin() and cc_put_end() */
 	uint64_t changes;	     /* begun and ended */
@@ -167,6 +172,8 @@ struct cc_node {
 	int fd;			    /* O_PATH */
 	int watch;		    /* of watch.c; -1: none */
 	struct cc_node *watch_next; /* watch.c */
+	struct cc_node *notify_next; /* notify.c */
+	bool to_tell;		     /* it is in that list */
 	_Atomic(struct cc_file *) file;
 	struct cc_node *parent; /* a ref; NULL: the root */
 	char *name;		/* in it, when it was last seen; both under the mount's `names` */
@@ -177,6 +184,7 @@ struct cc_shard {
 	struct cc_node **bucket;
 	uint32_t buckets, nodes; /* buckets: 2^n */
 	uint32_t hand;		 /* of the trimmer */
+	uint64_t reborn;	 /* nodes made beside a stale one */
 };
 
 /* ---- the rest of a mount ---------------------------------------------------------------- */
@@ -186,6 +194,7 @@ struct cc_handle {
 	struct cc_node *node; /* a ref */
 	int fd;
 	bool direct;	       /* O_DIRECT: past the store */
+	_Atomic bool locks;    /* an owner of locks was first named through it */
 	uint64_t version;      /* F4 */
 	_Atomic bool confirms; /* its first request says that the kernel has dropped its pages */
 	_Atomic uint32_t refs; /* its opener, and reads ahead */
@@ -304,6 +313,8 @@ void cc_nodes_close(struct cc_mount *m);
 int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, struct cc_node **out,
 		   struct cc_look *look) __attribute__((warn_unused_result));
 void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups);
+/* The source does not know its file any more (ESTALE): the next lookup finds another one. */
+void cc_node_stale(struct cc_mount *m, struct cc_node *n);
 void cc_node_ref(struct cc_mount *m, struct cc_node *n);
 void cc_node_unref(struct cc_mount *m, struct cc_node *n);
 /* It is called so now, by a rename of ours. */
@@ -330,7 +341,7 @@ int cc_nodes_each(struct cc_mount *m, int (*fn)(void *arg, struct cc_node *n), v
 void cc_verify(struct cc_mount *m);
 void cc_nodes_verify(struct cc_mount *m);
 /* Nodes that the kernel may be asked to forget: not used since the last time. */
-unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max);
+unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, bool folders);
 
 /* known.c: identities of files whose pages are in the store and whose nodes have gone. */
 int cc_known_open(struct cc_mount *m) __attribute__((warn_unused_result));
@@ -360,6 +371,8 @@ const char *cc_fd_path(char buf[CC_FD_PATH], int fd);
  * read.c. Bytes from offset on, fewer at the end of the file, or -errno; *data points to them in
  * a buffer of this thread, until its next call. bytes: at most CC_IO_BYTES.
  */
+/* CC_IO_BYTES, the thread's own until it reads. NULL: no memory. */
+char *cc_scratch(struct cc_mount *m);
 ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
 		const char **data);
 /* Pages first .. first+n-1, at most CC_IO_PAGES, into the store, if they are not there. */
@@ -390,6 +403,11 @@ static inline void cc_handle_used(struct cc_handle *h)
 int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 	__attribute__((warn_unused_result));
 /* What the source is opened with where the caller asked for `flags`. */
+/*
+ * Before a change that the kernel leaves it to us to take set-user-id bits and capabilities away for:
+ * ours as root would keep them. Of a caller who is not root, on an open file.
+ */
+void cc_drop_privileges(struct cc_mount *m, fuse_req_t req, int fd);
 int cc_open_flags(int flags);
 
 /* locks.c */
@@ -397,6 +415,8 @@ int cc_locks_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_locks_close(struct cc_mount *m);
 /* An owner has closed a descriptor of this file: its locks go. */
 void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner);
+/* The same for a handle that is released: owners that came by it. */
+void cc_locks_released(struct cc_mount *m, struct cc_handle *h);
 
 /* control.c: figures as text. */
 void cc_text_mount(struct cc_mount *m, char *buf, size_t room);
@@ -407,6 +427,8 @@ int cc_notify_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_notify_close(struct cc_mount *m);
 /* The kernel's pages and attributes of a node are to go. */
 void cc_notify_changed(struct cc_mount *m, struct cc_node *n);
+/* The kernel is told nothing more, from the return on. Waits for what is being told. */
+void cc_notify_quiet(struct cc_mount *m);
 /* Too many nodes, or too little memory for them. */
 void cc_notify_trim(struct cc_mount *m);
 

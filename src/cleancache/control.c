@@ -155,7 +155,10 @@ void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
 	struct cc_node *n = cc_node_of(m, ino);
 	struct cc_text text;
 
-	if (cmd == (unsigned)CC_IOC_INVALIDATE) {
+	if (cmd == (unsigned)CC_IOC_INVALIDATE && n->type == S_IFDIR &&
+	    fuse_req_ctx(req)->uid && fuse_req_ctx(req)->uid != geteuid()) {
+		fuse_reply_err(req, EPERM); /* of files that he may not even see */
+	} else if (cmd == (unsigned)CC_IOC_INVALIDATE) {
 		fuse_reply_ioctl(req, invalidate_path(m, n), NULL, 0);
 	} else if (cmd == (unsigned)CC_IOC_STAT && out_bytes == sizeof(text)) {
 		memset(&text, 0, sizeof(text));

@@ -8,6 +8,8 @@
  * Threads that wait for a source which does not answer are waited for, however long it takes; who
  * comes by at the mount point meanwhile should not have to wait with them.
  *
+ * Signals stay blocked to the end: what comes later must not end it before it has saved.
+ *
  * While somebody has a file open, the kernel keeps a detached mount. Unmounting it once more by its
  * path, as libfuse would, might meet another one that was made there since: hence sever().
  */
@@ -16,15 +18,18 @@
 #include "os/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define OVER SIGUSR1 /* to the thread here: it is not needed any more */
+#define OVER SIGUSR1 /* to the thread here, with `over`: it is not needed any more */
 #define WAKE SIGUSR2 /* to the main thread, which sleeps in libfuse's loop */
 
 struct cc_end {
@@ -32,8 +37,8 @@ struct cc_end {
 	const char *point;
 	os_thread thread;
 	pthread_t main;
-	sigset_t waits, before;
-	_Atomic bool detached;
+	sigset_t waits;
+	_Atomic bool detached, over;
 };
 
 int cc_detach(const char *point)
@@ -56,6 +61,15 @@ static void nothing(int signal)
 	(void)signal;
 }
 
+/* Whether what is mounted there is still this one. It is not asked for it. */
+static bool is_there(const struct cc_end *e)
+{
+	struct statx x;
+
+	return statx(AT_FDCWD, e->point, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &x) == 0 &&
+	       makedev(x.stx_dev_major, x.stx_dev_minor) == atomic_load(&e->m->own_dev);
+}
+
 static void *wait_for_end(void *arg)
 {
 	const struct timespec soon = {0, 100000000};
@@ -63,17 +77,21 @@ static void *wait_for_end(void *arg)
 	sigset_t over;
 	int which = 0;
 
-	while (sigwait(&e->waits, &which))
-		;
+	do
+		while (sigwait(&e->waits, &which))
+			;
+	while (which == OVER && !atomic_load(&e->over));
 	if (which == OVER)
 		return NULL;
-	atomic_store(&e->detached, cc_detach(e->point) == 0);
+	if (atomic_load(&e->m->own_dev)) /* else it is not mounted yet */
+		atomic_store(&e->detached, !is_there(e) || cc_detach(e->point) == 0);
+	cc_notify_quiet(e->m); /* it may wait for what only a thread that serves can give */
 	fuse_session_exit(e->m->se);
 	sigemptyset(&over);
 	sigaddset(&over, OVER);
 	do /* once could be the moment between its look and its sleep */
 		pthread_kill(e->main, WAKE);
-	while (sigtimedwait(&over, NULL, &soon) < 0);
+	while (sigtimedwait(&over, NULL, &soon) < 0 || !atomic_load(&e->over));
 	return NULL;
 }
 
@@ -93,10 +111,9 @@ int cc_end_open(struct cc_mount *m, const char *point)
 	sigaddset(&e->waits, OVER);
 	sigaction(WAKE, &wake, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	pthread_sigmask(SIG_BLOCK, &e->waits, &e->before);
+	pthread_sigmask(SIG_BLOCK, &e->waits, NULL);
 	rc = os_thread_create(&e->thread, "tmem-end", wait_for_end, e);
 	if (rc) {
-		pthread_sigmask(SIG_SETMASK, &e->before, NULL);
 		os_free(e);
 		return rc;
 	}
@@ -123,11 +140,11 @@ void cc_end_close(struct cc_mount *m)
 
 	if (!e)
 		return;
+	atomic_store(&e->over, true);
 	pthread_kill(e->thread, OVER);
 	os_thread_join(e->thread);
 	if (atomic_load(&e->detached))
 		sever(m);
-	pthread_sigmask(SIG_SETMASK, &e->before, NULL);
 	m->end = NULL;
 	os_free(e);
 }

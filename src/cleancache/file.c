@@ -31,8 +31,6 @@
  */
 #include "cleancache/cleancache.h"
 
-#include "os/clock.h"
-
 void cc_file_init(struct cc_file *f, const tmem_oid *oid)
 {
 	*f = (struct cc_file){.oid = *oid, .version = 1};
@@ -83,7 +81,6 @@ void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uin
 		offset = f->id.size;
 	}
 	f->known = false;
-	f->ours++;
 	f->ours_now++;
 	os_mutex_unlock(&f->lock);
 	drop(m, f, offset, bytes);
@@ -93,11 +90,20 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 {
 	os_mutex_lock(&f->lock);
 	f->ours_now--;
+	f->order = cc_order();
 	admit_puts(f);
 	os_mutex_unlock(&f->lock);
 }
 
 /* ---- looks ------------------------------------------------------------------------------ */
+
+/* What is mounted in the source may be another machine's. */
+static uint64_t grain_of(const struct cc_mount *m, const struct cc_look *look)
+{
+	return look->st.st_dev == m->root_attr.st_dev || m->grain_ns > CC_GRAIN_FAR_NS
+		       ? m->grain_ns
+		       : CC_GRAIN_FAR_NS;
+}
 
 /*
  * A file that we change ourselves has a new identity after that, and nobody can tell whether
@@ -107,14 +113,12 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open)
 {
 	bool same, young, drops;
-	uint64_t ours;
 	int64_t gone;
 
 	os_mutex_lock(&f->lock);
 	same = f->known && cc_identity_same(&f->id, &look->id);
 	young = same && f->young && at_open;
 	drops = at_open ? !same || young : f->known && !same;
-	ours = f->ours;
 	if (drops) {
 		/* Also where another drop is under way: it may not have come to its end. */
 		exclude_puts(f);
@@ -126,13 +130,17 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		f->drops += gone > 0;
 		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone > 0);
 	}
-	/* Not over a change of ours: the look may be from before it. */
-	if ((drops || same) && f->ours == ours && !f->ours_now) {
+	if (drops && (look->order < f->order || f->ours_now)) {
+		/* From before what is known, or a change of ours: it says that much, not what is. */
+		f->known = false;
+	} else if (drops || (same && f->known && cc_identity_same(&f->id, &look->id))) {
+		if (drops)
+			f->order = cc_order();
 		f->id = look->id;
 		f->known = true;
-		f->looked_ns = os_clock_ns();
+		f->looked_ns = look->at_ns;
 		if (at_open || drops)
-			f->young = !cc_look_is_settled(look, m->grain_ns);
+			f->young = !cc_look_is_settled(look, grain_of(m, look));
 	}
 	os_mutex_unlock(&f->lock);
 	return drops;

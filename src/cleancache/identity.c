@@ -23,6 +23,8 @@
  */
 #include "cleancache/cleancache.h"
 
+#include "os/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -34,7 +36,7 @@
 #include <xxhash.h>
 
 #define GRAIN_LOCAL_NS	 20000000ull
-#define GRAIN_NETWORK_NS 2000000000ull
+#define GRAIN_NETWORK_NS CC_GRAIN_FAR_NS
 #define GRAIN_COARSE_NS	 2000000000ull
 #define SECOND_NS	 1000000000ll
 #define HANDLE_BYTES	 128
@@ -44,6 +46,13 @@
 #define MAGIC_CEPH   0x00c36400u
 #define MAGIC_GFS2   0x01161970u
 #define MAGIC_LUSTRE 0x0bd00bd0u
+
+uint64_t cc_order(void)
+{
+	static _Atomic uint64_t last;
+
+	return atomic_fetch_add(&last, 1) + 1;
+}
 
 static int64_t wall_ns(void)
 {
@@ -90,6 +99,8 @@ static int look_at(int dir, const char *name, int flags, struct cc_look *look)
 {
 	struct statx x;
 
+	look->order = cc_order();
+	look->at_ns = os_clock_ns();
 	look->taken_ns = wall_ns();
 	if (statx(dir, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
 		  STATX_BASIC_STATS | STATX_BTIME, &x))

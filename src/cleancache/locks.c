@@ -7,7 +7,8 @@
  * it is. fcntl() locks belong to a process, and the source would take all of ours for one. So each
  * owner that the kernel names gets an open file of its own on the source, and the lock there is one
  * of that open file (F_OFD_SETLK). As POSIX wants it, all of an owner's locks on a file go when it
- * closes any descriptor of it.
+ * closes any descriptor of it. A lock that belongs to an open file already (F_OFD_SETLK) has that one for
+ * its owner, and goes when it is released.
  *
  * Waiting for a lock must not take a thread that serves requests, perhaps the very one that would
  * let it go: who has to wait is tried again by a thread of its own, ever less often, until it
@@ -32,6 +33,7 @@ struct owner {
 	struct owner *next;
 	struct cc_node *node; /* a ref */
 	uint64_t owner;
+	const struct cc_handle *by; /* it was named first through this one */
 	int fd;
 	uint32_t users; /* calls that are in it now */
 	bool closed;	/* out of the table; goes with its last user */
@@ -95,7 +97,7 @@ static struct owner *owner_find(struct cc_lockers *l, const struct cc_node *n, u
 	return o;
 }
 
-/* Opened as the handle is: a lock for writing wants a file that is open for it. */
+/* A lock for writing wants a file that is open for it; and the owner may have another handle later. */
 static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, struct owner **out)
 {
 	int flags = fcntl(h->fd, F_GETFL);
@@ -106,7 +108,9 @@ static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, s
 		return -ENOLCK;
 	o = os_zalloc(sizeof(*o));
 	if (o)
-		o->fd = open(cc_fd_path(path, h->fd), (flags & O_ACCMODE) | O_CLOEXEC);
+		o->fd = open(cc_fd_path(path, h->fd), O_RDWR | O_CLOEXEC);
+	if (o && o->fd < 0)
+		o->fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
 	if (!o || o->fd < 0) {
 		os_free(o);
 		cc_uncharge(m, sizeof(*o));
@@ -115,6 +119,8 @@ static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, s
 	cc_node_ref(m, h->node);
 	o->node = h->node;
 	o->owner = owner;
+	o->by = h;
+	atomic_store(&h->locks, true);
 	*out = o;
 	return 0;
 }
@@ -152,6 +158,18 @@ static struct owner *owner_enter(struct cc_mount *m, struct cc_handle *h, uint64
 	return o;
 }
 
+/* Under the lock: out of the table, and its locks go. True: nobody is in it, it is to be freed. */
+static bool owner_close(struct owner **at)
+{
+	struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	struct owner *o = *at;
+
+	*at = o->next;
+	o->closed = true;
+	(void)fcntl(o->fd, F_OFD_SETLK, &all);
+	return !o->users;
+}
+
 void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner)
 {
 	struct cc_lockers *l = m->lockers;
@@ -162,17 +180,35 @@ void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner)
 	for (at = bucket_of(l, n, owner); (o = *at); at = &o->next)
 		if (o->node == n && o->owner == owner)
 			break;
-	if (o) {
-		struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-
-		*at = o->next;
-		o->closed = true;
-		last = !o->users;
-		(void)fcntl(o->fd, F_OFD_SETLK, &all);
-	}
+	if (o)
+		last = owner_close(at);
 	os_mutex_unlock(&l->lock);
 	if (last)
 		owner_free(m, o);
+}
+
+void cc_locks_released(struct cc_mount *m, struct cc_handle *h)
+{
+	struct cc_lockers *l = m->lockers;
+	struct owner *gone = NULL;
+
+	if (!atomic_load(&h->locks))
+		return;
+	os_mutex_lock(&l->lock);
+	for (unsigned i = 0; i < TABLE; i++)
+		for (struct owner **at = &l->owner[i], *o; (o = *at);) {
+			if (o->by != h) {
+				at = &o->next;
+			} else if (owner_close(at)) {
+				o->next = gone;
+				gone = o;
+			}
+		}
+	os_mutex_unlock(&l->lock);
+	for (struct owner *next; gone; gone = next) {
+		next = gone->next;
+		owner_free(m, gone);
+	}
 }
 
 /* ---- waiting ---------------------------------------------------------------------------- */

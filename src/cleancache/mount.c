@@ -298,7 +298,6 @@ static void *look_at_root(void *arg)
 
 	if (stat(r->point, &st))
 		return NULL;
-	atomic_store(&r->m->own_dev, st.st_dev);
 	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev),
 		 minor(st.st_dev));
 	(void)os_file_write_text(path, READ_AHEAD_KB);
@@ -316,21 +315,29 @@ static void *look_at_root(void *arg)
 
 static int mount_and_serve(struct cc_mount *m, struct ready *r)
 {
-	int rc = 0;
+	struct statx x;
+	int rc;
 
-	if (fuse_session_mount(m->se, r->point)) /* has said why */
+	if (cc_end_open(m, r->point))
+		return failed("cannot start threads");
+	if (fuse_session_mount(m->se, r->point)) { /* has said why */
+		cc_end_close(m);
 		return 1;
+	}
+	/* Its number, without being asked: nobody serves yet. */
+	if (statx(AT_FDCWD, r->point, AT_STATX_DONT_SYNC, 0, &x) == 0)
+		atomic_store(&m->own_dev, makedev(x.stx_dev_major, x.stx_dev_minor));
 	rc = open_threads(m);
-	if (rc == 0 && cc_end_open(m, r->point))
-		rc = failed("cannot start threads");
 	if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))
 		rc = failed("cannot start threads");
 	if (rc == 0) {
 		m->served = true;
 		rc = serve(m) < 0;
+		cc_end_close(m);
 		os_thread_join(r->thread);
+	} else {
+		cc_end_close(m);
 	}
-	cc_end_close(m);
 	fuse_session_unmount(m->se);
 	return rc;
 }

@@ -3,7 +3,8 @@
  * Nodes: the files of the source that the kernel knows by a number, which is the node's address.
  *
  * A node holds its file by a descriptor (O_PATH), so it is the same file whatever it is called
- * now, and its inode number is not given to another one. It lives as long as the kernel has it
+ * now, and its inode number is not given to another one, except by a server far away: then what is
+ * asked of the descriptor is answered by ESTALE, and the node is found no more. It lives as long as the kernel has it
  * looked up more often than forgotten, or one of us has a ref: a handle, a read ahead, a child
  * (for its name). The table finds it again by device and inode number.
  *
@@ -98,6 +99,15 @@ static struct cc_node *find(struct cc_shard *s, uint64_t dev, uint64_t ino)
 	while (n && (n->dev != dev || n->ino != ino || n->stale))
 		n = n->hash_next;
 	return n;
+}
+
+static bool has_stale(struct cc_shard *s, uint64_t dev, uint64_t ino)
+{
+	const struct cc_node *n = *bucket_of(s, dev, ino);
+
+	while (n && (n->dev != dev || n->ino != ino || !n->stale))
+		n = n->hash_next;
+	return n != NULL;
 }
 
 static void insert(struct cc_mount *m, struct cc_shard *s, struct cc_node *n)
@@ -257,6 +267,7 @@ bool cc_node_is_under(struct cc_mount *m, struct cc_node *n, struct cc_node *dir
 void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name)
 {
 	size_t len = strlen(name) + 1;
+	const struct cc_node *up;
 	struct cc_node *was;
 	char *copy, *old;
 
@@ -271,6 +282,16 @@ void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir,
 	memcpy(copy, name, len);
 	cc_node_ref(m, dir);
 	os_mutex_lock(&m->names);
+	/* The source may have moved folders about without us: not into a ring. */
+	for (up = dir; up && up != n; up = up->parent)
+		;
+	if (up) {
+		os_mutex_unlock(&m->names);
+		cc_uncharge(m, len);
+		os_free(copy);
+		cc_node_unref(m, dir);
+		return;
+	}
 	was = n->parent;
 	old = n->name;
 	n->parent = dir;
@@ -289,6 +310,17 @@ static bool is_other(const struct cc_node *n, const struct cc_look *look)
 {
 	return n->type != (look->st.st_mode & S_IFMT) ||
 	       (n->born_ns && look->born_ns && n->born_ns != look->born_ns);
+}
+
+void cc_node_stale(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_shard *s = shard_of(m, n->dev, n->ino);
+
+	if (n == m->root)
+		return;
+	os_mutex_lock(&s->lock);
+	n->stale = true;
+	os_mutex_unlock(&s->lock);
 }
 
 /* The node that a look found, with so much more; NULL: there is none. */
@@ -324,6 +356,9 @@ static struct cc_node *add(struct cc_mount *m, struct cc_node *n)
 	if (other) {
 		other->lookups++;
 	} else {
+		/* A stale one may put pages yet: they are another object's. */
+		if (has_stale(s, n->dev, n->ino))
+			n->incarnation ^= ++s->reborn * 0x9e3779b97f4a7c15ull;
 		n->lookups = 1;
 		n->used = true;
 		insert(m, s, n);
@@ -467,7 +502,8 @@ int cc_nodes_each(struct cc_mount *m, int (*fn)(void *arg, struct cc_node *n), v
 }
 
 /* A step of the hand over one shard: what was not used since, with a ref. */
-static unsigned idle_of(struct cc_mount *m, struct cc_shard *s, struct cc_node **out, unsigned max)
+static unsigned idle_of(struct cc_mount *m, struct cc_shard *s, struct cc_node **out, unsigned max,
+			bool folders)
 {
 	unsigned n = 0;
 
@@ -476,7 +512,8 @@ static unsigned idle_of(struct cc_mount *m, struct cc_shard *s, struct cc_node *
 		for (struct cc_node *at = s->bucket[s->hand & (s->buckets - 1)]; at && n < max;
 		     at = at->hash_next) {
 			/* Folders go when nothing in them is known any more. */
-			if (!at->used && !at->refs && at != m->root) {
+			if (!at->used && !at->refs && at != m->root &&
+			    (folders || at->type != S_IFDIR)) {
 				at->refs++;
 				out[n++] = at;
 			}
@@ -488,12 +525,13 @@ static unsigned idle_of(struct cc_mount *m, struct cc_shard *s, struct cc_node *
 	return n;
 }
 
-unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max)
+unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, bool folders)
 {
 	unsigned n = 0, each = max / CC_SHARDS + 1;
 
 	for (unsigned i = 0; i < CC_SHARDS && n < max; i++)
-		n += idle_of(m, &m->shard[i], out + n, max - n < each ? max - n : each);
+		n += idle_of(m, &m->shard[i], out + n, max - n < each ? max - n : each,
+			     folders);
 	return n;
 }
 

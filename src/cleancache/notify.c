@@ -4,12 +4,13 @@
  * names. By one thread: to tell it, a page's lock may be waited for, which a request that is
  * being served may hold; so nobody who serves requests, or holds a lock of ours, may do it.
  *
- * A node changed: its number goes into a ring, with a ref. When the ring is full, whoever has
- * something to say waits: not saying it would leave old pages.
+ * A node changed: it goes to the end of a list, with a ref, unless it is in there already. So
+ * nobody waits to say it.
  *
  * Trimming: nodes cost a descriptor each, and memory. When there are many, names that were not
  * asked for since the last time are taken out of the kernel's cache, until half of what may be is
- * left; the kernel then forgets the nodes. What is open, or somebody's folder, stays.
+ * left; the kernel then forgets the nodes. What is open stays. A folder goes only when there is
+ * nothing else: who stands in one, or has mounted something there, notices.
  */
 #include "cleancache/cleancache.h"
 
@@ -18,7 +19,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define RING	   256u
 #define TRIM_BATCH 256u
 #define NAME_ROOM  256u
 
@@ -27,10 +27,9 @@ struct cc_notify {
 	os_thread thread;
 	bool started;
 	struct os_mutex lock;
-	struct os_cond work, room;
-	struct cc_node *ring[RING];
-	unsigned at, n;
-	bool trim, stop;
+	struct os_cond work, idle;
+	struct cc_node *first, **last; /* by notify_next */
+	bool trim, telling, quiet, stop;
 };
 
 /* A node's name of now, and the number of its folder; false: it has none. */
@@ -40,16 +39,13 @@ static bool name_of(struct cc_mount *m, struct cc_node *n, char name[NAME_ROOM],
 	return cc_node_name(m, n, name, NAME_ROOM, parent) && *parent;
 }
 
-static void trim(struct cc_notify *t)
+static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool folders)
 {
-	struct cc_mount *m = t->m;
 	struct cc_node *idle[TRIM_BATCH];
-	uint64_t now = atomic_load(&m->nodes), most = m->nodes_most / 2, done = 0;
-	uint64_t aim = now > most ? now - most : now / 8 + 1;
+	uint64_t done = 0;
 
-	/* Twice round is enough: the first one may find all of them used. */
-	for (uint64_t looked = 0; looked < 2 * now && done < aim; looked += TRIM_BATCH) {
-		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH);
+	for (uint64_t looked = 0; looked < look_at && done < aim; looked += TRIM_BATCH) {
+		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders);
 
 		for (unsigned i = 0; i < n; i++) {
 			struct cc_node *parent;
@@ -64,7 +60,36 @@ static void trim(struct cc_notify *t)
 		}
 		done += n;
 	}
+	return done;
+}
+
+static void trim(struct cc_mount *m)
+{
+	uint64_t now = atomic_load(&m->nodes), most = m->nodes_most / 2, done;
+	uint64_t aim = now > most ? now - most : now / 8 + 1;
+
+	/* Twice round is enough: the first one may find all of them used. */
+	done = forget(m, 2 * now, aim, false);
+	if (!done)
+		done = forget(m, 2 * now, aim, true);
 	cc_count(m, CC_TRIMMED, done);
+}
+
+/* Under the lock, which it lets go of meanwhile. */
+static void tell_next(struct cc_notify *t)
+{
+	struct cc_node *n = t->first;
+	bool quiet = t->quiet || t->stop;
+
+	t->first = n->notify_next;
+	if (!t->first)
+		t->last = &t->first;
+	n->to_tell = false; /* a change from here on is told again */
+	os_mutex_unlock(&t->lock);
+	if (!quiet)
+		(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0);
+	cc_node_unref(t->m, n);
+	os_mutex_lock(&t->lock);
 }
 
 static void *run(void *arg)
@@ -72,27 +97,22 @@ static void *run(void *arg)
 	struct cc_notify *t = arg;
 
 	os_mutex_lock(&t->lock);
-	while (!t->stop || t->n) {
-		if (t->n) {
-			struct cc_node *n = t->ring[t->at];
-
-			t->at = (t->at + 1) % RING;
-			t->n--;
-			os_cond_broadcast(&t->room);
+	while (!t->stop || t->first) {
+		if (!t->first && (!t->trim || t->quiet)) {
+			os_cond_wait(&t->work, &t->lock);
+			continue;
+		}
+		t->telling = true;
+		if (t->first) {
+			tell_next(t);
+		} else {
 			os_mutex_unlock(&t->lock);
-			if (!t->stop)
-				(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n),
-								       0, 0);
-			cc_node_unref(t->m, n);
-			os_mutex_lock(&t->lock);
-		} else if (t->trim) {
-			os_mutex_unlock(&t->lock);
-			trim(t);
+			trim(t->m);
 			os_mutex_lock(&t->lock);
 			t->trim = false; /* asked for meanwhile: they will ask again */
-		} else {
-			os_cond_wait(&t->work, &t->lock);
 		}
+		t->telling = false;
+		os_cond_broadcast(&t->idle);
 	}
 	os_mutex_unlock(&t->lock);
 	return NULL;
@@ -101,13 +121,33 @@ static void *run(void *arg)
 void cc_notify_changed(struct cc_mount *m, struct cc_node *n)
 {
 	struct cc_notify *t = m->notify;
+	bool is_new;
 
 	cc_node_ref(m, n);
 	os_mutex_lock(&t->lock);
-	while (t->n == RING && !t->stop)
-		os_cond_wait(&t->room, &t->lock);
-	t->ring[(t->at + t->n++) % RING] = n;
-	os_cond_signal(&t->work);
+	is_new = !n->to_tell;
+	if (is_new) {
+		n->to_tell = true;
+		n->notify_next = NULL;
+		*t->last = n;
+		t->last = &n->notify_next;
+		os_cond_signal(&t->work);
+	}
+	os_mutex_unlock(&t->lock);
+	if (!is_new)
+		cc_node_unref(m, n);
+}
+
+void cc_notify_quiet(struct cc_mount *m)
+{
+	struct cc_notify *t = m->notify;
+
+	if (!t)
+		return;
+	os_mutex_lock(&t->lock);
+	t->quiet = true;
+	while (t->telling)
+		os_cond_wait(&t->idle, &t->lock);
 	os_mutex_unlock(&t->lock);
 }
 
@@ -135,7 +175,8 @@ int cc_notify_open(struct cc_mount *m)
 	t->m = m;
 	os_mutex_init(&t->lock, OS_RANK_LEAF, "notices");
 	os_cond_init(&t->work);
-	os_cond_init(&t->room);
+	os_cond_init(&t->idle);
+	t->last = &t->first;
 	m->notify = t;
 	rc = os_thread_create(&t->thread, "tmem-notify", run, t);
 	t->started = rc == 0;
@@ -151,12 +192,11 @@ void cc_notify_close(struct cc_mount *m)
 	os_mutex_lock(&t->lock);
 	t->stop = true;
 	os_cond_broadcast(&t->work);
-	os_cond_broadcast(&t->room);
 	os_mutex_unlock(&t->lock);
 	if (t->started)
 		os_thread_join(t->thread);
 	os_cond_destroy(&t->work);
-	os_cond_destroy(&t->room);
+	os_cond_destroy(&t->idle);
 	os_mutex_destroy(&t->lock);
 	m->notify = NULL;
 	os_free(t);

@@ -21,6 +21,8 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 	int rc = cc_look_fd(fd >= 0 ? fd : n->fd, &look);
 
 	if (rc) {
+		if (rc == -ESTALE)
+			cc_node_stale(m, n);
 		fuse_reply_err(req, -rc);
 		return;
 	}

@@ -9,6 +9,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -26,6 +28,41 @@ void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 		fuse_reply_buf(req, data, (size_t)n);
 }
 
+static ssize_t write_at(int fd, struct fuse_bufvec *in, size_t size, off_t off)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
+
+	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	out.buf[0].fd = fd;
+	out.buf[0].pos = off;
+	return fuse_buf_copy(&out, in, 0);
+}
+
+/* Where the source's end is, not where the kernel takes it to be. */
+static ssize_t append_to(struct cc_mount *m, int fd, struct fuse_bufvec *in, size_t size)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
+	struct iovec v;
+	ssize_t n;
+
+	out.buf[0].mem = size <= CC_IO_BYTES ? cc_scratch(m) : NULL;
+	if (!out.buf[0].mem)
+		return -ENOMEM;
+	n = fuse_buf_copy(&out, in, 0);
+	if (n <= 0)
+		return n;
+	v = (struct iovec){out.buf[0].mem, (size_t)n};
+	n = pwritev2(fd, &v, 1, 0, RWF_APPEND);
+	return n < 0 ? -errno : n;
+}
+
+static off_t end_of(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) ? -1 : st.st_size;
+}
+
 void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
 		  struct fuse_file_info *fi)
 {
@@ -33,19 +70,22 @@ void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	struct cc_node *n = cc_node_of(m, ino);
 	struct cc_file *f = cc_node_data(n);
 	size_t size = fuse_buf_size(in);
-	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
+	struct cc_handle *h = cc_handle_of(fi);
+	/* What is written back of a mapping goes where it is from. */
+	bool append = fi->flags & O_APPEND && !fi->writepage;
 	ssize_t done;
 
-	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	out.buf[0].fd = cc_handle_of(fi)->fd;
-	out.buf[0].pos = off;
-	/* Appended where the source's end is, not where the kernel takes it to be. */
-	if (fi->flags & O_APPEND)
+	if (h->direct)
+		cc_drop_privileges(m, req, h->fd);
+	if (append)
 		cc_change_begin(m, f, 0, UINT64_MAX);
 	else
 		cc_change_begin(m, f, (uint64_t)off, size);
-	done = fuse_buf_copy(&out, in, 0);
+	done = append ? append_to(m, h->fd, in, size) : write_at(h->fd, in, size, off);
 	cc_change_end(m, f);
+	/* The kernel has the bytes where it took the end to be. */
+	if (append && done > 0 && end_of(h->fd) != off + done)
+		cc_notify_changed(m, n);
 	cc_count(m, CC_WRITES, 1);
 	if (done < 0) {
 		fuse_reply_err(req, (int)-done);

@@ -69,6 +69,8 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		rc = ENOMEM;
 	if (rc == 0 && ino != FUSE_ROOT_ID)
 		rc = open_source(d, cc_node_of(m, ino));
+	if (rc == ESTALE)
+		cc_node_stale(m, cc_node_of(m, ino));
 	if (rc == 0) {
 		os_mutex_init(&d->lock, OS_RANK_CC_FOLDER, "folder");
 		fi->fh = (uintptr_t)d;

@@ -192,7 +192,19 @@ void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name
 	reply_entry(req, dir, name, rc);
 }
 
-/* Opens what it makes, or what another has made meanwhile; see ops_open.c for what an open is. */
+static bool is_open_file(const struct cc_node *n, int fd)
+{
+	struct cc_look look;
+
+	return cc_look_fd(fd, &look) == 0 && S_ISREG(look.st.st_mode) && n->type == S_IFREG &&
+	       n->dev == look.st.st_dev && n->ino == look.st.st_ino;
+}
+
+/*
+ * Opens what it makes, or the file that another has made meanwhile; see ops_open.c for what an open is.
+ * The kernel took the name to be free: if it is by now a link, or something else, or changes under our
+ * hands, the answer is ESTALE, and the kernel looks again before it decides.
+ */
 void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi)
 {
@@ -203,12 +215,21 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	int fd = -1, rc = as_caller(m, req, &c);
 
 	if (rc == 0) {
-		fd = openat(dir->fd, name, cc_open_flags(fi->flags) | O_CREAT, mode);
-		rc = fd < 0 ? -errno : 0;
+		fd = openat(dir->fd, name,
+			    cc_open_flags(fi->flags) | O_CREAT | O_NOFOLLOW | O_NONBLOCK |
+				    (fi->flags & O_EXCL),
+			    mode);
+		rc = fd >= 0		? 0
+		     : errno == ELOOP || errno == ENXIO ? -ESTALE
+							: -errno;
 		as_ourselves(&c);
 	}
 	if (rc == 0)
 		rc = look_up(m, dir, name, &e, &n);
+	if (rc == 0)
+		rc = is_open_file(n, fd) ? 0 : -ESTALE;
+	if (rc == 0 && fi->flags & O_TRUNC)
+		cc_drop_privileges(m, req, fd);
 	if (rc == 0)
 		rc = cc_handle_make(m, n, fd, fi);
 	if (rc == 0) {

@@ -17,12 +17,34 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
-/* O_DIRECT would bind our buffers to the source's alignment; links were followed by the kernel. */
+/*
+ * O_DIRECT would bind our buffers to the source's alignment; O_APPEND would move what is written back
+ * for a mapping, and fcntl() can take it away later; links were followed by the kernel.
+ */
 int cc_open_flags(int flags)
 {
-	return (flags & ~(O_DIRECT | O_NOFOLLOW | O_NOCTTY | O_CREAT | O_EXCL)) | O_CLOEXEC;
+	return (flags & ~(O_DIRECT | O_APPEND | O_NOFOLLOW | O_NOCTTY | O_CREAT | O_EXCL)) |
+	       O_CLOEXEC;
+}
+
+void cc_drop_privileges(struct cc_mount *m, fuse_req_t req, int fd)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	mode_t bits = S_ISUID;
+	struct stat st;
+
+	if (!m->as_root || !ctx->uid || fstat(fd, &st) || !S_ISREG(st.st_mode))
+		return;
+	if (st.st_mode & S_IXGRP)
+		bits |= S_ISGID;
+	if (st.st_mode & bits)
+		(void)fchmod(fd, st.st_mode & 07777 & ~bits);
+	(void)fremovexattr(fd, "security.capability");
 }
 
 /* ---- handles ---------------------------------------------------------------------------- */
@@ -138,6 +160,10 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		cc_notify_trim(m);
 		fd = -ENFILE;
 	}
+	if (fd == -ESTALE)
+		cc_node_stale(m, n);
+	if (fd >= 0 && flags & O_TRUNC)
+		cc_drop_privileges(m, req, fd);
 	rc = fd < 0 ? fd : cc_handle_make(m, n, fd, fi);
 	if (rc) {
 		if (fd >= 0)
@@ -171,7 +197,14 @@ void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	cc_handle_put(cc_mount_of(req), cc_handle_of(fi));
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_handle *h = cc_handle_of(fi);
+
+	/* Reads ahead may keep the handle for a while: its locks go now. */
+	if (fi->flock_release)
+		(void)flock(h->fd, LOCK_UN);
+	cc_locks_released(m, h);
+	cc_handle_put(m, h);
 	fuse_reply_err(req, 0);
 }
 

@@ -66,6 +66,13 @@ static struct scratch *scratch(struct cc_mount *m)
 	return s;
 }
 
+char *cc_scratch(struct cc_mount *m)
+{
+	struct scratch *s = scratch(m);
+
+	return s ? s->page : NULL;
+}
+
 /* ---- the source ------------------------------------------------------------------------- */
 
 /* Bytes, fewer only at the end of the file; or -errno. */

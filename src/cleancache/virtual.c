@@ -62,8 +62,14 @@ static struct fuse_entry_param entry_of(struct cc_mount *m, fuse_ino_t ino)
 	struct fuse_entry_param e = {.ino = ino};
 
 	e.attr = m->root_attr; /* its times, and whose it is */
-	e.attr.st_ino = ino;
+	/* No address of ours, and not the number of the file that it tells of. */
+	e.attr.st_ino = is_twin(ino) ? node_of(ino)->ino ^ 1ull << 63 : ino;
 	e.attr.st_mode = is_folder(ino) ? S_IFDIR | 0555 : S_IFREG | 0444;
+	/* Names and sizes are told here without asking who may know: for others they are not. */
+	if (m->o->allow_other) {
+		e.attr.st_mode &= ~(mode_t)0077;
+		e.attr.st_uid = geteuid();
+	}
 	e.attr.st_nlink = 1;
 	e.attr.st_size = is_folder(ino) ? 0 : FILE_BYTES;
 	e.attr.st_blocks = 0;
@@ -195,19 +201,29 @@ static void getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- files of ours: what they say is drawn when they are opened ------------------------- */
 
+static void close_ours(struct cc_mount *m, char *text)
+{
+	os_free(text);
+	cc_uncharge(m, CC_TEXT_MAX);
+}
+
 static void open_ours(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	char *text = os_alloc(CC_TEXT_MAX);
+	struct cc_mount *m = cc_mount_of(req);
+	bool charged = cc_charge(m, CC_TEXT_MAX);
+	char *text = charged ? os_alloc(CC_TEXT_MAX) : NULL;
 
 	if (!text) {
+		if (charged)
+			cc_uncharge(m, CC_TEXT_MAX);
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	(void)content_of(cc_mount_of(req), ino, text);
+	(void)content_of(m, ino, text);
 	fi->fh = (uintptr_t)text;
 	fi->direct_io = 1;
 	if (fuse_reply_open(req, fi))
-		os_free(text);
+		close_ours(m, text);
 }
 
 static void open_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -244,7 +260,7 @@ static void release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		cc_release(req, ino, fi);
 		return;
 	}
-	os_free((void *)(uintptr_t)fi->fh);
+	close_ours(cc_mount_of(req), (char *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }
 

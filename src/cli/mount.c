@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -231,6 +232,29 @@ static int server_of(const char *dir)
 	return pidfd < 0 ? -ESRCH : pidfd;
 }
 
+/* Whether a mount of tmem is there, without asking it: its source may not answer. */
+static int is_mounted(const char *dir)
+{
+	int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *line = NULL;
+	size_t room = 0;
+	struct statx x;
+	int rc = fd < 0 ? -errno : -ENOTTY;
+	FILE *f = NULL;
+
+	if (fd >= 0 && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &x) == 0)
+		f = fopen("/proc/self/mountinfo", "r");
+	while (f && rc && getline(&line, &room, f) > 0)
+		if (strtoull(line, NULL, 10) == x.stx_mnt_id && strstr(line, " - fuse.tmem "))
+			rc = 0;
+	if (f)
+		fclose(f);
+	if (fd >= 0)
+		close(fd);
+	free(line);
+	return rc;
+}
+
 static int unmount(const char *dir, bool lazy)
 {
 	if (umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
@@ -261,13 +285,15 @@ int cmd_umount(int argc, char **argv)
 		return rc;
 	if (n != 1)
 		return cli_usage("umount", "which folder?");
-	server = server_of(argv[1]);
+	server = lazy ? is_mounted(argv[1]) : server_of(argv[1]);
 	/* One whose process has died does not answer (ENOTCONN), and is to go all the more. */
 	if (server == -ENOTTY || server == -ENOENT || server == -ENOTDIR)
 		return cli_fail("umount", "%s: %s", argv[1],
 				server == -ENOTTY ? "not a mount of tmem" : strerror(-server));
 	rc = unmount(argv[1], lazy);
-	if (rc == CLI_OK && server >= 0 && !lazy) {
+	if (lazy)
+		return rc;
+	if (rc == CLI_OK && server >= 0) {
 		struct pollfd p = {.fd = server, .events = POLLIN};
 
 		while (poll(&p, 1, -1) < 0 && errno == EINTR)

@@ -70,7 +70,7 @@ check invalidate_reads "the source was not read" test "$(figure source_reads)" -
 
 # ---- every operation
 cat >"$T/operations.py" <<'PY'
-import errno, fcntl, mmap, os, signal, stat, sys, time
+import errno, fcntl, mmap, os, signal, stat, struct, sys, time
 s, m = sys.argv[1:3]
 def both(name): return os.path.join(m, name), os.path.join(s, name)
 os.mkdir(both("dir")[0], 0o750)
@@ -135,6 +135,34 @@ fcntl.lockf(g, fcntl.LOCK_UN); time.sleep(0.1)
 k = os.open(both("dir/a")[1], os.O_RDWR)
 assert not locked(fcntl.flock, k, fcntl.LOCK_EX | fcntl.LOCK_NB) and not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
 os.close(k)
+w = os.open(both("dir/a")[0], os.O_RDONLY); fcntl.lockf(w, fcntl.LOCK_SH, 1, 7)
+h = os.open(both("dir/a")[0], os.O_RDWR); fcntl.lockf(h, fcntl.LOCK_EX, 1, 7)  # the same owner, by a better handle
+k = os.open(both("dir/a")[1], os.O_RDWR)
+assert locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+os.close(w); os.close(h)
+assert not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7); fcntl.lockf(k, fcntl.LOCK_UN)
+h = os.open(both("dir/a")[0], os.O_RDWR)            # a lock of an open file goes with that
+fcntl.fcntl(h, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 7, 1, 0))
+assert locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+os.close(h)
+for _ in range(50):                                 # the kernel releases it a little later
+    if not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7): break
+    time.sleep(0.1)
+else: assert 0, "a lock that nobody has"
+os.close(k)
+a = os.open(both("dir/append")[0], os.O_RDWR | os.O_CREAT | os.O_APPEND)
+os.write(a, b"a" * 5000); os.write(a, b"b" * 5000)
+p = mmap.mmap(a, 10000); p[3:6] = b"map"; p.flush(); p.close()
+assert open(both("dir/append")[1], "rb").read() == b"aaamap" + b"a" * 4994 + b"b" * 5000
+with open(both("dir/append")[1], "ab") as o: o.write(b"other")
+os.write(a, b"c" * 10)                              # behind what the source has by now
+assert open(both("dir/append")[1], "rb").read()[10000:] == b"other" + b"c" * 10
+time.sleep(0.2); assert os.pread(a, 20, 10000) == b"other" + b"c" * 10
+fcntl.fcntl(a, fcntl.F_SETFL, 0); os.pwrite(a, b"0", 0)
+assert open(both("dir/append")[1], "rb").read() == b"0aamap" + b"a" * 4994 + b"b" * 5000 + b"other" + b"c" * 10
+b = os.open(both("dir/append")[0], os.O_WRONLY); fcntl.fcntl(b, fcntl.F_SETFL, os.O_APPEND); os.write(b, b"end")
+assert open(both("dir/append")[1], "rb").read()[10015:] == b"end"
+os.close(a); os.close(b); os.unlink(both("dir/append")[0])
 v = os.statvfs(m); assert v.f_blocks == os.statvfs(s).f_blocks
 os.fsync(f); os.fdatasync(f); os.fsync(os.open(both("dir")[0], os.O_RDONLY))
 os.unlink(both("dir/c")[0]); assert os.pread(f, 3, 25000) == b"map"
@@ -219,9 +247,33 @@ f = os.open(m + "/second", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 os.pwrite(f, b"e", 30000)
 os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
 assert os.pread(f, 30001, 0) == bytes(30000) + b"e"
+for kind in ("file", "link", "fifo", "folder"):       # free, as far as the kernel knows
+    assert not os.path.exists(m + "/" + kind)
+open(s + "/file", "w").write("his")
+os.symlink("/dev/null", s + "/link"); os.mkfifo(s + "/fifo"); os.mkdir(s + "/folder")
+try: os.open(m + "/file", os.O_WRONLY | os.O_CREAT | os.O_EXCL); assert 0
+except FileExistsError: pass
+f = os.open(m + "/link", os.O_WRONLY | os.O_CREAT | os.O_TRUNC); os.write(f, b"x"); os.close(f)
+assert os.readlink(s + "/link") == "/dev/null" and os.path.exists("/dev/null")
+try: os.open(m + "/fifo", os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK); assert 0
+except OSError as e: assert e.errno == 6, e         # ENXIO: nobody reads it
+try: os.open(m + "/folder", os.O_WRONLY | os.O_CREAT); assert 0
+except IsADirectoryError: pass
+assert open(m + "/file").read() == "his"
 print("right")
 PY
 check made_over "$(tail -n 1 "$T/made")" grep -qx right "$T/made"
+# Folders that change places behind its back are no ring, which would be walked for ever.
+mkdir -p "$S/one/two"
+ls "$M/one/two"
+mv "$S/one/two" "$S/two"
+mv "$S/one" "$S/two/one"
+stat "$M/two" "$M/two/one" >/dev/null 2>&1
+mv "$M/two/one" "$M/two/renamed"
+echo x >"$S/two/renamed/file"
+cat "$M/two/renamed/file" >/dev/null
+check no_ring "tmem invalidate does not return" timeout 20 "$TMEM" invalidate "$M"
+kill -USR1 "$(figure pid)" # is nothing to it
 ended
 
 # A source whose stamps are whole seconds: what changes within one can be told by nothing but care.
@@ -321,6 +373,19 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	echo secret >"$S/secret"
 	chmod 600 "$S/secret"
 	check not_his "read another's file" bash -c "! setpriv --reuid 65534 --regid 65534 --clear-groups cat '$M/secret' 2>/dev/null"
+	check not_his_names "listed" bash -c "mkdir -m 700 '$S/private'; touch '$S/private/secret'; \
+		! setpriv --reuid 65534 --clear-groups ls '$M/.tmem/files/private' 2>/dev/null"
+	check not_his_to_drop "may drop all" bash -c "! setpriv --reuid 65534 --clear-groups '$TMEM' invalidate '$M' 2>/dev/null"
+	cp /bin/true "$S/setuid" && chown root:65534 "$S/setuid"
+	for how in direct trunc; do
+		chmod 6775 "$S/setuid"
+		if [ $how = direct ]; then
+			other dd if=/dev/zero of="$M/setuid" bs=4096 count=1 conv=notrunc oflag=direct status=none
+		else
+			other sh -c ": >'$M/setuid'"
+		fi
+		check "setuid_$how" "$(stat -c %a "$S/setuid")" test "$(stat -c %a "$S/setuid")" = 775
+	done
 	check not_his_folder "listed" bash -c "mkdir -m 700 '$S/closed'; ! setpriv --reuid 65534 --clear-groups ls '$M/closed' 2>/dev/null"
 	ended
 	mounted --size 32M

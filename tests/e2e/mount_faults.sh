@@ -182,6 +182,15 @@ gives_up() { # NAME COMMAND...
 		sleep 0.1
 	done
 	check "$name.ends" "process $pid is still there" bash -c "! kill -0 $pid 2>/dev/null"
+	if [ "$name" = lazy ]; then # told to end as well, when another one is there already
+		exec 7<"$M/a"
+		pid=$(figure pid)
+		lazily
+		mounted
+		kill -TERM "$pid"
+		exec 7<&-
+		sleep 0.5
+	fi
 	check "$name.not_the_next" "the next mount went with it" cmp "$R/b" "$M/b"
 }
 lazily() { timeout 20 "$TMEM" umount -z "$M"; }

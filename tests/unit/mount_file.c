@@ -19,7 +19,8 @@ static const tmem_oid oid = {{1, 2, 3}};
 
 static struct cc_look look_of(uint64_t size, int64_t age_ns)
 {
-	struct cc_look l = {.taken_ns = 1800000000ll * SECOND + 1};
+	struct cc_look l = {
+		.taken_ns = 1800000000ll * SECOND + 1, .at_ns = os_clock_ns(), .order = cc_order()};
 
 	l.id = (struct cc_identity){size, l.taken_ns - age_ns, l.taken_ns - age_ns};
 	return l;
@@ -119,6 +120,15 @@ static void young(void **state)
 	put(0);
 	assert_false(opened(8192, 1000));
 	assert_false(there(0));
+	/* Another machine's clock, in a source of our own. */
+	assert_false(opened(4096, SECOND));
+	put(0);
+	assert_true(opened(4096, SECOND));
+	mount.root_attr.st_dev = 7;
+	assert_false(opened(4095, SECOND));
+	put(0);
+	assert_false(opened(4095, SECOND));
+	assert_false(there(0));
 	end();
 }
 
@@ -145,6 +155,35 @@ static void a_change_of_ours(void **state)
 	assert_false(opened(10 * 4096, SECOND / 2));
 	assert_false(there(1));
 	put(1);
+	end();
+}
+
+/* A look that was taken before a newer one, or before a change of ours, and comes after it. */
+static void late_looks(void **state)
+{
+	struct cc_look late, later;
+
+	begin();
+	(void)opened(10000, SECOND);
+	late = look_of(10000, SECOND);
+	later = look_of(10000, SECOND);
+	assert_false(opened(20000, SECOND / 2));
+	put(2);
+	assert_true(cc_file_seen(&mount, &file, &late, true));
+	assert_false(there(2));
+	/* Nothing is believed now: least of all that it ends at 10000. */
+	assert_false(cc_put_begin(&file, cc_view(&file).changes));
+	assert_false(opened(20000, SECOND / 2));
+	put(2);
+	/* Late and the same is no news. */
+	later.id = file.id;
+	assert_false(cc_file_seen(&mount, &file, &later, true));
+	assert_true(there(2));
+	late = look_of(20000, SECOND / 2);
+	cc_change_begin(&mount, &file, 0, 4096);
+	cc_change_end(&mount, &file);
+	(void)cc_file_seen(&mount, &file, &late, true);
+	assert_false(cc_put_begin(&file, cc_view(&file).changes));
 	end();
 }
 
@@ -290,6 +329,7 @@ int main(void)
 		cmocka_unit_test(another),
 		cmocka_unit_test(young),
 		cmocka_unit_test(a_change_of_ours),
+		cmocka_unit_test(late_looks),
 		cmocka_unit_test(growing),
 		cmocka_unit_test(the_kernels_pages),
 		cmocka_unit_test(a_change_waits_for_puts),
