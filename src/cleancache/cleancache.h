@@ -104,15 +104,15 @@ struct cc_file {
 	struct os_cond idle; /* puts or fetches have ended */
 	tmem_oid oid;
 	struct cc_identity id;
-	uint64_t looked_ns;	     /* clock of the last look that said id */
-	bool known;		     /* id says something: there was a look, and no change since */
-	bool young;		     /* that look was not settled (C3) */
-	uint64_t order;		     /* of the last change of id, or of ours: older looks are late */
-	uint32_t ours_now;	     /* changes through the mount that are under way */
-	uint32_t changing;	     /* those, and drops, under way: no puts */
-	uint32_t putting;	     /* threads in between cc_put_begin() and cc_put_end() */
-	uint64_t changes;	     /* begun and ended */
-	bool stored;		     /* a page was put */
+	uint64_t looked_ns; /* clock of the last look that said id */
+	bool known;	    /* id says something: there was a look, and no change since */
+	bool young;	    /* that look was not settled (C3) */
+	uint64_t order;	    /* of the last change of id, or of ours: older looks are late */
+	uint32_t ours_now;  /* changes through the mount that are under way */
+	uint32_t changing;  /* those, and drops, under way: no puts */
+	uint32_t putting;   /* threads in between cc_put_begin() and cc_put_end() */
+	uint64_t changes;   /* begun and ended */
+	bool stored;	    /* a page was put */
 	uint64_t version, confirmed; /* times that pages went; up to which the kernel's have, too */
 	struct cc_fetch *fetches;
 	/* For statistics; pages. */
@@ -164,14 +164,14 @@ struct cc_node {
 	uint64_t dev, ino;
 	int64_t born_ns;
 	uint64_t incarnation;
-	uint64_t lookups;	    /* that the kernel has not forgotten; under the shard's lock */
-	uint32_t refs;		    /* ours; the same */
-	bool stale;		    /* its number is another file's now; the same */
-	bool used;		    /* since the trimmer came by; the same */
-	mode_t type;		    /* S_IFMT */
-	int fd;			    /* O_PATH */
-	int watch;		    /* of watch.c; -1: none */
-	struct cc_node *watch_next; /* watch.c */
+	uint64_t lookups;	     /* that the kernel has not forgotten; under the shard's lock */
+	uint32_t refs;		     /* ours; the same */
+	bool stale;		     /* its number is another file's now; the same */
+	bool used;		     /* since the trimmer came by; the same */
+	mode_t type;		     /* S_IFMT */
+	int fd;			     /* O_PATH */
+	int watch;		     /* of watch.c; -1: none */
+	struct cc_node *watch_next;  /* watch.c */
 	struct cc_node *notify_next; /* notify.c */
 	bool to_tell;		     /* it is in that list */
 	_Atomic(struct cc_file *) file;
@@ -404,8 +404,8 @@ int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 	__attribute__((warn_unused_result));
 /* What the source is opened with where the caller asked for `flags`. */
 /*
- * Before a change that the kernel leaves it to us to take set-user-id bits and capabilities away for:
- * ours as root would keep them. Of a caller who is not root, on an open file.
+ * Before a change that the kernel leaves it to us to take set-user-id bits and capabilities away
+ * for: ours as root would keep them. Of a caller who is not root, on an open file.
  */
 void cc_drop_privileges(struct cc_mount *m, fuse_req_t req, int fd);
 int cc_open_flags(int flags);

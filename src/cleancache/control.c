@@ -155,8 +155,8 @@ void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
 	struct cc_node *n = cc_node_of(m, ino);
 	struct cc_text text;
 
-	if (cmd == (unsigned)CC_IOC_INVALIDATE && n->type == S_IFDIR &&
-	    fuse_req_ctx(req)->uid && fuse_req_ctx(req)->uid != geteuid()) {
+	if (cmd == (unsigned)CC_IOC_INVALIDATE && n->type == S_IFDIR && fuse_req_ctx(req)->uid &&
+	    fuse_req_ctx(req)->uid != geteuid()) {
 		fuse_reply_err(req, EPERM); /* of files that he may not even see */
 	} else if (cmd == (unsigned)CC_IOC_INVALIDATE) {
 		fuse_reply_ioctl(req, invalidate_path(m, n), NULL, 0);

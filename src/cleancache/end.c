@@ -121,8 +121,8 @@ int cc_end_open(struct cc_mount *m, const char *point)
 	return 0;
 }
 
-/* libfuse leaves the path alone when its descriptor says that the connection is over (POLLERR). A pipe
- * that nobody reads says so; and the connection, whose descriptor this was, is over. */
+/* libfuse leaves the path alone when its descriptor says that the connection is over (POLLERR). A
+ * pipe that nobody reads says so; and the connection, whose descriptor this was, is over. */
 static void sever(struct cc_mount *m)
 {
 	int fd[2];

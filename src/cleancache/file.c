@@ -112,7 +112,7 @@ static uint64_t grain_of(const struct cc_mount *m, const struct cc_look *look)
  */
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open)
 {
-	bool same, young, drops;
+	bool same, young, drops, is, late;
 	int64_t gone;
 
 	os_mutex_lock(&f->lock);
@@ -130,17 +130,20 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		f->drops += gone > 0;
 		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone > 0);
 	}
-	if (drops && (look->order < f->order || f->ours_now)) {
-		/* From before what is known, or a change of ours: it says that much, not what is. */
-		f->known = false;
-	} else if (drops || (same && f->known && cc_identity_same(&f->id, &look->id))) {
-		if (drops)
+	is = f->known && cc_identity_same(&f->id, &look->id);
+	late = look->order < f->order || f->ours_now;
+	if (is || (drops && !late)) {
+		if (!is) /* a look that was begun before this may have been answered earlier */
 			f->order = cc_order();
 		f->id = look->id;
 		f->known = true;
-		f->looked_ns = look->at_ns;
+		f->looked_ns = f->looked_ns > look->at_ns ? f->looked_ns : look->at_ns;
 		if (at_open || drops)
 			f->young = !cc_look_is_settled(look, grain_of(m, look));
+	} else if (drops) {
+		/* From before what is known, or a change of ours: it says that much, not what is.
+		 */
+		f->known = false;
 	}
 	os_mutex_unlock(&f->lock);
 	return drops;

@@ -7,8 +7,8 @@
  * it is. fcntl() locks belong to a process, and the source would take all of ours for one. So each
  * owner that the kernel names gets an open file of its own on the source, and the lock there is one
  * of that open file (F_OFD_SETLK). As POSIX wants it, all of an owner's locks on a file go when it
- * closes any descriptor of it. A lock that belongs to an open file already (F_OFD_SETLK) has that one for
- * its owner, and goes when it is released.
+ * closes any descriptor of it. A lock that belongs to an open file already (F_OFD_SETLK) has that
+ * one for its owner, and goes when it is released.
  *
  * Waiting for a lock must not take a thread that serves requests, perhaps the very one that would
  * let it go: who has to wait is tried again by a thread of its own, ever less often, until it
@@ -97,7 +97,8 @@ static struct owner *owner_find(struct cc_lockers *l, const struct cc_node *n, u
 	return o;
 }
 
-/* A lock for writing wants a file that is open for it; and the owner may have another handle later. */
+/* A lock for writing wants a file that is open for it; and the owner may have another handle later.
+ */
 static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, struct owner **out)
 {
 	int flags = fcntl(h->fd, F_GETFL);

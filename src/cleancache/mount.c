@@ -259,7 +259,8 @@ static int clear_point(const char *point)
 	if (errno != ENOTCONN)
 		return failed("%s: %s", point, strerror(errno));
 	return cc_detach(point)
-		       ? failed("%s: a mount that has died is there, and cannot be taken away", point)
+		       ? failed("%s: a mount that has died is there, and cannot be taken away",
+				point)
 		       : 0;
 }
 

@@ -4,9 +4,9 @@
  *
  * A node holds its file by a descriptor (O_PATH), so it is the same file whatever it is called
  * now, and its inode number is not given to another one, except by a server far away: then what is
- * asked of the descriptor is answered by ESTALE, and the node is found no more. It lives as long as the kernel has it
- * looked up more often than forgotten, or one of us has a ref: a handle, a read ahead, a child
- * (for its name). The table finds it again by device and inode number.
+ * asked of the descriptor is answered by ESTALE, and the node is found no more. It lives as long as
+ * the kernel has it looked up more often than forgotten, or one of us has a ref: a handle, a read
+ * ahead, a child (for its name). The table finds it again by device and inode number.
  *
  *   N1  lookups + refs > 0  <=>  in its shard's table; it is freed when it leaves that
  *   N2  one node for a device and inode number, but for stale ones, which are not found
@@ -530,8 +530,7 @@ unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, b
 	unsigned n = 0, each = max / CC_SHARDS + 1;
 
 	for (unsigned i = 0; i < CC_SHARDS && n < max; i++)
-		n += idle_of(m, &m->shard[i], out + n, max - n < each ? max - n : each,
-			     folders);
+		n += idle_of(m, &m->shard[i], out + n, max - n < each ? max - n : each, folders);
 	return n;
 }
 

@@ -5,8 +5,8 @@
  * The place in a folder is the source's own cookie (d_off), so a listing goes on where it was
  * whatever changed meanwhile, as well as the source can. One at a time for each open folder.
  *
- * The root is opened at the source when it is listed, not before: figures are asked for by it, also of
- * a mount whose source is gone or does not answer.
+ * The root is opened at the source when it is listed, not before: figures are asked for by it, also
+ * of a mount whose source is gone or does not answer.
  */
 #include "cleancache/cleancache.h"
 

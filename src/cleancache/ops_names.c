@@ -201,9 +201,9 @@ static bool is_open_file(const struct cc_node *n, int fd)
 }
 
 /*
- * Opens what it makes, or the file that another has made meanwhile; see ops_open.c for what an open is.
- * The kernel took the name to be free: if it is by now a link, or something else, or changes under our
- * hands, the answer is ESTALE, and the kernel looks again before it decides.
+ * Opens what it makes, or the file that another has made meanwhile; see ops_open.c for what an open
+ * is. The kernel took the name to be free: if it is by now a link, or something else, or changes
+ * under our hands, the answer is ESTALE, and the kernel looks again before it decides.
  */
 void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi)
@@ -219,9 +219,7 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 			    cc_open_flags(fi->flags) | O_CREAT | O_NOFOLLOW | O_NONBLOCK |
 				    (fi->flags & O_EXCL),
 			    mode);
-		rc = fd >= 0		? 0
-		     : errno == ELOOP || errno == ENXIO ? -ESTALE
-							: -errno;
+		rc = fd >= 0 ? 0 : errno == ELOOP || errno == ENXIO ? -ESTALE : -errno;
 		as_ourselves(&c);
 	}
 	if (rc == 0)

@@ -23,8 +23,8 @@
 #include <unistd.h>
 
 /*
- * O_DIRECT would bind our buffers to the source's alignment; O_APPEND would move what is written back
- * for a mapping, and fcntl() can take it away later; links were followed by the kernel.
+ * O_DIRECT would bind our buffers to the source's alignment; O_APPEND would move what is written
+ * back for a mapping, and fcntl() can take it away later; links were followed by the kernel.
  */
 int cc_open_flags(int flags)
 {

@@ -2,8 +2,9 @@
 /*
  * e2e-faulty FAULTS SOURCE MOUNTPOINT
  *
- * The folder SOURCE, with faults: a source for `tmem mount` as network file systems are on bad days.
- * The file FAULTS is read at each operation; each of its lines is a fault, the first that fits counts:
+ * The folder SOURCE, with faults: a source for `tmem mount` as network file systems are on bad
+ * days. The file FAULTS is read at each operation; each of its lines is a fault, the first that
+ * fits counts:
  *
  *   OPERATION NAME FROM TO WHAT [N]
  *
@@ -13,7 +14,8 @@
  *   WHAT       an error's number; "short": no more than N bytes at once; "delay": N ms late;
  *              "hang": until no line says so any more
  *
- * In the foreground until it is unmounted. Nothing is kept by the kernel, so that each look reaches it.
+ * In the foreground until it is unmounted. Nothing is kept by the kernel, so that each look reaches
+ * it.
  */
 #define FUSE_USE_VERSION 35
 #include <fuse.h>
