@@ -7,8 +7,8 @@
 #   bench/mount/source.sh up DIR [MEGABYTES [DELAY [RATE]]]     default 400 2ms 400M (bits a second)
 #   bench/mount/source.sh down DIR
 #
-# DIR gets big/ (archives of this machine's /usr, MEGABYTES in all), small/ (its documentation) and
-# tree/ (a git repository of its headers and scripts). Needs root, and nbdkit, libnbd-bin, git,
+# DIR gets big/ (archives of this machine's /usr, MEGABYTES in all), small/ (its documentation),
+# tree/ (a git repository of its headers and scripts) and kept/ (two times 24 MB of the archives). Needs root, and nbdkit, libnbd-bin, git,
 # e2fsprogs; installs them. What it made is below DIR.parts; "down" takes all of it away.
 set -u
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
@@ -42,6 +42,10 @@ fill() {
 		tar -C /usr -cf - lib share bin 2>/dev/null |
 			tail -c +$((part * 300000000)) | head -c $((megabytes * 250000)) >"$to/big/$part"
 	done
+	mkdir "$to/kept"
+	for part in 5 6; do
+		tar -C /usr -cf - lib share bin 2>/dev/null | tail -c +$((part * 300000000)) | head -c 24000000 >"$to/kept/$part"
+	done
 	cp -r /usr/share/doc "$to/small/" 2>/dev/null
 	cp -r /usr/include /usr/lib/python3* "$to/tree/" 2>/dev/null
 	find "$to/tree" "$to/small" -type l -delete
@@ -61,7 +65,7 @@ up() {
 	fill "$PARTS/fast" "$megabytes"
 	umount "$PARTS/fast" || exit 1 # never mounted twice
 	nbdkit -P "$PARTS/nbdkit.pid" -U "$PARTS/socket" --filter=delay --filter=rate file \
-		"$PARTS/image" rdelay="$delay" rate="$rate" || exit 1
+		"$PARTS/image" rdelay="$delay" rate="$rate" burstiness=0.1 || exit 1
 	nbdfuse -P "$PARTS/nbdfuse.pid" "$PARTS/nbd" --unix "$PARTS/socket" >/dev/null 2>&1 &
 	for i in {1..100}; do
 		[ -s "$PARTS/nbd/nbd" ] && break

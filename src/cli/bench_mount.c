@@ -31,8 +31,9 @@
 #define DRIVE	   "--drive" /* not for users: the part inside the box */
 
 static const char *const way_name[MOUNT_WAYS] = {"bare", "rclone", "tmem"};
-static const char *const work_name[WORKS] = {"in order", "at random", "small files", "git status",
-					     "grep -r"};
+static const char *const work_name[WORKS] = {"in order",   "at random", "small files",
+					     "git status", "grep -r",	"kept, random",
+					     "kept, order"};
 
 struct mount_bench {
 	struct mount_job job;
@@ -176,7 +177,7 @@ static void print_row(const struct mount_bench *b, unsigned pass, unsigned work)
 			       MEDIAN(b, (enum mount_way)w, pass, work, p50_us),
 			       MEDIAN(b, (enum mount_way)w, pass, work, p99_us));
 		else
-			printf(" | %8.2f %8s %9s %9s", wall, "", "", "");
+			printf(" | %8.2f %8s %9s %9s", wall, c->cut ? "ended" : "", "", "");
 	}
 	putchar('\n');
 }
@@ -224,6 +225,7 @@ static json_t *cell_json(const struct mount_bench *b, enum mount_way way, unsign
 	cli_json_text(o, "work", work_name[work]);
 	cli_json_text(o, "pass", pass_name[pass]);
 	cli_json_real(o, "wall_s", MEDIAN(b, way, pass, work, wall_s));
+	json_object_set_new(o, "ended", json_boolean(b->all[way][0].cell[pass][work].cut));
 	cli_json_real(o, "p50_us", MEDIAN(b, way, pass, work, p50_us));
 	cli_json_real(o, "p99_us", MEDIAN(b, way, pass, work, p99_us));
 	cli_json_u64(o, "bytes", b->all[way][0].cell[pass][work].bytes);
@@ -313,6 +315,7 @@ static int in_folder(struct mount_bench *b)
 	"is\n"                                                                                     \
 	"one, and through tmem mount, each in a memory cgroup with the same limit, three times\n"  \
 	"over: big/ in order and at random, small/, and tree/ with git status and grep -r.\n"      \
+	"Then kept/, which fits: once from SRC, and twice from what is kept of it.\n"              \
 	"bench/mount/source.sh makes such a folder on a slow file system."
 
 int cmd_bench_mount(int argc, char **argv)

@@ -3,15 +3,27 @@
 #ifndef TMEM_CLI_BENCH_MOUNT_H
 #define TMEM_CLI_BENCH_MOUNT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum mount_way { MOUNT_BARE, MOUNT_RCLONE, MOUNT_TMEM, MOUNT_WAYS };
-enum mount_work { WORK_SEQUENTIAL, WORK_RANDOM, WORK_SMALL, WORK_GIT, WORK_GREP, WORKS };
-#define MOUNT_PASSES 3u /* the first is cold */
+enum mount_work {
+	WORK_SEQUENTIAL,
+	WORK_RANDOM,
+	WORK_SMALL,
+	WORK_GIT,
+	WORK_GREP,
+	WORK_KEPT_RANDOM,
+	WORK_KEPT_SEQUENTIAL,
+	WORKS
+};
+#define MOUNT_WORK_MOST_S 120u /* a program that runs longer is ended */
+#define MOUNT_PASSES	  3u   /* the first is cold */
 
 /* One pass of one work; wall_s 0: not done, there is nothing of the kind in the source. */
 struct mount_cell {
 	double wall_s, p50_us, p99_us; /* of a read, a file; 0 where only the whole is timed */
+	bool cut;		       /* it was ended */
 	uint64_t bytes, operations;
 };
 

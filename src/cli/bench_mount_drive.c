@@ -9,6 +9,10 @@
  *   tree/      a git repository: `git status`, and `grep -r` for something that is not there
  *
  * Each in three passes; everything is cold in the first.
+ *
+ *   kept/      two files that fit: one at random, one in order, pass after pass, with the kernel's
+ * own pages of them thrown out before each. So the first pass is of misses alone, the others of
+ * hits alone, where there is something to hit
  */
 #include "cleancache/mount.h"
 #include "cli/bench_mount.h"
@@ -68,17 +72,17 @@ static void percentiles(struct mount_cell *c)
 
 static char buf[BLOCK];
 
-static int open_big(const char *dir, int fd[BIG_MOST])
+static int open_files(const char *dir, const char *which, int fd[BIG_MOST])
 {
 	char path[4200];
 	struct dirent **list;
 	int n, k = 0;
 
-	snprintf(path, sizeof(path), "%s/big", dir);
+	snprintf(path, sizeof(path), "%s/%s", dir, which);
 	n = scandir(path, &list, NULL, alphasort);
 	for (int i = 0; i < n; i++) {
 		if (list[i]->d_name[0] != '.' && k < (int)BIG_MOST) {
-			snprintf(path, sizeof(path), "%s/big/%s", dir, list[i]->d_name);
+			snprintf(path, sizeof(path), "%s/%s/%s", dir, which, list[i]->d_name);
 			fd[k] = open(path, O_RDONLY | O_CLOEXEC);
 			k += fd[k] >= 0;
 		}
@@ -89,21 +93,26 @@ static int open_big(const char *dir, int fd[BIG_MOST])
 	return k;
 }
 
+static void read_file(int fd, struct mount_cell *c)
+{
+	for (off_t at = 0;;) {
+		uint64_t began = os_clock_ns();
+		ssize_t got = pread(fd, buf, BLOCK, at);
+
+		if (got <= 0)
+			return;
+		timed(began);
+		c->bytes += (uint64_t)got;
+		at += got;
+	}
+}
+
 static bool read_in_order(const char *dir, struct mount_cell *c)
 {
-	int fd[BIG_MOST], n = open_big(dir, fd);
+	int fd[BIG_MOST], n = open_files(dir, "big", fd);
 
 	for (int i = 0; i < n; i++) {
-		for (off_t at = 0;;) {
-			uint64_t began = os_clock_ns();
-			ssize_t got = pread(fd[i], buf, BLOCK, at);
-
-			if (got <= 0)
-				break;
-			timed(began);
-			c->bytes += (uint64_t)got;
-			at += got;
-		}
+		read_file(fd[i], c);
 		close(fd[i]);
 	}
 	return n > 0;
@@ -116,9 +125,20 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
+static uint64_t gcd(uint64_t a, uint64_t b)
+{
+	while (b) {
+		uint64_t r = a % b;
+
+		a = b;
+		b = r;
+	}
+	return a;
+}
+
 static bool read_at_random(const char *dir, const struct mount_job *job, struct mount_cell *c)
 {
-	int fd[BIG_MOST], n = open_big(dir, fd);
+	int fd[BIG_MOST], n = open_files(dir, "big", fd);
 	struct stat st;
 
 	for (unsigned i = 0; n && i < job->reads; i++) {
@@ -139,6 +159,46 @@ static bool read_at_random(const char *dir, const struct mount_job *job, struct 
 	for (int i = 0; i < n; i++)
 		close(fd[i]);
 	return n > 0;
+}
+
+/* Each page of it once. */
+static void read_pages(int fd, const struct mount_job *job, struct mount_cell *c)
+{
+	struct stat st;
+	uint64_t pages, step;
+
+	if (fstat(fd, &st) || st.st_size < (off_t)RANDOM_BLOCK)
+		return;
+	pages = (uint64_t)st.st_size / RANDOM_BLOCK;
+	for (step = mix(job->seed) % pages | 1; gcd(step, pages) != 1; step += 2)
+		;
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	for (uint64_t i = 0, at = 0; i < pages; i++, at = (at + step) % pages) {
+		uint64_t began = os_clock_ns();
+
+		if (pread(fd, buf, RANDOM_BLOCK, (off_t)(at * RANDOM_BLOCK)) <= 0)
+			return;
+		timed(began);
+		c->bytes += RANDOM_BLOCK;
+	}
+}
+
+static bool read_kept(const char *dir, const struct mount_job *job, enum mount_work work,
+		      struct mount_cell *c)
+{
+	int fd[BIG_MOST], n = open_files(dir, "kept", fd);
+	unsigned which = work == WORK_KEPT_RANDOM ? 0 : 1;
+
+	if (n > (int)which) {
+		(void)posix_fadvise(fd[which], 0, 0, POSIX_FADV_DONTNEED);
+		if (which == 0)
+			read_pages(fd[which], job, c);
+		else
+			read_file(fd[which], c);
+	}
+	for (int i = 0; i < n; i++)
+		close(fd[i]);
+	return n > (int)which;
 }
 
 static struct mount_cell *small_cell;
@@ -173,10 +233,11 @@ static bool read_all_small(const char *dir, struct mount_cell *c)
 }
 
 /* A program, its output thrown away; false: it is not there, or failed in earnest. */
-static bool run(char *const argv[])
+static bool run(char *const argv[], struct mount_cell *c)
 {
+	uint64_t end = os_clock_ns() + MOUNT_WORK_MOST_S * 1000000000ull;
 	int status, null;
-	pid_t pid = fork();
+	pid_t pid = fork(), ended = 0;
 
 	if (pid == 0) {
 		null = open("/dev/null", O_RDWR);
@@ -185,23 +246,30 @@ static bool run(char *const argv[])
 		execvp(argv[0], argv);
 		_exit(127);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+	while (pid > 0 && !(ended = waitpid(pid, &status, WNOHANG))) {
+		if (os_clock_ns() > end && !c->cut) {
+			c->cut = true;
+			kill(pid, SIGKILL);
+		}
+		os_sleep_ns(POLL_NS / 10);
+	}
+	if (ended != pid)
 		return false;
-	return WIFEXITED(status) && WEXITSTATUS(status) < 2;
+	return c->cut || (WIFEXITED(status) && WEXITSTATUS(status) < 2);
 }
 
-static bool run_in_tree(const char *dir, enum mount_work work)
+static bool run_in_tree(const char *dir, enum mount_work work, struct mount_cell *c)
 {
-	char tree[4200], git[] = "git", c[] = "-C", status[] = "status", grep[] = "grep",
+	char tree[4200], git[] = "git", in[] = "-C", status[] = "status", grep[] = "grep",
 			 r[] = "-rq", nowhere[] = "what is not in there",
 			 locks[] = "--no-optional-locks";
-	char *const status_argv[] = {git, locks, c, tree, status, NULL};
+	char *const status_argv[] = {git, locks, in, tree, status, NULL};
 	char *const grep_argv[] = {grep, r, nowhere, tree, NULL};
 
 	snprintf(tree, sizeof(tree), "%s/tree", dir);
 	if (access(tree, R_OK))
 		return false;
-	return run(work == WORK_GIT ? status_argv : grep_argv);
+	return run(work == WORK_GIT ? status_argv : grep_argv, c);
 }
 
 static void one_work(const struct mount_job *job, const char *dir, enum mount_work work,
@@ -217,8 +285,10 @@ static void one_work(const struct mount_job *job, const char *dir, enum mount_wo
 		done = read_at_random(dir, job, c);
 	else if (work == WORK_SMALL)
 		done = read_all_small(dir, c);
+	else if (work == WORK_KEPT_RANDOM || work == WORK_KEPT_SEQUENTIAL)
+		done = read_kept(dir, job, work, c);
 	else
-		done = run_in_tree(dir, work);
+		done = run_in_tree(dir, work, c);
 	c->wall_s = done ? (double)(os_clock_ns() - began) / 1e9 : 0;
 	percentiles(c);
 }
@@ -318,7 +388,10 @@ int mount_drive(const struct mount_job *job, struct mount_result *r)
 		}
 	}
 	for (unsigned pass = 0; pass < MOUNT_PASSES; pass++)
-		for (unsigned work = 0; work < WORKS; work++)
+		for (unsigned work = 0; work < WORK_KEPT_RANDOM; work++)
+			one_work(job, dir, (enum mount_work)work, &r->cell[pass][work]);
+	for (unsigned work = WORK_KEPT_RANDOM; work < WORKS; work++)
+		for (unsigned pass = 0; pass < MOUNT_PASSES; pass++)
 			one_work(job, dir, (enum mount_work)work, &r->cell[pass][work]);
 	if (job->way == MOUNT_TMEM)
 		ask_store(dir, r);

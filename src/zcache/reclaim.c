@@ -232,11 +232,12 @@ bool zc_evict_zpage(void *ctx, uint64_t handle, void *ptr, size_t size)
 	}
 	if (n)
 		zc_sets_get(ev); /* keeps the client, and the slot with it */
+	/* The pool may be gone after this, and another one in its slot. */
 	index_unlock(&c);
 	if (!n)
 		return false;
 	t = t ? t : h->emergency;
-	zc_words_left(s, n);
+	atomic_fetch_sub_explicit(&ev->pages, n, memory_order_relaxed);
 	mine = zc_count_slot(t, s);
 	zc_drop(h, t, taken, n);
 	zc_count(t, ZC_EVICTED + ZC_WHY_DRIVER, n);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The engine on zbud: what is different from the engine on zsmalloc. */
+#include "os/thread.h"
 #include "tmem_test.h"
 
+#include <stdatomic.h>
 #include <unistd.h>
 
 static tmem_host_options options(void)
@@ -164,6 +166,47 @@ static void a_file_that_does_not_fit(void **state)
 	test_close(&to);
 }
 
+static struct test_host evicted;
+static _Atomic bool stop;
+
+static void *evict(void *arg)
+{
+	while (!atomic_load(&stop))
+		(void)tmem_host_shrink(evicted.host, 8, NULL);
+	return arg;
+}
+
+/*
+ * Old bug: who evicted by frames counted the pages of a pool that was gone by then, and perhaps
+ * another one's slot, whose queue is another one. TSan sees it at once; else E2 does at the end,
+ * when it has happened in just these few instructions.
+ */
+static void bug_a_slot_that_is_used_again(void **state)
+{
+	tmem_host_options o = options();
+	struct test_page page;
+	tmem_oid oid = test_oid(5);
+	os_thread thread;
+
+	(void)state;
+	evicted = test_open(&o);
+	assert_int_equal(os_thread_create(&thread, "evict", evict, NULL), 0);
+	for (unsigned round = 0; round < 300; round++) {
+		tmem_pool pool =
+			tmem_pool_create(evicted.client, round & 1 ? TMEM_POOL_PERSIST : 0, 0);
+
+		assert_true(pool >= 0);
+		for (unsigned i = 0; i < 40; i++) {
+			test_fill(&page, i, 200);
+			assert_int_equal(tmem_put(evicted.client, pool, &oid, i, &page), 0);
+		}
+		assert_int_equal(tmem_pool_destroy(evicted.client, pool), 0);
+	}
+	atomic_store(&stop, true);
+	os_thread_join(thread);
+	test_close(&evicted);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -172,6 +215,7 @@ int main(void)
 		cmocka_unit_test(too_large),
 		cmocka_unit_test(bug_room_in_partial_frames),
 		cmocka_unit_test(a_file_that_does_not_fit),
+		cmocka_unit_test(bug_a_slot_that_is_used_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
