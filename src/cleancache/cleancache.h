@@ -104,15 +104,16 @@ struct cc_file {
 	struct os_cond idle; /* puts or fetches have ended */
 	tmem_oid oid;
 	struct cc_identity id;
-	uint64_t looked_ns; /* clock of the last look that said id */
-	bool known;	    /* id says something: there was a look, and no change since */
-	bool young;	    /* that look was not settled (C3) */
-	uint64_t order;	    /* of the last change of id, or of ours: older looks are late */
-	uint32_t ours_now;  /* changes through the mount that are under way */
-	uint32_t changing;  /* those, and drops, under way: no puts */
-	uint32_t putting;   /* threads in between cc_put_begin() and cc_put_end() */
-	uint64_t changes;   /* begun and ended */
-	bool stored;	    /* a page was put */
+	uint64_t looked_ns;	     /* clock of the last look that said id */
+	bool known;		     /* id says something: there was a look, and no change since */
+	bool young;		     /* that look was not settled (C3) */
+	uint64_t order, ours_order;  /* of the last change of id, of ours: older looks are late */
+	bool unsure;		     /* known is false for nothing but a late look */
+	uint32_t ours_now;	     /* changes through the mount that are under way */
+	uint32_t changing;	     /* those, and drops, under way: no puts */
+	uint32_t putting;	     /* threads in between cc_put_begin() and cc_put_end() */
+	uint64_t changes;	     /* begun and ended */
+	bool stored;		     /* a page was put */
 	uint64_t version, confirmed; /* times that pages went; up to which the kernel's have, too */
 	struct cc_fetch *fetches;
 	/* For statistics; pages. */

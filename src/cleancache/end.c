@@ -99,6 +99,7 @@ int cc_end_open(struct cc_mount *m, const char *point)
 {
 	struct cc_end *e = os_zalloc(sizeof(*e));
 	struct sigaction wake = {.sa_handler = nothing}; /* and what sleeps is not begun again */
+	sigset_t woken;
 	int rc;
 
 	if (!e)
@@ -112,6 +113,9 @@ int cc_end_open(struct cc_mount *m, const char *point)
 	sigaction(WAKE, &wake, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	pthread_sigmask(SIG_BLOCK, &e->waits, NULL);
+	sigemptyset(&woken);
+	sigaddset(&woken, WAKE);
+	pthread_sigmask(SIG_UNBLOCK, &woken, NULL);
 	rc = os_thread_create(&e->thread, "tmem-end", wait_for_end, e);
 	if (rc) {
 		os_free(e);

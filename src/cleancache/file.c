@@ -80,7 +80,7 @@ void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uin
 		bytes += bytes > UINT64_MAX - offset ? 0 : offset - f->id.size;
 		offset = f->id.size;
 	}
-	f->known = false;
+	f->known = f->unsure = false;
 	f->ours_now++;
 	os_mutex_unlock(&f->lock);
 	drop(m, f, offset, bytes);
@@ -90,7 +90,7 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 {
 	os_mutex_lock(&f->lock);
 	f->ours_now--;
-	f->order = cc_order();
+	f->ours_order = cc_order();
 	admit_puts(f);
 	os_mutex_unlock(&f->lock);
 }
@@ -112,13 +112,13 @@ static uint64_t grain_of(const struct cc_mount *m, const struct cc_look *look)
  */
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open)
 {
-	bool same, young, drops, is, late;
+	bool same, young, drops, is, ours, late;
 	int64_t gone;
 
 	os_mutex_lock(&f->lock);
 	same = f->known && cc_identity_same(&f->id, &look->id);
 	young = same && f->young && at_open;
-	drops = at_open ? !same || young : f->known && !same;
+	drops = at_open ? !same || young : (f->known && !same) || f->unsure;
 	if (drops) {
 		/* Also where another drop is under way: it may not have come to its end. */
 		exclude_puts(f);
@@ -131,12 +131,14 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone > 0);
 	}
 	is = f->known && cc_identity_same(&f->id, &look->id);
-	late = look->order < f->order || f->ours_now;
+	ours = look->order < f->ours_order || f->ours_now;
+	late = look->order < f->order || ours;
 	if (is || (drops && !late)) {
 		if (!is) /* a look that was begun before this may have been answered earlier */
 			f->order = cc_order();
 		f->id = look->id;
 		f->known = true;
+		f->unsure = false;
 		f->looked_ns = f->looked_ns > look->at_ns ? f->looked_ns : look->at_ns;
 		if (at_open || drops)
 			f->young = !cc_look_is_settled(look, grain_of(m, look));
@@ -144,6 +146,7 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		/* From before what is known, or a change of ours: it says that much, not what is.
 		 */
 		f->known = false;
+		f->unsure = !ours; /* the next look tells, whoever asks */
 	}
 	os_mutex_unlock(&f->lock);
 	return drops;

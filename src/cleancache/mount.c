@@ -317,6 +317,7 @@ static void *look_at_root(void *arg)
 static int mount_and_serve(struct cc_mount *m, struct ready *r)
 {
 	struct statx x;
+	bool started;
 	int rc;
 
 	if (cc_end_open(m, r->point))
@@ -331,15 +332,15 @@ static int mount_and_serve(struct cc_mount *m, struct ready *r)
 	rc = open_threads(m);
 	if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))
 		rc = failed("cannot start threads");
-	if (rc == 0) {
+	started = rc == 0;
+	if (started) {
 		m->served = true;
 		rc = serve(m) < 0;
-		cc_end_close(m);
-		os_thread_join(r->thread);
-	} else {
-		cc_end_close(m);
 	}
-	fuse_session_unmount(m->se);
+	cc_end_close(m);
+	fuse_session_unmount(m->se); /* closes the connection: who waits for an answer has one */
+	if (started)
+		os_thread_join(r->thread);
 	return rc;
 }
 

@@ -43,9 +43,14 @@ static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool 
 {
 	struct cc_node *idle[TRIM_BATCH];
 	uint64_t done = 0;
+	unsigned none =
+		0; /* times in a row that nothing was idle: a look may pass over all of them */
 
-	for (uint64_t looked = 0; looked < look_at && done < aim; looked += TRIM_BATCH) {
+	for (uint64_t looked = 0; looked < look_at && done < aim && none < 2;
+	     looked += TRIM_BATCH) {
 		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders);
+
+		none = n ? 0 : none + 1;
 
 		for (unsigned i = 0; i < n; i++) {
 			struct cc_node *parent;
@@ -70,8 +75,9 @@ static void trim(struct cc_mount *m)
 
 	/* Twice round is enough: the first one may find all of them used. */
 	done = forget(m, 2 * now, aim, false);
-	if (!done)
-		done = forget(m, 2 * now, aim, true);
+	/* What was asked to go may be held by another name: nodes that went are what counts. */
+	if (atomic_load(&m->nodes) >= m->nodes_most / 4 * 3)
+		done += forget(m, 2 * now, aim, true);
 	cc_count(m, CC_TRIMMED, done);
 }
 

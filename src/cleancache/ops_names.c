@@ -226,8 +226,6 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		rc = look_up(m, dir, name, &e, &n);
 	if (rc == 0)
 		rc = is_open_file(n, fd) ? 0 : -ESTALE;
-	if (rc == 0 && fi->flags & O_TRUNC)
-		cc_drop_privileges(m, req, fd);
 	if (rc == 0)
 		rc = cc_handle_make(m, n, fd, fi);
 	if (rc == 0) {

@@ -156,6 +156,11 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fd = open(path, flags);
 		fd = fd < 0 ? -errno : fd;
 	}
+	if (fd == -EPERM &&
+	    fi->flags & O_APPEND) { /* it may be a file that can only be appended to */
+		fd = open(path, flags | O_APPEND);
+		fd = fd < 0 ? -errno : fd;
+	}
 	if (fd == -EMFILE || fd == -ENFILE) {
 		cc_notify_trim(m);
 		fd = -ENFILE;

@@ -205,6 +205,7 @@ static void close_ours(struct cc_mount *m, char *text)
 {
 	os_free(text);
 	cc_uncharge(m, CC_TEXT_MAX);
+	atomic_fetch_sub(&m->handles, 1);
 }
 
 static void open_ours(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -219,6 +220,7 @@ static void open_ours(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
+	atomic_fetch_add(&m->handles, 1);
 	(void)content_of(m, ino, text);
 	fi->fh = (uintptr_t)text;
 	fi->direct_io = 1;

@@ -386,6 +386,8 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 		fi
 		check "setuid_$how" "$(stat -c %a "$S/setuid")" test "$(stat -c %a "$S/setuid")" = 775
 	done
+	other python3 -c 'import os, sys; os.umask(0); os.close(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o4755))' "$M/new-setuid"
+	check setuid_new "$(stat -c %a "$S/new-setuid")" test "$(stat -c %a "$S/new-setuid")" = 4755
 	check not_his_folder "listed" bash -c "mkdir -m 700 '$S/closed'; ! setpriv --reuid 65534 --clear-groups ls '$M/closed' 2>/dev/null"
 	ended
 	mounted --size 32M
