@@ -126,6 +126,15 @@ int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 	return 0;
 }
 
+static int open_source(const char *path, int flags)
+{
+	int fd = open(path, flags);
+
+	if (fd < 0)
+		return -errno;
+	return fd;
+}
+
 /* Emptied by being opened. */
 static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *path, int flags)
 {
@@ -135,8 +144,7 @@ static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *pat
 	if (!f)
 		return -ENOMEM;
 	cc_change_begin(m, f, 0, UINT64_MAX);
-	fd = open(path, flags);
-	fd = fd < 0 ? -errno : fd;
+	fd = open_source(path, flags);
 	cc_change_end(m, f);
 	return fd;
 }
@@ -153,13 +161,10 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (flags & O_TRUNC && n->type == S_IFREG) {
 		fd = open_truncated(m, n, path, flags);
 	} else {
-		fd = open(path, flags);
-		fd = fd < 0 ? -errno : fd;
-	}
-	if (fd == -EPERM &&
-	    fi->flags & O_APPEND) { /* it may be a file that can only be appended to */
-		fd = open(path, flags | O_APPEND);
-		fd = fd < 0 ? -errno : fd;
+		fd = open_source(path, flags);
+		/* It may be a file that can only be appended to. */
+		if (fd == -EPERM && fi->flags & O_APPEND)
+			fd = open_source(path, flags | O_APPEND);
 	}
 	if (fd == -EMFILE || fd == -ENFILE) {
 		cc_notify_trim(m);

@@ -370,6 +370,12 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	other() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 	other sh -c "umask 027; echo his >'$M/his'"
 	check owner "$(stat -c '%u %g %a' "$S/his")" test "$(stat -c '%u %g %a' "$S/his")" = "65534 65534 640"
+	echo one >"$S/log"
+	if chattr +a "$S/log" 2>/dev/null; then
+		echo two >>"$M/log"
+		check append_only "$(tr '\n' ' ' <"$S/log")" test "$(cat "$S/log")" = "$(printf 'one\ntwo')"
+		chattr -a "$S/log"
+	fi
 	echo secret >"$S/secret"
 	chmod 600 "$S/secret"
 	check not_his "read another's file" bash -c "! setpriv --reuid 65534 --regid 65534 --clear-groups cat '$M/secret' 2>/dev/null"
@@ -386,7 +392,7 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 		fi
 		check "setuid_$how" "$(stat -c %a "$S/setuid")" test "$(stat -c %a "$S/setuid")" = 775
 	done
-	other python3 -c 'import os, sys; os.umask(0); os.close(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o4755))' "$M/new-setuid"
+	other perl -e 'use Fcntl; umask 0; sysopen(F, $ARGV[0], O_WRONLY | O_CREAT | O_TRUNC, 04755) or die' "$M/new-setuid"
 	check setuid_new "$(stat -c %a "$S/new-setuid")" test "$(stat -c %a "$S/new-setuid")" = 4755
 	check not_his_folder "listed" bash -c "mkdir -m 700 '$S/closed'; ! setpriv --reuid 65534 --clear-groups ls '$M/closed' 2>/dev/null"
 	ended

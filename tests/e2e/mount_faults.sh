@@ -34,7 +34,7 @@ source_up() {
 	not_ok source "$(tail -n 1 "$T/faulty")"
 	finish
 }
-mounted() { "$TMEM" mount --size 32M "$@" "$S" "$M"; }
+mounted() { "$TMEM" mount --size 32M "$S" "$M"; }
 ended() { "$TMEM" umount "$M"; }
 figure() { "$TMEM" stat "$M" | sed -n "s/^$1 //p"; }
 faults() { printf '%s\n' "$@" >"$T/faults.new" && mv "$T/faults.new" "$T/faults"; }
@@ -50,7 +50,7 @@ for n in range((os.fstat(f).st_size + 4095) // 4096):
     except OSError as e: print(n, errno.errorcode[e.errno])
 PY
 }
-EIO=5 ESTALE=116 ENOENT=2 ENOMEM=12 ENOSPC=28
+EIO=5 ESTALE=116 ENOMEM=12 ENOSPC=28
 
 head -c 1000001 /dev/urandom >"$R/a"
 seq 1 100000 >"$R/b"
