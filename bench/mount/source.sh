@@ -8,8 +8,9 @@
 #   bench/mount/source.sh down DIR
 #
 # DIR gets big/ (archives of this machine's /usr, MEGABYTES in all), small/ (its documentation),
-# tree/ (a git repository of its headers and scripts) and kept/ (two times 24 MB of the archives). Needs root, and nbdkit, libnbd-bin, git,
-# e2fsprogs; installs them. What it made is below DIR.parts; "down" takes all of it away.
+# tree/ (a git repository of its headers and scripts) and kept/ (two times 24 MB of the archives).
+# Needs root, and nbdkit, libnbd-bin, git, e2fsprogs; installs them. What it made is below DIR.parts;
+# "down" takes all of it away.
 set -u
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
 . "$ROOT/tools/lib.sh"
@@ -34,17 +35,20 @@ down() {
 	return 0
 }
 
+# archive MEGABYTES SKIP: so much of /usr, from there on.
+archive() {
+	tar -C /usr -cf - lib share bin 2>/dev/null | tail -c +$(($2 * 1000000)) | head -c $(($1 * 1000000))
+}
+
 # What is in it, on the fast disk.
 fill() {
 	local to=$1 megabytes=$2 part
-	mkdir -p "$to/big" "$to/small" "$to/tree"
+	mkdir -p "$to/big" "$to/small" "$to/tree" "$to/kept"
 	for part in 1 2 3 4; do
-		tar -C /usr -cf - lib share bin 2>/dev/null |
-			tail -c +$((part * 300000000)) | head -c $((megabytes * 250000)) >"$to/big/$part"
+		archive $((megabytes / 4)) $((part * 300)) >"$to/big/$part"
 	done
-	mkdir "$to/kept"
-	for part in 5 6; do
-		tar -C /usr -cf - lib share bin 2>/dev/null | tail -c +$((part * 300000000)) | head -c 24000000 >"$to/kept/$part"
+	for part in 5 6; do # from before those
+		archive 24 $((part * 50)) >"$to/kept/$part"
 	done
 	cp -r /usr/share/doc "$to/small/" 2>/dev/null
 	cp -r /usr/include /usr/lib/python3* "$to/tree/" 2>/dev/null

@@ -341,7 +341,10 @@ int cc_nodes_each(struct cc_mount *m, int (*fn)(void *arg, struct cc_node *n), v
 /* N1, N2, the identities' table, and M1; while nothing runs. Stops the process (checks >= 1). */
 void cc_verify(struct cc_mount *m);
 void cc_nodes_verify(struct cc_mount *m);
-/* Nodes that the kernel may be asked to forget: not used since the last time. */
+/*
+ * At most max nodes that the kernel may be asked to forget, each with a ref: not used since the
+ * last time. folders: those of folders, too, once nothing in them is known; else the others alone.
+ */
 unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, bool folders);
 
 /* known.c: identities of files whose pages are in the store and whose nodes have gone. */
@@ -372,10 +375,10 @@ const char *cc_fd_path(char buf[CC_FD_PATH], int fd);
  * read.c. Bytes from offset on, fewer at the end of the file, or -errno; *data points to them in
  * a buffer of this thread, until its next call. bytes: at most CC_IO_BYTES.
  */
-/* CC_IO_BYTES, the thread's own until it reads. NULL: no memory. */
-char *cc_scratch(struct cc_mount *m);
 ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
 		const char **data);
+/* CC_IO_BYTES, the thread's own until it reads. NULL: no memory. */
+char *cc_scratch(struct cc_mount *m);
 /* Pages first .. first+n-1, at most CC_IO_PAGES, into the store, if they are not there. */
 void cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n);
 
@@ -404,12 +407,12 @@ static inline void cc_handle_used(struct cc_handle *h)
 int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 	__attribute__((warn_unused_result));
 /* What the source is opened with where the caller asked for `flags`. */
+int cc_open_flags(int flags);
 /*
  * Before a change that the kernel leaves it to us to take set-user-id bits and capabilities away
  * for: ours as root would keep them. Of a caller who is not root, on an open file.
  */
 void cc_drop_privileges(struct cc_mount *m, fuse_req_t req, int fd);
-int cc_open_flags(int flags);
 
 /* locks.c */
 int cc_locks_open(struct cc_mount *m) __attribute__((warn_unused_result));

@@ -143,8 +143,7 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		if (at_open || drops)
 			f->young = !cc_look_is_settled(look, grain_of(m, look));
 	} else if (drops) {
-		/* From before what is known, or a change of ours: it says that much, not what is.
-		 */
+		/* From before what is known, or a change of ours: it says that, not what is. */
 		f->known = false;
 		f->unsure = !ours; /* the next look tells, whoever asks */
 	}

@@ -97,8 +97,7 @@ static struct owner *owner_find(struct cc_lockers *l, const struct cc_node *n, u
 	return o;
 }
 
-/* A lock for writing wants a file that is open for it; and the owner may have another handle later.
- */
+/* A lock for writing wants a file open for writing; the owner may have another handle later. */
 static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, struct owner **out)
 {
 	int flags = fcntl(h->fd, F_GETFL);

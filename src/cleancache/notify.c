@@ -43,15 +43,13 @@ static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool 
 {
 	struct cc_node *idle[TRIM_BATCH];
 	uint64_t done = 0;
-	unsigned none =
-		0; /* times in a row that nothing was idle: a look may pass over all of them */
+	unsigned none = 0; /* times in a row that nothing was idle; once says little */
 
 	for (uint64_t looked = 0; looked < look_at && done < aim && none < 2;
 	     looked += TRIM_BATCH) {
 		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders);
 
 		none = n ? 0 : none + 1;
-
 		for (unsigned i = 0; i < n; i++) {
 			struct cc_node *parent;
 			char name[NAME_ROOM];

@@ -14,6 +14,12 @@
  * and is good for as long as the end is there: so it is put only if the source ended where the
  * file's identity says, and a page beyond is always the source's business.
  *
+ * A page may be younger than the read's view of the file, which says where the end is: somebody
+ * has looked meanwhile, found the file changed, and its new pages have been put. So what came from
+ * the store is the answer only if the file has not changed since the view was drawn; else the
+ * source is read. Too early an end is more than a short answer: the kernel takes it for the file's
+ * new size.
+ *
  * The source's own pages in the kernel's cache would be a third copy. They are read so that they
  * leave it at once, where that is known (RWF_DONTCACHE), which spares those that were there
  * before; else they are thrown out afterwards.
@@ -43,6 +49,7 @@ struct reading {
 	uint64_t have;	 /* bits of pages that are in place */
 	uint64_t end;	 /* of the file, as far as it was met; bytes */
 	unsigned missed; /* pages */
+	bool stored;	 /* some are from the store */
 	struct scratch *s;
 };
 _Static_assert(CC_IO_PAGES <= 64, "a bit for each page");
@@ -123,6 +130,7 @@ static void place(struct reading *r, uint64_t index, const char *page)
 
 	memcpy(r->s->page + (size_t)i * CC_PAGE, page, CC_PAGE);
 	r->have |= 1ull << i;
+	r->stored = true;
 	/* A page with the end in it; where a page ends there, the source says what comes after. */
 	if (index == r->view.size / CC_PAGE)
 		r->end = r->view.size;
@@ -314,6 +322,8 @@ ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t
 	count_read(&r);
 	if (rc)
 		return rc;
+	if (r.stored && cc_view(r.f).changes != r.view.changes)
+		return from_source(m, h->fd, r.s->page, bytes, offset);
 	if (r.missed)
 		cc_ahead(m, h, first, r.n, r.view.size);
 	*data += offset % CC_PAGE;

@@ -138,7 +138,7 @@ for _ in 1 2 3; do
 	cat "$M/a" >"$T/hung" 2>/dev/null &
 	HUNG+=($!)
 done
-sleep 0.3
+sleep 0.3 # they have come to where it hangs
 check hang_others "waits, too, or differs" timeout 20 cmp "$R/b" "$M/b"
 check hang_list "waits, too" test "$(timeout 20 ls "$M/dir" | wc -l)" = 1000
 check hang_stat "waits, too" test -n "$(timeout 20 "$TMEM" stat "$M")"
@@ -167,7 +167,7 @@ gives_up() { # NAME COMMAND...
 	"$TMEM" invalidate "$M/b"
 	cat "$M/b" >/dev/null 2>&1 &
 	HUNG=($!)
-	sleep 0.3
+	sleep 0.3 # it has come to where it hangs
 	"$@" "$pid"
 	for _ in {1..50}; do
 		mountpoint -q "$M" || break
@@ -189,7 +189,7 @@ gives_up() { # NAME COMMAND...
 		mounted
 		kill -TERM "$pid"
 		exec 7<&-
-		sleep 0.5
+		sleep 0.5 # for the end to do what it must not
 	fi
 	check "$name.not_the_next" "the next mount went with it" cmp "$R/b" "$M/b"
 }
@@ -203,7 +203,7 @@ GROUP=/sys/fs/cgroup/memory/tmem-e2e-mount.$$ MOST=memory.limit_in_bytes OOM=mem
 [ -d "${GROUP%/*}" ] || GROUP=/sys/fs/cgroup/tmem-e2e-mount.$$ MOST=memory.max OOM=memory.events
 if mkdir "$GROUP" 2>/dev/null && [ -w "$GROUP/$MOST" ] && echo 24M >"$GROUP/$MOST"; then
 	head -c 60000000 /dev/urandom >"$R/big"
-	sleep 2.1
+	sleep 2.1 # as above
 	sh -c "echo \$\$ >'$GROUP/cgroup.procs'; exec '$TMEM' mount --size 200M '$S' '$M'"
 	for _ in 1 2 3 4; do
 		cat "$M/big" >/dev/null 2>"$T/err" || break

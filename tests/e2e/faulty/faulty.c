@@ -73,11 +73,11 @@ static int fault(const char *op, const char *path, uint64_t from, uint64_t to, s
 
 	while (find(op, path, from, to, &f)) {
 		if (!strcmp(f.what, "hang")) {
-			usleep(20000);
+			usleep(20000); /* until the line is gone from the file */
 			continue;
 		}
 		if (!strcmp(f.what, "delay")) {
-			usleep((useconds_t)f.n * 1000);
+			usleep((useconds_t)f.n * 1000); /* the fault itself */
 			return 0;
 		}
 		if (!strcmp(f.what, "short")) {
