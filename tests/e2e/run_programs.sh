@@ -34,4 +34,9 @@ left=$(sed -n '/"series"/,$s/^.*"total_bytes": *\[\(.*\)\].*/\1/p' "$T/after.jso
 note "after a thousand children: $(mib "$left")"
 check host.forgets "$(mib "$left") a moment after them; $(tail -n 1 "$T/after.err")" \
 	test "${left:-0}" -gt 0 -a "${left:-0}" -lt $((16 << 20))
+# A child's agent asks to die with the host: not by the last word of its own greeting.
+for _ in 1 2 3; do
+	"$TMEM" run --evict discard --limit 64M -- "$BUILD/tests/e2e/programs/e2e-hard" children 8
+done >"$T/greeted" 2>&1
+check discard.children "$(grep -v '^1000' "$T/greeted" | tail -n 1)" test "$(grep -c '^children right' "$T/greeted")" = 3
 finish

@@ -415,11 +415,28 @@ static void discard(struct agent *a, uint32_t seq)
 	futex_wake(&shm->window);
 }
 
+/*
+ * R4 where the thread may be waiting for the host in the kernel (MADV_FREE waits
+ * until its event is read): the kernel itself ends the process when the other end
+ * of the socket, over which nothing comes any more, is closed.
+ *
+ * Not before the first command, which comes from the thread that sent the last message: until its
+ * send() has returned, the news of a message that we have read already may be still to come, and
+ * would end us.
+ */
+static void die_with_host(struct agent *a)
+{
+	sys3(SYS_fcntl, a->sock, F_SETOWN, a->pid);
+	sys3(SYS_fcntl, a->sock, F_SETSIG, SIGKILL);
+	sys3(SYS_fcntl, a->sock, F_SETFL, O_ASYNC);
+}
+
 static void serve(struct agent *a)
 {
 	struct agent_shm *shm = a->shm;
 	uint32_t seen = 0, asked = 0, now;
 	uint64_t one = 1;
+	bool dies = false;
 
 	for (;;) {
 		struct timespec timeout = {0, HOST_CHECK_NS};
@@ -438,6 +455,10 @@ static void serve(struct agent *a)
 			continue;
 		}
 		seen = seq;
+		if (a->no_move && !dies) {
+			die_with_host(a);
+			dies = true;
+		}
 		if (shm->op == AGENT_OP_EVICT)
 			evict(a, seq);
 		else if (shm->op == AGENT_OP_UNSHARE)
@@ -453,18 +474,6 @@ static void serve(struct agent *a)
 			futex_wake(&shm->moved);
 		sys3(SYS_write, a->eventfd, &one, sizeof(one));
 	}
-}
-
-/*
- * R4 where the thread may be waiting for the host in the kernel (MADV_FREE waits
- * until its event is read): the kernel itself ends the process when the other end
- * of the socket, over which nothing comes any more, is closed.
- */
-static void die_with_host(struct agent *a)
-{
-	sys3(SYS_fcntl, a->sock, F_SETOWN, a->pid);
-	sys3(SYS_fcntl, a->sock, F_SETSIG, SIGKILL);
-	sys3(SYS_fcntl, a->sock, F_SETFL, O_ASYNC);
 }
 
 static void agent_thread_main(void *arg)
@@ -489,8 +498,6 @@ static void agent_thread_main(void *arg)
 	a->error = (int32_t)r;
 	atomic_store(&a->state, r == 0 ? 1 : 2);
 	futex_wake(&a->state);
-	if (r == 0 && a->no_move)
-		die_with_host(a);
 	if (r == 0)
 		serve(a);
 	sys3(SYS_exit, 0, 0, 0);

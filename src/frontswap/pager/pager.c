@@ -710,10 +710,10 @@ static bool adopt_agent(struct space *sp)
 	sp->own_start = o->own_start;
 	sp->own_end = o->own_end;
 	atomic_store(&sp->pid, o->pid);
-	atomic_store(&sp->agent_ready, true);
 	/* Not before: a program that runs while nobody looks outgrows its limit. */
 	if (send(sp->sock, &go, sizeof(go), MSG_NOSIGNAL) < 0)
 		sp->gone = true;
+	atomic_store(&sp->agent_ready, true); /* and commands: see die_with_host() */
 	return true;
 }
 
