@@ -151,7 +151,8 @@ class Turn:
         if not here:
             return False
         supervisor, host, program = here
-        if who in ("process", "all") and not program or who in ("host", "all") and not host:
+        # Without a host it is not `tmem run` yet, but what a wrapper of the workload does before.
+        if who in ("process", "all") and not program or who != "supervisor" and not host:
             return False
         victims = {"process": [self.plan.rnd.choice(program)] if program else [], "host": [host], "supervisor": [supervisor],
                    "all": [supervisor, host, *program]}[who]
