@@ -12,8 +12,9 @@
  * The thread that looks at its own root may also tell the kernel how far to read ahead by itself,
  * which it does by 128 KiB at most unless told otherwise by root (read_ahead_kb).
  *
- * A mount whose process was killed leaves a mount point at which everything fails (ENOTCONN).
- * Who mounts there again finds that, and takes it away first.
+ * A mount whose process was killed leaves a mount point at which everything fails (ENOTCONN; or
+ * ECONNABORTED, what was asked while it died). Who mounts there again finds that, and takes it away
+ * first.
  */
 #include "cleancache/cleancache.h"
 
@@ -256,7 +257,7 @@ static int clear_point(const char *point)
 
 	if (statfs(point, &fs) == 0 && stat(point, &st) == 0)
 		return S_ISDIR(st.st_mode) ? 0 : failed("%s: not a folder", point);
-	if (errno != ENOTCONN)
+	if (errno != ENOTCONN && errno != ECONNABORTED)
 		return failed("%s: %s", point, strerror(errno));
 	return cc_detach(point)
 		       ? failed("%s: a mount that has died is there, and cannot be taken away",

@@ -8,6 +8,10 @@
  * inode. Our own writes are told, too; their pages have gone already, and go again. When there
  * are more files than watches (fs.inotify.max_user_watches), the rest goes unwatched. When the
  * kernel's queue overflows, something is lost: then every file is looked at anew.
+ *
+ * fanotify(7) would need one mark for all files, but root for it, and it tells of every change on
+ * the whole file system by handles to be looked up. What a full table of watches leaves out is
+ * found at the next open all the same.
  */
 #include "cleancache/cleancache.h"
 

@@ -292,6 +292,14 @@ echo x >"$S/two/renamed/file"
 cat "$M/two/renamed/file" >/dev/null
 check no_ring "tmem invalidate does not return" timeout 20 "$TMEM" invalidate "$M"
 kill -USR1 "$(figure pid)" # is nothing to it
+
+# It is looked at while it dies.
+pid=$(figure pid)
+kill -STOP "$pid"
+(sleep 0.3 && kill -KILL "$pid") & # the next one asks what is there meanwhile
+check dying "tmem mount failed" mounted
+wait "$!"
+check dying_again "differs" cmp "$S/two/renamed/file" "$M/two/renamed/file"
 ended
 
 # A source whose stamps are whole seconds: what changes within one can be told by nothing but care.

@@ -17,10 +17,10 @@ static void path_of(char path[600], const char *dir, const char *name)
 	snprintf(path, 600, "%s/%s", dir, name);
 }
 
+/* No two of them: an operation makes one at most. */
 static void new_name(struct worker *w, struct own_file *f)
 {
-	snprintf(f->name, sizeof(f->name), "own%u.%llx", w->number,
-		 (unsigned long long)rnd(w, 1u << 20));
+	snprintf(f->name, sizeof(f->name), "own%u.%llu", w->number, (unsigned long long)w->op);
 }
 
 static void open_it(struct worker *w, struct own_file *f, int more)
