@@ -174,6 +174,14 @@ void foreign_make(void)
 
 /* ---- reading ---------------------------------------------------------------------------- */
 
+static int stat_in(const char *dir, const char *name, struct stat *st)
+{
+	char path[600];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return stat(path, st);
+}
+
 /* The version that must have been there at `then`. */
 static uint64_t at_least(struct block_state *b, uint64_t then)
 {
@@ -212,6 +220,26 @@ static void open_handle(struct worker *w, struct foreign_handle *h)
 	w->count[C_FOREIGN_OPEN]++;
 }
 
+/* With what may tell whose mistake it is: whether it lasts, and who takes the file to end where. */
+static void fail_short(struct worker *w, struct foreign_handle *h, unsigned i, size_t got)
+{
+	uint8_t again[BLOCK];
+	char name[32];
+	struct stat open, named, source;
+	ssize_t n = pread(h->fd, again, BLOCK, (off_t)i * BLOCK);
+
+	name_of(name, h->file);
+	if (fstat(h->fd, &open) || stat_in(mount_dir, name, &named) ||
+	    stat_in(source_dir, name, &source))
+		fail(w, "foreign%u: %s", h->file, strerror(errno));
+	fail(w,
+	     "foreign%u: block %u of %u: %zu bytes of it; again: %zd; inode %llu of %lld bytes is "
+	     "open, %llu of %lld named, %llu of %lld in the source",
+	     h->file, i, h->blocks, got, n, (unsigned long long)open.st_ino,
+	     (long long)open.st_size, (unsigned long long)named.st_ino, (long long)named.st_size,
+	     (unsigned long long)source.st_ino, (long long)source.st_size);
+}
+
 /* got: bytes of it that were read. */
 static void judge(struct worker *w, struct foreign_handle *h, unsigned i, const uint8_t *at,
 		  size_t got)
@@ -222,7 +250,7 @@ static void judge(struct worker *w, struct foreign_handle *h, unsigned i, const 
 	const struct block *b = (const struct block *)at;
 
 	if (same_shape && got != (i < h->blocks ? BLOCK : 0))
-		fail(w, "foreign%u: block %u of %u: %zu bytes of it", h->file, i, h->blocks, got);
+		fail_short(w, h, i, got);
 	if (got < BLOCK)
 		return; /* its shape changed */
 	if (!is_whole(b, h->file, i)) {
