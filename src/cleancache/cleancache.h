@@ -114,6 +114,7 @@ struct cc_file {
 	uint32_t putting;	     /* threads in between cc_put_begin() and cc_put_end() */
 	uint64_t changes;	     /* begun and ended */
 	bool stored;		     /* a page was put */
+	bool forgetting;	     /* the kernel is being told to forget its attributes */
 	uint64_t version, confirmed; /* times that pages went; up to which the kernel's have, too */
 	struct cc_fetch *fetches;
 	/* For statistics; pages. */
@@ -175,7 +176,12 @@ struct cc_node {
 	struct cc_node *watch_next;  /* watch.c */
 	struct cc_node *notify_next; /* notify.c */
 	bool to_tell;		     /* it is in that list */
+	bool told_by_open;	     /* and need not be any more */
 	_Atomic(struct cc_file *) file;
+	_Atomic uint64_t opened; /* when an open last found a change; cc_order() */
+	_Atomic uint64_t told;	 /* the size that the kernel was told (T1 in notify.c), or */
+#define CC_TOLD_NOTHING UINT64_MAX
+#define CC_TOLD_SEVERAL (UINT64_MAX - 1)
 	struct cc_node *parent; /* a ref; NULL: the root */
 	char *name;		/* in it, when it was last seen; both under the mount's `names` */
 };
@@ -431,6 +437,20 @@ int cc_notify_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_notify_close(struct cc_mount *m);
 /* The kernel's pages and attributes of a node are to go. */
 void cc_notify_changed(struct cc_mount *m, struct cc_node *n);
+/*
+ * T2. Before each answer that tells the kernel a size, which was asked for at `order`. False: it is
+ * too old, and must be asked for again.
+ */
+bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
+	__attribute__((warn_unused_result));
+/* The same of a look, which it makes anew where it is too old. 0, or -errno. */
+int cc_notify_tells_look(struct cc_node *n, struct cc_look *look)
+	__attribute__((warn_unused_result));
+/*
+ * T1. An open has found a change: the kernel forgets a size from before. Waits while another open
+ * of the node tells it so.
+ */
+void cc_notify_forget(struct cc_mount *m, struct cc_node *n);
 /* The kernel is told nothing more, from the return on. Waits for what is being told. */
 void cc_notify_quiet(struct cc_mount *m);
 /* Too many nodes, or too little memory for them. */

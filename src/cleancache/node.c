@@ -165,6 +165,7 @@ static struct cc_node *make(struct cc_mount *m, int fd, const char *name,
 	n->type = look->st.st_mode & S_IFMT;
 	n->fd = fd;
 	n->watch = -1;
+	atomic_init(&n->told, CC_TOLD_NOTHING);
 	count_node(m);
 	return n;
 }

@@ -2,10 +2,23 @@
 /*
  * What the kernel is told, rather than asked: that a file changed, and that it should forget
  * names. By one thread: to tell it, a page's lock may be waited for, which a request that is
- * being served may hold; so nobody who serves requests, or holds a lock of ours, may do it.
+ * being served may hold; so nobody who serves requests, or holds a lock of ours, may do it (but of
+ * attributes alone).
  *
  * A node changed: it goes to the end of a list, with a ref, unless it is in there already. So
- * nobody waits to say it.
+ * nobody waits to say it. An open that makes the kernel drop its pages meanwhile has said it.
+ *
+ * The kernel's size. Of two answers about a file that are under way together the kernel believes
+ * the one that comes first, and not the other: that may be the one from the middle of a change,
+ * and the size in it then ends the reads of who has opened the file after the change. An open that
+ * has found a change tells it to forget what it knows, and by that to ignore whatever was asked
+ * before. But that makes it ignore the right answers, too, as does whoever tells it that a file has
+ * changed; so it is told only where there were others, and not by them once more:
+ *
+ *   T1  told is the one size that was told since it last forgot; where it is the size of now,
+ *       there is nothing to forget
+ *   T2  what was asked for before such an open, and is told after its look at told, is asked for
+ *       again: who tells writes told and reads opened, who opens writes opened and reads told
  *
  * Trimming: nodes cost a descriptor each, and memory. When there are many, names that were not
  * asked for since the last time are taken out of the kernel's cache, until half of what may be is
@@ -89,6 +102,7 @@ static void tell_next(struct cc_notify *t)
 	if (!t->first)
 		t->last = &t->first;
 	n->to_tell = false; /* a change from here on is told again */
+	quiet |= n->told_by_open;
 	os_mutex_unlock(&t->lock);
 	if (!quiet)
 		(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0);
@@ -130,6 +144,7 @@ void cc_notify_changed(struct cc_mount *m, struct cc_node *n)
 	cc_node_ref(m, n);
 	os_mutex_lock(&t->lock);
 	is_new = !n->to_tell;
+	n->told_by_open = false;
 	if (is_new) {
 		n->to_tell = true;
 		n->notify_next = NULL;
@@ -140,6 +155,51 @@ void cc_notify_changed(struct cc_mount *m, struct cc_node *n)
 	os_mutex_unlock(&t->lock);
 	if (!is_new)
 		cc_node_unref(m, n);
+}
+
+bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
+{
+	uint64_t before = CC_TOLD_NOTHING;
+
+	if (!atomic_compare_exchange_strong(&n->told, &before, size) && before != size)
+		atomic_store(&n->told, CC_TOLD_SEVERAL);
+	return atomic_load(&n->opened) < order;
+}
+
+int cc_notify_tells_look(struct cc_node *n, struct cc_look *look)
+{
+	int rc = 0;
+
+	while (rc == 0 && !cc_notify_tells(n, look->order, look->id.size))
+		rc = cc_look_fd(n->fd, look);
+	return rc;
+}
+
+void cc_notify_forget(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_file *f = cc_node_data(n);
+	bool right;
+
+	os_mutex_lock(&m->notify->lock);
+	n->told_by_open = true;
+	os_mutex_unlock(&m->notify->lock);
+	os_mutex_lock(&f->lock);
+	while (f->forgetting)
+		os_cond_wait(&f->idle, &f->lock);
+	atomic_store(&n->opened, cc_order());
+	right = f->known && atomic_load(&n->told) == f->id.size;
+	f->forgetting = !right;
+	if (!right)
+		atomic_store(&n->told, f->id.size);
+	os_mutex_unlock(&f->lock);
+	if (right)
+		return;
+	/* Attributes alone: pages that are being read would be waited for, perhaps by us. */
+	(void)fuse_lowlevel_notify_inval_inode(m->se, cc_ino_of(m, n), -1, 0);
+	os_mutex_lock(&f->lock);
+	f->forgetting = false;
+	os_cond_broadcast(&f->idle);
+	os_mutex_unlock(&f->lock);
 }
 
 void cc_notify_quiet(struct cc_mount *m)

@@ -20,6 +20,8 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 	struct cc_look look;
 	int rc = cc_look_fd(fd >= 0 ? fd : n->fd, &look);
 
+	if (rc == 0)
+		rc = cc_notify_tells_look(n, &look);
 	if (rc) {
 		if (rc == -ESTALE)
 			cc_node_stale(m, n);

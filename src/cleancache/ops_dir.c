@@ -132,6 +132,10 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 	if (!dots && how == LOOKED_UP) {
 		int rc = cc_node_lookup(m, dir, e->d_name, &n, &look);
 
+		if (rc == 0 && cc_notify_tells_look(n, &look)) {
+			cc_node_forget(m, n, 1);
+			rc = -ENOENT;
+		}
 		/* Gone meanwhile, or no room for it: a name, which is to be looked up. */
 		if (rc == 0)
 			cc_entry(m, n, &look, &p);

@@ -101,9 +101,16 @@ static int look_up(struct cc_mount *m, struct cc_node *dir, const char *name,
 	struct cc_look look;
 	int rc = cc_node_lookup(m, dir, name, n, &look);
 
-	if (rc == 0)
-		cc_entry(m, *n, &look, e);
-	return rc;
+	if (rc)
+		return rc;
+	rc = cc_notify_tells_look(*n, &look);
+	if (rc) {
+		give_back(m, *n);
+		*n = NULL;
+		return rc;
+	}
+	cc_entry(m, *n, &look, e);
+	return 0;
 }
 
 static void reply_entry(fuse_req_t req, struct cc_node *dir, const char *name, int rc)

@@ -149,17 +149,6 @@ static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *pat
 	return fd;
 }
 
-/*
- * Of two answers about a file that are under way together the kernel believes the one that comes
- * first, and no longer the other: that may be the one with the size from before the change that
- * this open has found. So it is told to forget what it knows, which makes it ignore whatever was
- * asked before now. Attributes alone: pages that are being read are waited for, perhaps by us.
- */
-static void forget_attributes(struct cc_mount *m, struct cc_node *n)
-{
-	(void)fuse_lowlevel_notify_inval_inode(m->se, cc_ino_of(m, n), -1, 0);
-}
-
 void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = cc_mount_of(req);
@@ -200,7 +189,7 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	fi->keep_cache = kept;
 	if (!kept)
-		forget_attributes(m, n);
+		cc_notify_forget(m, n);
 	cc_count(m, CC_OPENS, 1);
 	cc_count(m, CC_OPENS_KEPT, kept);
 	if (fuse_reply_open(req, fi))
