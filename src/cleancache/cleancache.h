@@ -453,6 +453,14 @@ int cc_notify_tells_look(struct cc_node *n, struct cc_look *look)
 void cc_notify_forget(struct cc_mount *m, struct cc_node *n);
 /* The kernel is told nothing more, from the return on. Waits for what is being told. */
 void cc_notify_quiet(struct cc_mount *m);
+/*
+ * teller.c: a thread that tells the kernel, for notify.c alone; made when the mount is there. NULL:
+ * no memory. Closing it waits for what it tells.
+ */
+struct cc_teller *cc_teller_open(struct cc_mount *m) __attribute__((warn_unused_result));
+void cc_teller_close(struct cc_teller *t);
+/* That a node changed (name: NULL), or that a folder's name is to be forgotten. Waits. */
+void cc_teller_tell(struct cc_teller *t, fuse_ino_t ino, const char *name);
 /* Too many nodes, or too little memory for them. */
 void cc_notify_trim(struct cc_mount *m);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the kernel is told, rather than asked: that a file changed, and that it should forget
- * names. By one thread: to tell it, a page's lock may be waited for, which a request that is
- * being served may hold; so nobody who serves requests, or holds a lock of ours, may do it (but of
- * attributes alone).
+ * names. By one thread (and teller.c): to tell it, a page's lock may be waited for, which a request
+ * that is being served may hold; so nobody who serves requests, or holds a lock of ours, may do it
+ * (but of attributes alone).
  *
  * A node changed: it goes to the end of a list, with a ref, unless it is in there already. So
  * nobody waits to say it. An open that makes the kernel drop its pages meanwhile has said it.
@@ -42,8 +42,18 @@ struct cc_notify {
 	struct os_mutex lock;
 	struct os_cond work, idle;
 	struct cc_node *first, **last; /* by notify_next */
+	struct cc_teller *teller;      /* of the thread here, while it tells */
 	bool trim, telling, quiet, stop;
 };
+
+/* Only between telling and its end. */
+static void tell(struct cc_notify *t, struct cc_node *n, const char *name)
+{
+	if (!t->teller)
+		t->teller = cc_teller_open(t->m);
+	if (t->teller)
+		cc_teller_tell(t->teller, cc_ino_of(t->m, n), name);
+}
 
 /* A node's name of now, and the number of its folder; false: it has none. */
 static bool name_of(struct cc_mount *m, struct cc_node *n, char name[NAME_ROOM],
@@ -68,8 +78,7 @@ static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool 
 			char name[NAME_ROOM];
 
 			if (name_of(m, idle[i], name, &parent)) {
-				(void)fuse_lowlevel_notify_inval_entry(m->se, cc_ino_of(m, parent),
-								       name, strlen(name));
+				tell(m->notify, parent, name);
 				cc_node_unref(m, parent);
 			}
 			cc_node_unref(m, idle[i]);
@@ -105,7 +114,7 @@ static void tell_next(struct cc_notify *t)
 	quiet |= n->told_by_open;
 	os_mutex_unlock(&t->lock);
 	if (!quiet)
-		(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0);
+		tell(t, n, NULL);
 	cc_node_unref(t->m, n);
 	os_mutex_lock(&t->lock);
 }
@@ -205,6 +214,7 @@ void cc_notify_forget(struct cc_mount *m, struct cc_node *n)
 void cc_notify_quiet(struct cc_mount *m)
 {
 	struct cc_notify *t = m->notify;
+	struct cc_teller *teller;
 
 	if (!t)
 		return;
@@ -212,7 +222,10 @@ void cc_notify_quiet(struct cc_mount *m)
 	t->quiet = true;
 	while (t->telling)
 		os_cond_wait(&t->idle, &t->lock);
+	teller = t->teller;
+	t->teller = NULL;
 	os_mutex_unlock(&t->lock);
+	cc_teller_close(teller);
 }
 
 void cc_notify_trim(struct cc_mount *m)
@@ -259,6 +272,7 @@ void cc_notify_close(struct cc_mount *m)
 	os_mutex_unlock(&t->lock);
 	if (t->started)
 		os_thread_join(t->thread);
+	cc_teller_close(t->teller);
 	os_cond_destroy(&t->work);
 	os_cond_destroy(&t->idle);
 	os_mutex_destroy(&t->lock);

@@ -147,6 +147,26 @@ healed
 wait "${HUNG[@]}"
 check hang_healed "differs" cmp "$R/a" "$T/hung"
 
+# ---- killed while the kernel waits, to be told of a change, for a page that is being read
+faults "read a 0 2000000 hang"
+timeout 20 "$TMEM" invalidate "$M/a"
+cat "$M/a" >"$T/hung" 2>/dev/null &
+HUNG=($!)
+sleep 0.3 # it has come to where it hangs
+timeout 20 "$TMEM" invalidate "$M/a"
+sleep 0.3 # and who tells the kernel, to its page
+kill -KILL "$(figure pid)"
+healed # who reads for it would be waited for
+if timeout 20 "$TMEM" mount --size 32M "$S" "$M"; then
+	ok killed
+else
+	not_ok killed "the mount hangs"
+	umount -f "$M"
+	mounted
+fi
+wait "${HUNG[@]}"
+check killed_right "differs" cmp "$R/a" "$M/a"
+
 # ---- the source is gone, and comes back
 kill -KILL "$SOURCE_PID"
 while kill -0 "$SOURCE_PID" 2>/dev/null; do sleep 0.05; done
