@@ -11,8 +11,8 @@
  * the device by which it was read, and fails when that is closed. So the teller has a device of
  * its own (a clone of the mount's), by which nothing is read, in a table of descriptors of its own:
  * when all others are dead the mount's device is closed, what was asked by it fails, the page is
- * let go, and the teller ends. (Who may not open /dev/fuse, but was given the mount's by fusermount3,
- * is left with that.)
+ * let go, and the teller ends. (Who may not open /dev/fuse, but was given the mount's by
+ * fusermount3, is left with that.)
  *
  * As it has no other descriptors it does nothing else: no node is looked at, or let go of, here.
  * One caller at a time; it waits, where it can be killed.
