@@ -38,6 +38,7 @@
 #include "os/thread.h"
 
 #include <fuse3/fuse_lowlevel.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -342,6 +343,11 @@ static inline struct cc_file *cc_node_data(struct cc_node *n)
 {
 	return atomic_load_explicit(&n->file, memory_order_acquire);
 }
+/* So many that they are trimmed. */
+static inline bool cc_nodes_many(struct cc_mount *m)
+{
+	return atomic_load(&m->nodes) >= m->nodes_most / 4 * 3;
+}
 /* Called for each node, with a ref, no lock held; not 0 ends it. */
 int cc_nodes_each(struct cc_mount *m, int (*fn)(void *arg, struct cc_node *n), void *arg);
 /* N1, N2, the identities' table, and M1; while nothing runs. Stops the process (checks >= 1). */
@@ -459,8 +465,12 @@ void cc_notify_quiet(struct cc_mount *m);
  */
 struct cc_teller *cc_teller_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_teller_close(struct cc_teller *t);
-/* That a node changed (name: NULL), or that a folder's name is to be forgotten. Waits. */
-void cc_teller_tell(struct cc_teller *t, fuse_ino_t ino, const char *name);
+/* That nodes changed (no name), or that a folder's names are to be forgotten. Waits. */
+struct cc_telling {
+	fuse_ino_t ino;
+	char name[NAME_MAX + 1];
+};
+void cc_teller_tell(struct cc_teller *t, const struct cc_telling *what, unsigned n);
 /* Too many nodes, or too little memory for them. */
 void cc_notify_trim(struct cc_mount *m);
 

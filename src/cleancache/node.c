@@ -371,7 +371,7 @@ static struct cc_node *add(struct cc_mount *m, struct cc_node *n)
 /* A new node makes room for itself first. False: there is none. */
 static bool wait_for_room(struct cc_mount *m)
 {
-	if (atomic_load(&m->nodes) < m->nodes_most / 4 * 3)
+	if (!cc_nodes_many(m))
 		return true;
 	cc_notify_trim(m);
 	os_sleep_ns(NAP_NS);

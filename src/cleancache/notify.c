@@ -32,8 +32,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define TRIM_BATCH 256u
-#define NAME_ROOM  256u
+#define TRIM_BATCH 64u
 
 struct cc_notify {
 	struct cc_mount *m;
@@ -42,47 +41,45 @@ struct cc_notify {
 	struct os_mutex lock;
 	struct os_cond work, idle;
 	struct cc_node *first, **last; /* by notify_next */
-	struct cc_teller *teller;      /* of the thread here, while it tells */
+	struct cc_teller *teller;      /* of the thread here, while it tells; and what */
+	struct cc_telling what[TRIM_BATCH];
 	bool trim, telling, quiet, stop;
 };
 
 /* Only between telling and its end. */
-static void tell(struct cc_notify *t, struct cc_node *n, const char *name)
+static void tell(struct cc_notify *t, const struct cc_telling *what, unsigned n)
 {
 	if (!t->teller)
 		t->teller = cc_teller_open(t->m);
-	if (t->teller)
-		cc_teller_tell(t->teller, cc_ino_of(t->m, n), name);
-}
-
-/* A node's name of now, and the number of its folder; false: it has none. */
-static bool name_of(struct cc_mount *m, struct cc_node *n, char name[NAME_ROOM],
-		    struct cc_node **parent)
-{
-	return cc_node_name(m, n, name, NAME_ROOM, parent) && *parent;
+	if (t->teller && n)
+		cc_teller_tell(t->teller, what, n);
 }
 
 static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool folders)
 {
-	struct cc_node *idle[TRIM_BATCH];
+	struct cc_node *idle[TRIM_BATCH], *folder[TRIM_BATCH];
+	struct cc_telling *what = m->notify->what;
 	uint64_t done = 0;
 	unsigned none = 0; /* times in a row that nothing was idle; once says little */
 
 	for (uint64_t looked = 0; looked < look_at && done < aim && none < 2;
 	     looked += TRIM_BATCH) {
-		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders);
+		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders), named = 0;
 
 		none = n ? 0 : none + 1;
 		for (unsigned i = 0; i < n; i++) {
-			struct cc_node *parent;
-			char name[NAME_ROOM];
-
-			if (name_of(m, idle[i], name, &parent)) {
-				tell(m->notify, parent, name);
-				cc_node_unref(m, parent);
-			}
-			cc_node_unref(m, idle[i]);
+			if (!cc_node_name(m, idle[i], what[named].name, sizeof(what->name),
+					  &folder[named]) ||
+			    !folder[named])
+				continue;
+			what[named].ino = cc_ino_of(m, folder[named]);
+			named++;
 		}
+		tell(m->notify, what, named);
+		while (named)
+			cc_node_unref(m, folder[--named]);
+		for (unsigned i = 0; i < n; i++)
+			cc_node_unref(m, idle[i]);
 		done += n;
 	}
 	return done;
@@ -96,7 +93,7 @@ static void trim(struct cc_mount *m)
 	/* Twice round is enough: the first one may find all of them used. */
 	done = forget(m, 2 * now, aim, false);
 	/* What was asked to go may be held by another name: nodes that went are what counts. */
-	if (atomic_load(&m->nodes) >= m->nodes_most / 4 * 3)
+	if (cc_nodes_many(m))
 		done += forget(m, 2 * now, aim, true);
 	cc_count(m, CC_TRIMMED, done);
 }
@@ -114,7 +111,7 @@ static void tell_next(struct cc_notify *t)
 	quiet |= n->told_by_open;
 	os_mutex_unlock(&t->lock);
 	if (!quiet)
-		tell(t, n, NULL);
+		tell(t, &(struct cc_telling){.ino = cc_ino_of(t->m, n)}, 1);
 	cc_node_unref(t->m, n);
 	os_mutex_lock(&t->lock);
 }

@@ -129,7 +129,8 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 	bytes = fuse_add_direntry_plus(req, NULL, 0, e->d_name, NULL, 0);
 	if (bytes > room)
 		return (ssize_t)bytes;
-	if (!dots && how == LOOKED_UP) {
+	/* The kernel locks a folder while it is listed, and can forget no name in it meanwhile. */
+	if (!dots && how == LOOKED_UP && !cc_nodes_many(m)) {
 		int rc = cc_node_lookup(m, dir, e->d_name, &n, &look);
 
 		if (rc == 0 && cc_notify_tells_look(n, &look)) {

@@ -33,9 +33,9 @@ struct cc_teller {
 	os_thread thread;
 	struct os_mutex lock;
 	struct os_cond asked, told;
-	fuse_ino_t ino;
-	const char *name; /* in the folder ino; NULL: ino changed */
-	bool busy, stop;
+	const struct cc_telling *what;
+	unsigned n; /* 0: nothing, or all of it is told */
+	bool stop;
 };
 
 /* Afterwards this thread has one descriptor, with the number of the mount's. */
@@ -55,6 +55,14 @@ static void take_device(struct cc_mount *m)
 	(void)close_range(number + 1, ~0u, 0);
 }
 
+static void tell(struct fuse_session *se, const struct cc_telling *w)
+{
+	if (*w->name)
+		(void)fuse_lowlevel_notify_inval_entry(se, w->ino, w->name, strlen(w->name));
+	else
+		(void)fuse_lowlevel_notify_inval_inode(se, w->ino, 0, 0);
+}
+
 static void *run(void *arg)
 {
 	struct cc_teller *t = arg;
@@ -62,18 +70,15 @@ static void *run(void *arg)
 	take_device(t->m);
 	os_mutex_lock(&t->lock);
 	for (;;) {
-		while (!t->busy && !t->stop)
+		while (!t->n && !t->stop)
 			os_cond_wait(&t->asked, &t->lock);
-		if (!t->busy)
+		if (!t->n)
 			break;
 		os_mutex_unlock(&t->lock);
-		if (t->name)
-			(void)fuse_lowlevel_notify_inval_entry(t->m->se, t->ino, t->name,
-							       strlen(t->name));
-		else
-			(void)fuse_lowlevel_notify_inval_inode(t->m->se, t->ino, 0, 0);
+		for (unsigned i = 0; i < t->n; i++)
+			tell(t->m->se, &t->what[i]);
 		os_mutex_lock(&t->lock);
-		t->busy = false;
+		t->n = 0;
 		os_cond_broadcast(&t->told);
 	}
 	os_mutex_unlock(&t->lock);
@@ -112,14 +117,13 @@ void cc_teller_close(struct cc_teller *t)
 	os_free(t);
 }
 
-void cc_teller_tell(struct cc_teller *t, fuse_ino_t ino, const char *name)
+void cc_teller_tell(struct cc_teller *t, const struct cc_telling *what, unsigned n)
 {
 	os_mutex_lock(&t->lock);
-	t->ino = ino;
-	t->name = name;
-	t->busy = true;
+	t->what = what;
+	t->n = n;
 	os_cond_broadcast(&t->asked);
-	while (t->busy)
+	while (t->n)
 		os_cond_wait(&t->told, &t->lock);
 	os_mutex_unlock(&t->lock);
 }
