@@ -38,7 +38,6 @@
 #include "os/thread.h"
 
 #include <fuse3/fuse_lowlevel.h>
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -267,6 +266,8 @@ struct cc_mount {
 	struct cc_lockers *lockers; /* locks.c */
 	struct cc_watch *watch;	    /* watch.c; NULL: none */
 	struct cc_end *end;	    /* end.c */
+	pid_t guard;		    /* guard.c */
+	int guard_fd;		    /* -1: none */
 	struct cc_known *known;	    /* known.c */
 	os_tls scratch;		    /* read.c: a thread's buffer */
 	_Atomic bool no_dontcache;  /* the source's kernel does not know RWF_DONTCACHE */
@@ -294,6 +295,14 @@ int cc_end_open(struct cc_mount *m, const char *point) __attribute__((warn_unuse
 void cc_end_close(struct cc_mount *m);
 /* Takes a mount away from its place, whoever uses it. 0, or -EPERM. Forks where it must. */
 int cc_detach(const char *point) __attribute__((warn_unused_result));
+
+/*
+ * guard.c: a process that ends the connection of this number (0: not any more) when we are killed.
+ * It is forked by open, so before there are threads. Close waits for its end.
+ */
+void cc_guard_open(struct cc_mount *m);
+void cc_guard_watch(struct cc_mount *m, uint32_t number);
+void cc_guard_close(struct cc_mount *m);
 
 /* account.c: memory that is not the store's. False: --size does not allow it. */
 bool cc_charge(struct cc_mount *m, uint64_t bytes) __attribute__((warn_unused_result));
@@ -459,18 +468,6 @@ int cc_notify_tells_look(struct cc_node *n, struct cc_look *look)
 void cc_notify_forget(struct cc_mount *m, struct cc_node *n);
 /* The kernel is told nothing more, from the return on. Waits for what is being told. */
 void cc_notify_quiet(struct cc_mount *m);
-/*
- * teller.c: a thread that tells the kernel, for notify.c alone; made when the mount is there. NULL:
- * no memory. Closing it waits for what it tells.
- */
-struct cc_teller *cc_teller_open(struct cc_mount *m) __attribute__((warn_unused_result));
-void cc_teller_close(struct cc_teller *t);
-/* That nodes changed (no name), or that a folder's names are to be forgotten. Waits. */
-struct cc_telling {
-	fuse_ino_t ino;
-	char name[NAME_MAX + 1];
-};
-void cc_teller_tell(struct cc_teller *t, const struct cc_telling *what, unsigned n);
 /* Too many nodes, or too little memory for them. */
 void cc_notify_trim(struct cc_mount *m);
 

@@ -330,6 +330,7 @@ static int mount_and_serve(struct cc_mount *m, struct ready *r)
 	/* Its number, without being asked: nobody serves yet. */
 	if (statx(AT_FDCWD, r->point, AT_STATX_DONT_SYNC, 0, &x) == 0)
 		atomic_store(&m->own_dev, makedev(x.stx_dev_major, x.stx_dev_minor));
+	cc_guard_watch(m, minor((dev_t)atomic_load(&m->own_dev)));
 	rc = open_threads(m);
 	if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))
 		rc = failed("cannot start threads");
@@ -356,6 +357,7 @@ static int run(const struct cc_options *o, int ready_fd)
 		return failed("no memory");
 	m->o = o;
 	(void)prctl(PR_SET_NAME, "tmem-mount");
+	cc_guard_open(m);
 	raise_descriptors();
 	root = open(o->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
@@ -368,6 +370,7 @@ static int run(const struct cc_options *o, int ready_fd)
 		rc = open_store(m) || open_session(m) || open_parts(m, root) ||
 		     mount_and_serve(m, &r);
 	close_parts(m);
+	cc_guard_close(m);
 	os_free(m);
 	return rc;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the kernel is told, rather than asked: that a file changed, and that it should forget
- * names. By one thread (and teller.c): to tell it, a page's lock may be waited for, which a request
- * that is being served may hold; so nobody who serves requests, or holds a lock of ours, may do it
- * (but of attributes alone).
+ * names. By one thread: to tell it, a page's lock may be waited for, which a request that is
+ * being served may hold; so nobody who serves requests, or holds a lock of ours, may do it (but of
+ * attributes alone).
  *
  * A node changed: it goes to the end of a list, with a ref, unless it is in there already. So
  * nobody waits to say it. An open that makes the kernel drop its pages meanwhile has said it.
@@ -32,7 +32,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define TRIM_BATCH 64u
+#define TRIM_BATCH 256u
+#define NAME_ROOM  256u
 
 struct cc_notify {
 	struct cc_mount *m;
@@ -41,45 +42,38 @@ struct cc_notify {
 	struct os_mutex lock;
 	struct os_cond work, idle;
 	struct cc_node *first, **last; /* by notify_next */
-	struct cc_teller *teller;      /* of the thread here, while it tells; and what */
-	struct cc_telling what[TRIM_BATCH];
 	bool trim, telling, quiet, stop;
 };
 
-/* Only between telling and its end. */
-static void tell(struct cc_notify *t, const struct cc_telling *what, unsigned n)
+/* A node's name of now, and the number of its folder; false: it has none. */
+static bool name_of(struct cc_mount *m, struct cc_node *n, char name[NAME_ROOM],
+		    struct cc_node **parent)
 {
-	if (!t->teller)
-		t->teller = cc_teller_open(t->m);
-	if (t->teller && n)
-		cc_teller_tell(t->teller, what, n);
+	return cc_node_name(m, n, name, NAME_ROOM, parent) && *parent;
 }
 
 static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool folders)
 {
-	struct cc_node *idle[TRIM_BATCH], *folder[TRIM_BATCH];
-	struct cc_telling *what = m->notify->what;
+	struct cc_node *idle[TRIM_BATCH];
 	uint64_t done = 0;
 	unsigned none = 0; /* times in a row that nothing was idle; once says little */
 
 	for (uint64_t looked = 0; looked < look_at && done < aim && none < 2;
 	     looked += TRIM_BATCH) {
-		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders), named = 0;
+		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders);
 
 		none = n ? 0 : none + 1;
 		for (unsigned i = 0; i < n; i++) {
-			if (!cc_node_name(m, idle[i], what[named].name, sizeof(what->name),
-					  &folder[named]) ||
-			    !folder[named])
-				continue;
-			what[named].ino = cc_ino_of(m, folder[named]);
-			named++;
-		}
-		tell(m->notify, what, named);
-		while (named)
-			cc_node_unref(m, folder[--named]);
-		for (unsigned i = 0; i < n; i++)
+			struct cc_node *parent;
+			char name[NAME_ROOM];
+
+			if (name_of(m, idle[i], name, &parent)) {
+				(void)fuse_lowlevel_notify_inval_entry(m->se, cc_ino_of(m, parent),
+								       name, strlen(name));
+				cc_node_unref(m, parent);
+			}
 			cc_node_unref(m, idle[i]);
+		}
 		done += n;
 	}
 	return done;
@@ -111,7 +105,7 @@ static void tell_next(struct cc_notify *t)
 	quiet |= n->told_by_open;
 	os_mutex_unlock(&t->lock);
 	if (!quiet)
-		tell(t, &(struct cc_telling){.ino = cc_ino_of(t->m, n)}, 1);
+		(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0);
 	cc_node_unref(t->m, n);
 	os_mutex_lock(&t->lock);
 }
@@ -211,7 +205,6 @@ void cc_notify_forget(struct cc_mount *m, struct cc_node *n)
 void cc_notify_quiet(struct cc_mount *m)
 {
 	struct cc_notify *t = m->notify;
-	struct cc_teller *teller;
 
 	if (!t)
 		return;
@@ -219,10 +212,7 @@ void cc_notify_quiet(struct cc_mount *m)
 	t->quiet = true;
 	while (t->telling)
 		os_cond_wait(&t->idle, &t->lock);
-	teller = t->teller;
-	t->teller = NULL;
 	os_mutex_unlock(&t->lock);
-	cc_teller_close(teller);
 }
 
 void cc_notify_trim(struct cc_mount *m)
@@ -269,7 +259,6 @@ void cc_notify_close(struct cc_mount *m)
 	os_mutex_unlock(&t->lock);
 	if (t->started)
 		os_thread_join(t->thread);
-	cc_teller_close(t->teller);
 	os_cond_destroy(&t->work);
 	os_cond_destroy(&t->idle);
 	os_mutex_destroy(&t->lock);
