@@ -179,7 +179,7 @@ struct cc_node {
 	bool told_by_open;	     /* and need not be any more */
 	_Atomic(struct cc_file *) file;
 	_Atomic uint64_t opened; /* when an open last found a change; cc_order() */
-	_Atomic uint64_t told;	 /* the size that the kernel was told (T1 in notify.c), or */
+	_Atomic uint64_t told;	 /* the size that the kernel was told (S1 in notify.c), or */
 #define CC_TOLD_NOTHING UINT64_MAX
 #define CC_TOLD_SEVERAL (UINT64_MAX - 1)
 	struct cc_node *parent; /* a ref; NULL: the root */
@@ -453,7 +453,7 @@ void cc_notify_close(struct cc_mount *m);
 /* The kernel's pages and attributes of a node are to go. */
 void cc_notify_changed(struct cc_mount *m, struct cc_node *n);
 /*
- * T2. Before each answer that tells the kernel a size, which was asked for at `order`. False: it is
+ * S2. Before each answer that tells the kernel a size, which was asked for at `order`. False: it is
  * too old, and must be asked for again.
  */
 bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
@@ -462,7 +462,7 @@ bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
 int cc_notify_tells_look(struct cc_node *n, struct cc_look *look)
 	__attribute__((warn_unused_result));
 /*
- * T1. An open has found a change: the kernel forgets a size from before. Waits while another open
+ * S1. An open has found a change: the kernel forgets a size from before. Waits while another open
  * of the node tells it so.
  */
 void cc_notify_forget(struct cc_mount *m, struct cc_node *n);

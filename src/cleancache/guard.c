@@ -9,9 +9,9 @@
  *
  * Then the mount would hang for ever, and so would who mounts there again. The guard waits for the
  * end of our main thread (not of the process, or of a pipe: they wait for the last one), and ends
- * the connection (fusectl's "abort", held open from the beginning: its
- * number may be another mount's by then), so that all who wait have an error. It is made before
- * there is anything to share, and has no other descriptors.
+ * the connection (fusectl's "abort", held open from the beginning: its number may be another
+ * mount's by then), so that all who wait have an error. It is made before there is anything to
+ * share, and has no other descriptors.
  *
  * Who kills both at once, or has no fusectl and may not mount one, is without it.
  */

@@ -15,9 +15,9 @@
  * before. But that makes it ignore the right answers, too, as does whoever tells it that a file has
  * changed; so it is told only where there were others, and not by them once more:
  *
- *   T1  told is the one size that was told since it last forgot; where it is the size of now,
+ *   S1  told is the one size that was told since it last forgot; where it is the size of now,
  *       there is nothing to forget
- *   T2  what was asked for before such an open, and is told after its look at told, is asked for
+ *   S2  what was asked for before such an open, and is told after its look at told, is asked for
  *       again: who tells writes told and reads opened, who opens writes opened and reads told
  *
  * Trimming: nodes cost a descriptor each, and memory. When there are many, names that were not

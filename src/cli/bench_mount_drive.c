@@ -125,17 +125,6 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
-static uint64_t gcd(uint64_t a, uint64_t b)
-{
-	while (b) {
-		uint64_t r = a % b;
-
-		a = b;
-		b = r;
-	}
-	return a;
-}
-
 static bool read_at_random(const char *dir, const struct mount_job *job, struct mount_cell *c)
 {
 	int fd[BIG_MOST], n = open_files(dir, "big", fd);
@@ -170,8 +159,7 @@ static void read_pages(int fd, const struct mount_job *job, struct mount_cell *c
 	if (fstat(fd, &st) || st.st_size < (off_t)RANDOM_BLOCK)
 		return;
 	pages = (uint64_t)st.st_size / RANDOM_BLOCK;
-	for (step = mix(job->seed) % pages | 1; gcd(step, pages) != 1; step += 2)
-		;
+	step = cli_stride(pages, mix(job->seed) % pages + 1);
 	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	for (uint64_t i = 0, at = 0; i < pages; i++, at = (at + step) % pages) {
 		uint64_t began = os_clock_ns();

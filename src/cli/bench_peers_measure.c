@@ -19,6 +19,7 @@
  * the child's own (anonymous) memory.
  */
 #include "cli/bench_peers.h"
+#include "cli/cli.h"
 #include "cli/team.h"
 #include "os/clock.h"
 #include "os/mem.h"
@@ -50,27 +51,6 @@ struct measure {
 };
 
 /* ---- in the child -------------------------------------------------------------------------- */
-
-static uint64_t common_divisor(uint64_t a, uint64_t b)
-{
-	while (b) {
-		uint64_t rest = a % b;
-
-		a = b;
-		b = rest;
-	}
-	return a;
-}
-
-/* Near the golden section of all: far jumps that visit everything once. */
-static uint64_t find_stride(uint64_t batches)
-{
-	uint64_t stride = batches * 618 / 1000 + 1;
-
-	while (common_divisor(batches, stride) != 1)
-		stride++;
-	return stride;
-}
 
 static int run_batch(struct measure *m, unsigned me, uint64_t first, unsigned n)
 {
@@ -159,7 +139,8 @@ static void child_main(const struct peer_ops *ops, const struct peer_setup *s,
 	signal(SIGPIPE, SIG_IGN);
 	m = (struct measure){.ops = ops, .setup = s};
 	m.batches = (s->count + PEER_BATCH - 1) / PEER_BATCH;
-	m.stride = find_stride(m.batches);
+	/* Near the golden section of all: far jumps. */
+	m.stride = cli_stride(m.batches, m.batches * 618 / 1000 + 1);
 	r->code = team_start(&team, s->threads);
 	for (unsigned i = 0; i < s->threads && !r->code; i++) {
 		m.member[i].to = os_reserve((size_t)PEER_ROOM * PEER_PAGE);

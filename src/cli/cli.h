@@ -120,6 +120,8 @@ int cli_flush(const char *command);
 
 /* Median of n > 0 values; reorders them. */
 double cli_median(double *values, size_t n);
+/* The least number from `from` on (not 0) by which steps round n things come to each of them. */
+uint64_t cli_stride(uint64_t n, uint64_t from);
 
 /* ---- progress -------------------------------------------------------------- */
 

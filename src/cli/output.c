@@ -137,3 +137,21 @@ double cli_median(double *values, size_t n)
 	qsort(values, n, sizeof(*values), compare_doubles);
 	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+	while (b) {
+		uint64_t rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+uint64_t cli_stride(uint64_t n, uint64_t from)
+{
+	while (common_divisor(n, from) != 1)
+		from++;
+	return from;
+}

@@ -147,7 +147,8 @@ evicted() {
 	[ "${n:-0}" -gt 0 ]
 }
 
-# The report of NAME is there, the limit held within 5 % (25 % when BUSY), and something was really evicted.
+# The report of NAME is there, the limit held within 5 %, and something was really evicted. When
+# BUSY it is not judged past 25 %: how long the pager waits for a processor is the others' to say.
 check_limit() {
 	local name=$1 j=$T/$1.report.json seen most=${BUSY:+1.25}
 	most=${most:-1.05}

@@ -132,7 +132,7 @@ for call in (lambda h: fcntl.lockf(h, fcntl.LOCK_EX, 1, 7), lambda h: fcntl.floc
     assert os.waitpid(pid, 0)[1] == 7 << 8
     fcntl.flock(g, fcntl.LOCK_UN)
 fcntl.lockf(g, fcntl.LOCK_UN)
-time.sleep(0.1)                                     # who waits is tried again within 50 ms, and must not be
+time.sleep(0.1)                                     # those who gave up, were they still tried every 50 ms, have it now
 k = os.open(both("dir/a")[1], os.O_RDWR)
 assert not locked(fcntl.flock, k, fcntl.LOCK_EX | fcntl.LOCK_NB) and not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
 os.close(k)
