@@ -122,6 +122,15 @@ uint64_t zc_client_used(const struct tmem_client *c)
 	return atomic_load_explicit(&c->used, memory_order_relaxed);
 }
 
+uint64_t zc_client_bytes(const struct tmem_client *c, uint64_t credits)
+{
+	uint64_t used = zc_client_used(c);
+
+	if (atomic_load_explicit(&c->limit, memory_order_relaxed))
+		return used;
+	return used > credits ? used - credits : 0;
+}
+
 /* ---- limits and weights --------------------------------------------------------------- */
 
 int tmem_client_set_limit(tmem_client *c, uint64_t limit_bytes)

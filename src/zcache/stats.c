@@ -36,10 +36,10 @@ uint64_t zc_evicted(const struct zc_sum *sum)
 	return pages;
 }
 
-/* What clients and shared pools are charged for, credits left out. */
+/* What clients and shared pools are charged for. */
 static void add_shared(void *arg, struct zc_slot *home)
 {
-	*(uint64_t *)arg += zc_client_used(home->client) - zc_pool_credits(home);
+	*(uint64_t *)arg += zc_client_bytes(home->client, zc_pool_credits(home));
 }
 
 static uint64_t client_bytes(struct tmem_host *h)
@@ -48,7 +48,7 @@ static uint64_t client_bytes(struct tmem_host *h)
 
 	os_mutex_lock(&h->lock);
 	for (struct tmem_client *c = h->clients; c; c = c->next)
-		bytes += zc_client_used(c) - zc_credits_locked(c);
+		bytes += zc_client_bytes(c, zc_credits_locked(c));
 	zc_shared_each(h, add_shared, &bytes);
 	os_mutex_unlock(&h->lock);
 	return bytes;

@@ -123,7 +123,7 @@ static void input_client(struct tmem_client *c, struct zc_stat_input *in, struct
 		}
 		zc_pool_leave(s);
 	}
-	in->store_bytes = zc_client_used(c) - zc_credits(c);
+	in->store_bytes = zc_client_bytes(c, zc_credits(c));
 	in->limit = atomic_load_explicit(&c->limit, memory_order_relaxed);
 	in->weight = atomic_load_explicit(&c->weight, memory_order_relaxed);
 	in->zsize_mean = zsize_mean(sum, in->pages);

@@ -642,6 +642,13 @@ void zc_client_free(struct tmem_client *c, void *p, size_t bytes);
 /* Bytes in use by the client, by its account: at most ZC_CREDIT a thread and pool too many. */
 uint64_t zc_client_used(const struct tmem_client *c);
 /*
+ * What statistics tell of it. Without a limit the credits, summed up before the call, are
+ * left out. With a limit they are not: it is what the limit counts, and I2 can be seen from
+ * outside. A thread gives credit back in two steps, and between them the difference of two
+ * sums would be above what it was before, and after.
+ */
+uint64_t zc_client_bytes(const struct tmem_client *c, uint64_t credits);
+/*
  * Who pays first under pressure: a, if it has more bytes for its weight than b.
  * Lock-free; both must stay meanwhile.
  */

@@ -71,6 +71,24 @@ static void a_limit_is_the_clients_own(void **state)
 	test_close(&t);
 }
 
+/* Memory charged ahead counts against a limit, so with one it is told, and without is not. */
+static void under_a_limit_credit_is_told(void **state)
+{
+	struct test_host t = test_open(NULL);
+	uint64_t bare;
+
+	assert_int_equal(put(t.client, t.pool, 0), 0);
+	bare = used(t.client);
+	assert_in_range(zc_client_used(t.client), bare + 4096, bare + ZC_CREDIT);
+	assert_int_equal(tmem_client_set_limit(t.client, 1), 0);
+	assert_int_equal(used(t.client), zc_client_used(t.client));
+	/* What gives it back: used only falls. */
+	assert_int_equal(put(t.client, t.pool, 1), -EDQUOT);
+	assert_int_equal(zc_credits(t.client), 0);
+	assert_int_equal(used(t.client), bare);
+	test_close(&t);
+}
+
 /* With ephemeral pages of its own it pays with the oldest of them. */
 static void a_client_at_its_limit_pays_with_its_own(void **state)
 {
@@ -257,6 +275,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_limit_is_the_clients_own),
+		cmocka_unit_test(under_a_limit_credit_is_told),
 		cmocka_unit_test(a_client_at_its_limit_pays_with_its_own),
 		cmocka_unit_test(the_lighter_client_pays),
 		cmocka_unit_test(shares_follow_weights),
