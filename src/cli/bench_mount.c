@@ -30,11 +30,6 @@
 #define ROUNDS_MAX 20
 #define DRIVE	   "--drive" /* not for users: the part inside the box */
 
-static const char *const way_name[MOUNT_WAYS] = {"bare", "rclone", "tmem"};
-static const char *const work_name[WORKS] = {"in order",   "at random", "small files",
-					     "git status", "grep -r",	"kept, random",
-					     "kept, order"};
-
 struct mount_bench {
 	struct mount_job job;
 	uint64_t limit_bytes;
@@ -128,7 +123,7 @@ static int one_run(struct mount_bench *b, enum mount_way way, unsigned round)
 	if (rc == -EINTR)
 		return 128 + box_stopped();
 	if (rc)
-		return cli_fail(COMMAND, "%s: %s", way_name[way], err);
+		return cli_fail(COMMAND, "%s: %s", mount_way_name[way], err);
 	if (run.peak_resident > b->peak[way])
 		b->peak[way] = run.peak_resident;
 	if (run.out_of_memory)
@@ -154,8 +149,6 @@ static double median(const struct mount_bench *b, enum mount_way way, unsigned p
 }
 #define MEDIAN(b, way, pass, work, f) median(b, way, pass, work, offsetof(struct mount_cell, f))
 
-static const char *const pass_name[MOUNT_PASSES] = {"cold", "warm", "again"};
-
 static void print_row(const struct mount_bench *b, unsigned pass, unsigned work)
 {
 	bool any = false;
@@ -164,7 +157,7 @@ static void print_row(const struct mount_bench *b, unsigned pass, unsigned work)
 		any |= !b->leave_out[w] && b->all[w][0].cell[pass][work].wall_s > 0;
 	if (!any)
 		return;
-	printf("%-12s %-6s", work_name[work], pass_name[pass]);
+	printf("%-12s %-6s", mount_work_name[work], mount_pass_name[pass]);
 	for (int w = 0; w < MOUNT_WAYS; w++) {
 		const struct mount_cell *c = &b->all[w][0].cell[pass][work];
 		double wall = MEDIAN(b, (enum mount_way)w, pass, work, wall_s);
@@ -172,14 +165,24 @@ static void print_row(const struct mount_bench *b, unsigned pass, unsigned work)
 		if (b->leave_out[w])
 			printf(" | %8s %8s %9s %9s", "-", "-", "-", "-");
 		else if (c->operations)
-			printf(" | %8.2f %8.1f %9.1f %9.1f", wall,
+			printf(" | %8.2f%c%8.1f %9.1f %9.1f", wall, c->cut ? '+' : ' ',
 			       (double)c->bytes / wall / (1 << 20),
 			       MEDIAN(b, (enum mount_way)w, pass, work, p50_us),
 			       MEDIAN(b, (enum mount_way)w, pass, work, p99_us));
 		else
-			printf(" | %8.2f %8s %9s %9s", wall, c->cut ? "ended" : "", "", "");
+			printf(" | %8.2f%c%8s %9s %9s", wall, c->cut ? '+' : ' ', "", "", "");
 	}
 	putchar('\n');
+}
+
+static bool any_cut(const struct mount_bench *b)
+{
+	bool any = false;
+
+	for (int w = 0; w < MOUNT_WAYS; w++)
+		for (unsigned i = 0; i < MOUNT_PASSES * WORKS; i++)
+			any |= b->all[w][0].cell[i / WORKS][i % WORKS].cut;
+	return any;
 }
 
 static int print_table(const struct mount_bench *b)
@@ -191,7 +194,7 @@ static int print_table(const struct mount_bench *b)
 	       b->rounds, b->rounds > 1 ? "s" : "");
 	printf("%-19s", "");
 	for (int w = 0; w < MOUNT_WAYS; w++)
-		printf(" | %-37s", way_name[w]);
+		printf(" | %-37s", mount_way_name[w]);
 	printf("\n%-19s", "");
 	for (int w = 0; w < MOUNT_WAYS; w++)
 		printf(" | %8s %8s %9s %9s", "s", "MiB/s", "p50 us", "p99 us");
@@ -199,12 +202,14 @@ static int print_table(const struct mount_bench *b)
 	for (unsigned work = 0; work < WORKS; work++)
 		for (unsigned pass = 0; pass < MOUNT_PASSES; pass++)
 			print_row(b, pass, work);
+	if (any_cut(b))
+		printf("+: ended after %u s, before it was through\n", MOUNT_WORK_MOST_S);
 	putchar('\n');
 	for (int w = 0; w < MOUNT_WAYS; w++)
 		if (b->why_not[w][0])
-			printf("%s: %s\n", way_name[w], b->why_not[w]);
+			printf("%s: %s\n", mount_way_name[w], b->why_not[w]);
 		else if (!b->leave_out[w])
-			printf("%s: anonymous memory at most %s\n", way_name[w],
+			printf("%s: anonymous memory at most %s\n", mount_way_name[w],
 			       cli_bytes(t[0], b->peak[w], false));
 	if (!b->leave_out[MOUNT_TMEM]) {
 		const struct mount_result *r = &b->all[MOUNT_TMEM][b->rounds - 1];
@@ -222,8 +227,8 @@ static json_t *cell_json(const struct mount_bench *b, enum mount_way way, unsign
 {
 	json_t *o = json_object();
 
-	cli_json_text(o, "work", work_name[work]);
-	cli_json_text(o, "pass", pass_name[pass]);
+	cli_json_text(o, "work", mount_work_name[work]);
+	cli_json_text(o, "pass", mount_pass_name[pass]);
 	cli_json_real(o, "wall_s", MEDIAN(b, way, pass, work, wall_s));
 	json_object_set_new(o, "ended", json_boolean(b->all[way][0].cell[pass][work].cut));
 	cli_json_real(o, "p50_us", MEDIAN(b, way, pass, work, p50_us));
@@ -251,7 +256,7 @@ static int print_json(const struct mount_bench *b)
 		json_object_set_new(way, "cells", cells);
 		cli_json_u64(way, "peak_anonymous_bytes", b->peak[w]);
 		cli_json_text(way, "not_measured", b->why_not[w][0] ? b->why_not[w] : NULL);
-		json_object_set_new(o, way_name[w], way);
+		json_object_set_new(o, mount_way_name[w], way);
 	}
 	cli_json_u64(o, "store_pages", r->store_pages);
 	cli_json_u64(o, "store_bytes", r->store_bytes);
@@ -273,17 +278,12 @@ static int add_bytes(const char *path, const struct stat *st, int type, struct F
 
 static int measure(struct mount_bench *b)
 {
-	struct progress bar;
 	int code = CLI_OK;
 
-	progress_start(&bar, "measuring", b->rounds * MOUNT_WAYS);
 	for (unsigned round = 0; round < b->rounds && code == CLI_OK; round++)
-		for (int w = 0; w < MOUNT_WAYS && code == CLI_OK; w++) {
+		for (int w = 0; w < MOUNT_WAYS && code == CLI_OK; w++)
 			if (!b->leave_out[w])
 				code = one_run(b, (enum mount_way)w, round);
-			progress_add(&bar, 1);
-		}
-	progress_end(&bar);
 	return code;
 }
 

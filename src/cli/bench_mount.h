@@ -17,8 +17,10 @@ enum mount_work {
 	WORK_KEPT_SEQUENTIAL,
 	WORKS
 };
-#define MOUNT_WORK_MOST_S 120u /* a program that runs longer is ended */
+#define MOUNT_WORK_MOST_S 120u /* a pass of one work that takes longer is ended */
 #define MOUNT_PASSES	  3u   /* the first is cold */
+extern const char *const mount_way_name[MOUNT_WAYS], *const mount_work_name[WORKS];
+extern const char *const mount_pass_name[MOUNT_PASSES];
 
 /* One pass of one work; wall_s 0: not done, there is nothing of the kind in the source. */
 struct mount_cell {
@@ -42,7 +44,7 @@ struct mount_job {
 	const char *options; /* more for tmem mount, with blanks; NULL: none */
 };
 
-/* Mounts, measures, unmounts; in a process of its own. An exit code. */
+/* Mounts, measures, unmounts; in a process of its own, which shows its progress. An exit code. */
 int mount_drive(const struct mount_job *job, struct mount_result *result);
 
 #endif

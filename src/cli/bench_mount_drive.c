@@ -40,10 +40,21 @@
 #define MOUNT_WAIT_NS 30000000000ull
 #define POLL_NS	      20000000ull
 
+const char *const mount_way_name[MOUNT_WAYS] = {"bare", "rclone", "tmem"};
+const char *const mount_work_name[WORKS] = {"in order", "at random",	"small files", "git status",
+					    "grep -r",	"kept, random", "kept, order"};
+const char *const mount_pass_name[MOUNT_PASSES] = {"cold", "warm", "again"};
+
 /* ---- times ------------------------------------------------------------------------------ */
 
 static float *times; /* us */
 static size_t ntimes;
+static uint64_t work_end_ns;
+
+static bool too_long(struct mount_cell *c)
+{
+	return c->cut |= os_clock_ns() > work_end_ns;
+}
 
 static void timed(uint64_t began_ns)
 {
@@ -95,7 +106,7 @@ static int open_files(const char *dir, const char *which, int fd[BIG_MOST])
 
 static void read_file(int fd, struct mount_cell *c)
 {
-	for (off_t at = 0;;) {
+	for (off_t at = 0; !too_long(c);) {
 		uint64_t began = os_clock_ns();
 		ssize_t got = pread(fd, buf, BLOCK, at);
 
@@ -130,7 +141,7 @@ static bool read_at_random(const char *dir, const struct mount_job *job, struct 
 	int fd[BIG_MOST], n = open_files(dir, "big", fd);
 	struct stat st;
 
-	for (unsigned i = 0; n && i < job->reads; i++) {
+	for (unsigned i = 0; n && i < job->reads && !too_long(c); i++) {
 		uint64_t r = mix(job->seed + i), began;
 		int k = (int)(r % (unsigned)n);
 
@@ -161,7 +172,7 @@ static void read_pages(int fd, const struct mount_job *job, struct mount_cell *c
 	pages = (uint64_t)st.st_size / RANDOM_BLOCK;
 	step = cli_stride(pages, mix(job->seed) % pages + 1);
 	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	for (uint64_t i = 0, at = 0; i < pages; i++, at = (at + step) % pages) {
+	for (uint64_t i = 0, at = 0; i < pages && !too_long(c); i++, at = (at + step) % pages) {
 		uint64_t began = os_clock_ns();
 
 		if (pread(fd, buf, RANDOM_BLOCK, (off_t)(at * RANDOM_BLOCK)) <= 0)
@@ -199,6 +210,8 @@ static int read_small(const char *path, const struct stat *st, int type, struct 
 
 	(void)st;
 	(void)ftw;
+	if (too_long(small_cell))
+		return 1;
 	if (type != FTW_F)
 		return 0;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -217,13 +230,12 @@ static bool read_all_small(const char *dir, struct mount_cell *c)
 
 	snprintf(path, sizeof(path), "%s/small", dir);
 	small_cell = c;
-	return nftw(path, read_small, 32, FTW_PHYS) == 0 && c->bytes;
+	return nftw(path, read_small, 32, FTW_PHYS) >= 0 && c->bytes;
 }
 
 /* A program, its output thrown away; false: it is not there, or failed in earnest. */
 static bool run(char *const argv[], struct mount_cell *c)
 {
-	uint64_t end = os_clock_ns() + MOUNT_WORK_MOST_S * 1000000000ull;
 	int status, null;
 	pid_t pid = fork(), ended = 0;
 
@@ -235,10 +247,8 @@ static bool run(char *const argv[], struct mount_cell *c)
 		_exit(127);
 	}
 	while (pid > 0 && !(ended = waitpid(pid, &status, WNOHANG))) {
-		if (os_clock_ns() > end && !c->cut) {
-			c->cut = true;
+		if (!c->cut && too_long(c))
 			kill(pid, SIGKILL);
-		}
 		os_sleep_ns(POLL_NS / 10);
 	}
 	if (ended != pid)
@@ -267,6 +277,7 @@ static void one_work(const struct mount_job *job, const char *dir, enum mount_wo
 	bool done;
 
 	ntimes = 0;
+	work_end_ns = began + MOUNT_WORK_MOST_S * 1000000000ull;
 	if (work == WORK_SEQUENTIAL)
 		done = read_in_order(dir, c);
 	else if (work == WORK_RANDOM)
@@ -279,6 +290,29 @@ static void one_work(const struct mount_job *job, const char *dir, enum mount_wo
 		done = run_in_tree(dir, work, c);
 	c->wall_s = done ? (double)(os_clock_ns() - began) / 1e9 : 0;
 	percentiles(c);
+}
+
+/* Pass by pass, and then what is kept work by work. */
+static void all_works(const struct mount_job *job, const char *dir, struct mount_result *r)
+{
+	const unsigned first = MOUNT_PASSES * WORK_KEPT_RANDOM, all = MOUNT_PASSES * WORKS;
+	struct progress bar;
+	char label[64];
+
+	progress_start(&bar, mount_way_name[job->way], all);
+	for (unsigned i = 0; i < all; i++) {
+		bool kept = i >= first;
+		unsigned pass = kept ? (i - first) % MOUNT_PASSES : i / WORK_KEPT_RANDOM;
+		unsigned work = kept ? WORK_KEPT_RANDOM + (i - first) / MOUNT_PASSES
+				     : i % WORK_KEPT_RANDOM;
+
+		snprintf(label, sizeof(label), "%s %s %s", mount_way_name[job->way],
+			 mount_pass_name[pass], mount_work_name[work]);
+		progress_label(&bar, label);
+		one_work(job, dir, (enum mount_work)work, &r->cell[pass][work]);
+		progress_add(&bar, 1);
+	}
+	progress_end(&bar);
 }
 
 /* ---- mounts ----------------------------------------------------------------------------- */
@@ -375,12 +409,7 @@ int mount_drive(const struct mount_job *job, struct mount_result *r)
 			return CLI_OK;
 		}
 	}
-	for (unsigned pass = 0; pass < MOUNT_PASSES; pass++)
-		for (unsigned work = 0; work < WORK_KEPT_RANDOM; work++)
-			one_work(job, dir, (enum mount_work)work, &r->cell[pass][work]);
-	for (unsigned work = WORK_KEPT_RANDOM; work < WORKS; work++)
-		for (unsigned pass = 0; pass < MOUNT_PASSES; pass++)
-			one_work(job, dir, (enum mount_work)work, &r->cell[pass][work]);
+	all_works(job, dir, r);
 	if (job->way == MOUNT_TMEM)
 		ask_store(dir, r);
 	if (pid) {
