@@ -10,7 +10,9 @@
 #   checks  unit, model and fault tests with all checks, ASan and UBSan
 #   tsan    the same under the race detector
 #   run     whole programs under tmem run, release build
-# and "test: NAME...", the tests (of where: run, the modes of run_pages.sh) that ought to catch it.
+#   mount   files through tmem mount, the same build
+# and "test: NAME...", the tests that ought to catch it (of where: run, the modes of run_pages.sh; of
+# where: mount, scripts of tests/e2e).
 # Those alone are built and run at first; what they let through goes through all tests at the end.
 # What fails without any bug is left out of the judgement, and said. Exit code 1 when a bug was not
 # caught, or a patch no longer applies.
@@ -75,7 +77,7 @@ for t in json.load(sys.stdin):
 
 # build BUILD [TEST...]: these tests with the modules they load; everything when none is named.
 build() {
-	local dir=$1 t targets=()
+	local dir=${1/mount/run} t targets=()
 	shift
 	configure "$dir" || return
 	if [ "$dir" != run ] && [ $# -gt 0 ]; then
@@ -90,9 +92,15 @@ build() {
 # failing BUILD [TEST...]: names of tests that fail now, one a line; of all tests when none is named.
 # Stops after the first unless ALL=1.
 failing() {
-	local dir=$1 stop=(--maxfail 1) names=()
+	local dir=$1 stop=(--maxfail 1) names=() t
 	shift
 	[ -z "${ALL:-}" ] || stop=()
+	if [ "$dir" = mount ]; then
+		for t in "${@:-mount}"; do
+			TMEM_BUILD=$T/run timeout -k 5 240 bash "$T/tree/tests/e2e/$t.sh" 2>&1 </dev/null
+		done | sed -nE 's/^not ok ([^:]*):.*/\1/p'
+		return
+	fi
 	if [ "$dir" = run ]; then
 		TMEM_BUILD=$T/run timeout -k 5 240 bash "$T/tree/tests/e2e/run_pages.sh" "$@" 2>&1 </dev/null |
 			sed -nE 's/^not ok ([^:]*):.*/\1/p' | grep -v '[.]limit$'
@@ -161,7 +169,7 @@ judge() {
 }
 
 row bug where "caught by"
-for where in checks tsan run; do
+for where in checks tsan run mount; do
 	patches=() named=()
 	for patch in "$ROOT"/tests/plant/*.patch; do
 		name=$(basename "$patch" .patch)
@@ -184,8 +192,8 @@ for where in checks tsan run; do
 		fi
 	fi
 	mapfile -t named < <(printf '%s\n' "${named[@]}" | sort -u | grep .)
-	configure "$where" || die "the tree cannot be configured ($where): $(tail -n 3 "$T/log")"
-	[ "$where" = run ] || for t in "${named[@]}"; do
+	configure "${where/mount/run}" || die "the tree cannot be configured ($where): $(tail -n 3 "$T/log")"
+	[[ $where = @(run|mount) ]] || for t in "${named[@]}"; do
 		grep -q "^[a-z]* $t " "$T/$where.tests" || die "no test is called $t"
 	done
 	[ ${#named[@]} = 0 ] || baseline "$where" "${named[@]}"
