@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the kernel is told: an open tells it to forget sizes only where it was told another one (S1);
- * what was asked before that is asked again (S2); changes are told once, and not where an open did.
+ * What the kernel is told: an open tells it to forget sizes only where it was told another one
+ * (S1); what was asked before that is asked again (S2); changes are told once, and not where an
+ * open did.
  */
 #include "cleancache/cleancache.h"
 #include "os/clock.h"

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A read and the store: what is hit, what is fetched, and a file that changes in the middle of it.
+ */
+#include "cleancache/cleancache.h"
+
+#include "tmem_test.h"
+
+#include "os/mem.h"
+#include "os/thread.h"
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const struct cc_options options = {.cluster = 4};
+static struct test_host t;
+static struct cc_mount mount;
+static struct cc_file file;
+static struct cc_node node;
+static struct cc_handle handle;
+
+/* ---- the source, which is asked by pread() alone ------------------------------------------ */
+
+static void (*meanwhile)(void); /* done once, before the source answers */
+static int error;		/* what it answers, if not 0 */
+
+ssize_t pread(int fd, void *buf, size_t n, off_t at)
+{
+	void (*fn)(void) = meanwhile;
+
+	meanwhile = NULL;
+	if (fn)
+		fn();
+	if (error) {
+		errno = error;
+		return -1;
+	}
+	return syscall(SYS_pread64, fd, buf, n, at);
+}
+
+void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size)
+{
+}
+
+/* So many bytes of a letter. */
+static void source_is(char letter, size_t bytes)
+{
+	static char buf[8 * CC_PAGE];
+
+	memset(buf, letter, sizeof(buf));
+	assert_int_equal(ftruncate(handle.fd, 0), 0);
+	assert_int_equal(pwrite(handle.fd, buf, bytes, 0), (ssize_t)bytes);
+}
+
+static void look(void)
+{
+	struct cc_look l;
+
+	assert_int_equal(cc_look_fd(handle.fd, &l), 0);
+	(void)cc_file_seen(&mount, &file, &l, true);
+}
+
+static void begin(char letter, size_t bytes)
+{
+	char path[] = "/tmp/tmem-read-XXXXXX";
+
+	t = test_open(NULL);
+	memset(&mount, 0, sizeof(mount));
+	mount.client = t.client;
+	mount.pool = tmem_pool_create(t.client, 0, 0);
+	mount.grain_ns = 1;
+	mount.o = &options;
+	atomic_store(&mount.no_dontcache, true);
+	assert_int_equal(os_tls_create(&mount.scratch, os_free), 0);
+	cc_file_init(&file, &(tmem_oid){{1}});
+	memset(&node, 0, sizeof(node));
+	atomic_store(&node.file, &file);
+	memset(&handle, 0, sizeof(handle));
+	handle.node = &node;
+	handle.fd = mkstemp(path);
+	assert_true(handle.fd >= 0);
+	assert_int_equal(unlink(path), 0);
+	source_is(letter, bytes);
+	usleep(20000);
+	look();
+	error = 0;
+}
+
+static void end(void)
+{
+	os_free(os_tls_get(mount.scratch));
+	assert_int_equal(os_tls_set(mount.scratch, NULL), 0);
+	os_tls_delete(mount.scratch);
+	cc_file_destroy(&file);
+	close(handle.fd);
+	test_close(&t);
+}
+
+/* Bytes got, all of them this letter; or -errno. */
+static ssize_t read_all(char letter, uint64_t offset, size_t bytes)
+{
+	const char *data = NULL;
+	ssize_t n = cc_read(&mount, &handle, offset, bytes, &data);
+
+	for (ssize_t i = 0; i < n; i++)
+		assert_int_equal(data[i], letter);
+	return n;
+}
+
+/* How often the source was read. */
+static unsigned asked(void)
+{
+	return (unsigned)atomic_load(&mount.counter[CC_SOURCE_READS]);
+}
+
+/* Another reader, who has looked since, puts what he read. */
+static void put(char letter, uint64_t index)
+{
+	static char page[CC_PAGE];
+
+	memset(page, letter, sizeof(page));
+	page[0] = letter;
+	assert_true(cc_put_begin(&file, cc_view(&file).changes));
+	assert_int_equal(tmem_put(t.client, mount.pool, &file.oid, index, page), 0);
+	cc_put_end(&file);
+}
+
+/* ---- tests ------------------------------------------------------------------------------- */
+
+static void what_was_read_is_kept(void **state)
+{
+	begin('a', 6 * CC_PAGE);
+	assert_int_equal(read_all('a', CC_PAGE, 2 * CC_PAGE), 2 * CC_PAGE);
+	assert_int_equal(asked(), 1);
+	assert_int_equal(read_all('a', CC_PAGE + 5, 2 * CC_PAGE - 5), 2 * CC_PAGE - 5);
+	assert_int_equal(asked(), 1);
+	/* What is missing around it, by two calls, and nothing of it twice. */
+	assert_int_equal(read_all('a', 0, 6 * CC_PAGE), 6 * CC_PAGE);
+	assert_int_equal(asked(), 3);
+	assert_int_equal(read_all('a', 0, 6 * CC_PAGE), 6 * CC_PAGE);
+	assert_int_equal(asked(), 3);
+	end();
+}
+
+static void the_end_is_where_it_is(void **state)
+{
+	begin('a', 2 * CC_PAGE + 100);
+	assert_int_equal(read_all('a', 0, 4 * CC_PAGE), 2 * CC_PAGE + 100);
+	assert_int_equal(asked(), 1);
+	assert_int_equal(read_all('a', 0, 4 * CC_PAGE), 2 * CC_PAGE + 100);
+	assert_int_equal(read_all('a', 2 * CC_PAGE + 100, 10), 0);
+	assert_int_equal(asked(), 1);
+	/* Behind it nothing is believed but the source. */
+	assert_int_equal(read_all('a', 3 * CC_PAGE, 10), 0);
+	assert_int_equal(asked(), 2);
+	end();
+}
+
+static void an_error_is_told_and_not_kept(void **state)
+{
+	begin('a', 3 * CC_PAGE);
+	error = EIO;
+	assert_int_equal(read_all('a', 0, CC_PAGE), -EIO);
+	error = 0;
+	assert_int_equal(read_all('a', 0, CC_PAGE), CC_PAGE);
+	error = EIO; /* what is there is there */
+	assert_int_equal(read_all('a', 0, CC_PAGE), CC_PAGE);
+	assert_int_equal(read_all('a', 0, 2 * CC_PAGE), -EIO);
+	end();
+}
+
+static void changes_unseen(void)
+{
+	source_is('b', 4 * CC_PAGE);
+	usleep(20000);
+	look();
+}
+
+/* It is read from before and after a change: none of that is kept. */
+static void changed_while_read(void **state)
+{
+	begin('a', 4 * CC_PAGE);
+	meanwhile = changes_unseen;
+	assert_int_equal(read_all('b', 0, 4 * CC_PAGE), 4 * CC_PAGE);
+	assert_int_equal(atomic_load(&mount.counter[CC_STALE]), 4);
+	assert_int_equal(read_all('b', 0, 4 * CC_PAGE), 4 * CC_PAGE);
+	assert_int_equal(asked(), 2);
+	end();
+}
+
+static void grows_and_is_put(void)
+{
+	changes_unseen();
+	put('b', 2);
+}
+
+/*
+ * Page 1 is from before the change, page 2 from after it: and its end was, when the read began, in
+ * the middle of page 2.
+ */
+static void a_page_younger_than_the_read(void **state)
+{
+	begin('a', 2 * CC_PAGE + 100);
+	assert_int_equal(read_all('a', CC_PAGE, CC_PAGE), CC_PAGE);
+	meanwhile = grows_and_is_put;
+	assert_int_equal(read_all('b', 0, 4 * CC_PAGE), 4 * CC_PAGE);
+	end();
+}
+
+static void past_the_store(void **state)
+{
+	begin('a', 3 * CC_PAGE);
+	assert_int_equal(read_all('a', 0, 3 * CC_PAGE), 3 * CC_PAGE);
+	handle.direct = true;
+	source_is('b', 3 * CC_PAGE);
+	assert_int_equal(read_all('b', 0, 3 * CC_PAGE), 3 * CC_PAGE);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_was_read_is_kept),
+		cmocka_unit_test(the_end_is_where_it_is),
+		cmocka_unit_test(an_error_is_told_and_not_kept),
+		cmocka_unit_test(changed_while_read),
+		cmocka_unit_test(a_page_younger_than_the_read),
+		cmocka_unit_test(past_the_store),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
