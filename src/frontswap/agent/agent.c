@@ -264,6 +264,72 @@ static void futex_wake(_Atomic uint32_t *word)
 }
 
 /*
+ * A call that moves. With checks it fails every now and then in the ways that the kernel's own
+ * reclaim brings about, which are so rare that tests would not see what becomes of it.
+ */
+static long move_rarely(int uffd, struct uffdio_move *mv)
+{
+#if TMEM_CHECKS >= 1
+	static uint32_t moves;
+	uint64_t all = mv->len;
+
+	moves++;
+	if (moves % 61 == 0)
+		return -EAGAIN;
+	if (moves % 67 == 0) { /* two of them go, and are not counted; the next call finds them */
+		mv->len = all < 2 * AGENT_PAGE ? all : 2 * AGENT_PAGE;
+		(void)sys3(SYS_ioctl, uffd, UFFDIO_MOVE, mv);
+		mv->len = all;
+	}
+#endif
+	return sys3(SYS_ioctl, uffd, UFFDIO_MOVE, mv);
+}
+
+/*
+ * The first of n pages that are at the one place now, and not at the other. What is no
+ * mapping any more has none.
+ */
+static long moved_already(const char *to, uint64_t from, uint64_t n)
+{
+	uint8_t here[AGENT_ROUND] = {0}, there[AGENT_ROUND] = {0};
+	long k = 0;
+
+	if (n > AGENT_ROUND)
+		n = AGENT_ROUND;
+	sys3(SYS_mincore, to, n * AGENT_PAGE, here);
+	sys3(SYS_mincore, from, n * AGENT_PAGE, there);
+	while (k < (long)n && here[k] & 1 && !(there[k] & 1))
+		k++;
+	return k;
+}
+
+/*
+ * UFFDIO_MOVE of n pages to where nothing is. Pages that went, or a negative errno.
+ *
+ * EEXIST: some went, and were not counted. Linux 6.18, which moves pages in batches, meets a page
+ * that somebody else has locked (its own reclaim, say), tries again, succeeds, takes the first
+ * result for the second's, and tries once more. What it finds in the way then is what it has just
+ * brought there.
+ */
+static long move_pages(int uffd, const char *to, uint64_t from, uint64_t n)
+{
+	struct uffdio_move mv = {
+		.dst = (uintptr_t)to,
+		.src = from,
+		.len = n * AGENT_PAGE,
+		.mode = UFFDIO_COPY_MODE_DONTWAKE,
+	};
+	long r = move_rarely(uffd, &mv), went;
+
+	if (r == 0)
+		return (long)n;
+	if (mv.move > 0)
+		return (long)(mv.move / AGENT_PAGE); /* the next call tells what stopped it */
+	went = r == -EEXIST ? moved_already(to, from, n) : 0;
+	return went ? went : r;
+}
+
+/*
  * Phase 1 of one command: its pages to *to and behind, without gaps. False: something
  * is under way in the program; stop the round.
  */
@@ -275,22 +341,15 @@ static bool move_out(struct agent *a, struct agent_cmd *cmd, char **to, const ch
 	cmd->absent = 0;
 	cmd->error = 0;
 	while (i < cmd->pages && i < AGENT_SLOT_PAGES && *to < end) {
-		struct uffdio_move mv = {
-			.dst = (uintptr_t)*to,
-			.src = cmd->addr + (uint64_t)i * AGENT_PAGE,
-			.len = (uint64_t)(cmd->pages - i) * AGENT_PAGE,
-			.mode = UFFDIO_COPY_MODE_DONTWAKE,
-		};
-		long r = sys3(SYS_ioctl, a->uffd, UFFDIO_MOVE, &mv);
-		uint32_t n = r == 0	   ? cmd->pages - i
-			     : mv.move > 0 ? (uint32_t)(mv.move / AGENT_PAGE)
-					   : 0;
+		long r = move_pages(a->uffd, *to, cmd->addr + (uint64_t)i * AGENT_PAGE,
+				    cmd->pages - i);
 
-		*to += (size_t)n * AGENT_PAGE;
-		for (; n > 0; n--)
-			cmd->moved |= 1u << i++;
-		if (r == 0 || mv.move > 0)
-			continue; /* behind a partial result the next call tells why */
+		if (r > 0) {
+			*to += r * AGENT_PAGE;
+			for (; r > 0; r--)
+				cmd->moved |= 1u << i++;
+			continue;
+		}
 		if (r == -EINTR)
 			continue;
 		if (r == -ENOENT)
@@ -307,21 +366,13 @@ static bool move_out(struct agent *a, struct agent_cmd *cmd, char **to, const ch
 /* Phase 2: all that was moved, from staging A to staging B, by one call where that can be. */
 static void move_on(struct agent *a, uint64_t bytes)
 {
-	struct uffdio_move mv = {
-		.dst = (uintptr_t)a->staging_b,
-		.src = (uintptr_t)a->staging_a,
-		.len = bytes,
-		.mode = UFFDIO_COPY_MODE_DONTWAKE,
-	};
+	for (uint64_t at = 0; at < bytes;) {
+		long r = move_pages(a->uffd_b, a->staging_b + at, (uintptr_t)a->staging_a + at,
+				    (bytes - at) / AGENT_PAGE);
 
-	while (mv.len > 0) {
-		long r = sys3(SYS_ioctl, a->uffd_b, UFFDIO_MOVE, &mv);
-		uint64_t got = r == 0 ? mv.len : mv.move > 0 ? (uint64_t)mv.move : 0;
-
-		mv.dst += got;
-		mv.src += got;
-		mv.len -= got;
-		if (got == 0 && r != -EAGAIN && r != -EINTR)
+		if (r > 0)
+			at += (uint64_t)r * AGENT_PAGE;
+		else if (r != -EAGAIN && r != -EINTR)
 			/* The page is in staging A and cannot be had: no other way. */
 			sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);
 	}

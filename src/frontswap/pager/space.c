@@ -463,7 +463,7 @@ int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
 	return 0;
 }
 
-/* Slots that name a page and are not over. */
+/* Slots that name a page and are not over; what did not move they name no longer. */
 static unsigned slots_of(const struct space *sp, uint32_t area, uint64_t page)
 {
 	unsigned n = 0;
@@ -472,7 +472,9 @@ static unsigned slots_of(const struct space *sp, uint32_t area, uint64_t page)
 		const struct slot *sl = &sp->slots[i];
 
 		n += atomic_load(&sl->state) != SLOT_FREE && sl->area == area &&
-		     page >= sl->first && page < sl->first + sl->pages;
+		     page >= sl->first && page < sl->first + sl->pages &&
+		     (atomic_load(&sl->state) == SLOT_MOVING ||
+		      sl->moved >> (page - sl->first) & 1);
 	}
 	return n;
 }
