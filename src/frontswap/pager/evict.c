@@ -504,6 +504,9 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 				continue;
 			}
 			if (absent >> k & 1) {
+				if (sp->run->opts.evict != RUN_EVICT_DISCARD &&
+				    !c->place[(sl->first + k) % CHUNK_PAGES].emptied)
+					(void)pager_lost(sp, sp->cmds[i].addr + k * AGENT_PAGE);
 				if (*p & PAGE_KEPT)
 					keep_forget(sp, sl->area, sl->first + k);
 				space_set_page(c, sl->first + k, PAGE_ABSENT);
