@@ -153,6 +153,10 @@ typedef struct tmem_recompress {
 	/* 1, and codec is zstd: pools of 2048 pages and more get a dictionary if it pays, one a
 	 * call */
 	uint32_t train;
+	/* Idle pages of persistent pools that lie in a block of so many are stored together, as
+	 * tmem_put_cluster() does, and without those that have gone; at most TMEM_CLUSTER_MAX; 0:
+	 * each as it was put */
+	uint32_t cluster;
 } tmem_recompress;
 #define TMEM_RECOMPRESS ((tmem_recompress){.size = sizeof(tmem_recompress)})
 

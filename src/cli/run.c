@@ -37,7 +37,7 @@ int cmd_run(int argc, char **argv)
 {
 	struct run_options o = {.codec = CLI_RUN_CODEC, .cluster = CLI_RUN_CLUSTER};
 	const char *store = NULL, *without = NULL, *evict = "auto";
-	unsigned cold = 0;
+	unsigned cold = 0, idle = 0;
 	double promotions = 0;
 	uint64_t most = 0;
 	const struct cli_option options[] = {
@@ -53,6 +53,9 @@ int cmd_run(int argc, char **argv)
 		 "lz4, zstd; default: " CLI_RUN_CODEC, 0, 0},
 		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
 		 "neighbours compressed together: 1, 2, 4, 8, 16", 1, TMEM_CLUSTER_MAX},
+		{"idle", 0, CLI_COUNT, &idle, "SECONDS",
+		 "what the store was not asked for so long is packed denser; default: 30", 1,
+		 86400},
 		{"overflow", 'o', CLI_TEXT, &o.overflow, "FILE",
 		 "where the oldest compressed pages go when memory is full", 0, 0},
 		{"overflow-rate", 0, CLI_SIZE, &o.overflow_rate, "SIZE",
@@ -102,6 +105,7 @@ int cmd_run(int argc, char **argv)
 				 most	? "max"
 				 : cold ? "cold"
 					: "promotions");
+	o.idle_ms = idle ? idle * 1000 : RUN_IDLE_MS;
 	o.cold_ms = cold ? cold * 1000 : AUTO_COLD_MS;
 	o.promotions_ppm = promotions > 0 ? (uint32_t)(promotions * 10000 + 0.5) : AUTO_TARGET_PPM;
 	if (o.automatic)

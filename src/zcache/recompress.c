@@ -23,15 +23,25 @@
  *     for each zpage all of whose references are words here (M):
  *       not OLD: mark it, go on
  *       else: note word and handle, pin it, hold its dictionary     [pick]
+ *     settle which of them are packed together                      [group]
  *     enter the pool, so that neither it nor its client ends  (pool.c, slots)
  *   unlock
- *     check the checksum, unpack, pack                     no lock held
+ *     check the checksums, unpack, pack                    no lock held
  *     dense enough: a new zpage, not movable, nobody's     [charged like any other]
  *   lock shard of leaf L                                   [exchange]
- *     (X) the words that were noted still name the old zpage, and are still
+ *     (X) the words that were noted still name the old zpages, and are still
  *         all references there are: set them to the new one, place it
  *         else: leave them, the new one was made in vain
  *   unlock; drop the old words; let go of pins
+ *
+ * Who is packed together. A zpage by itself; or, where a cluster size is asked for,
+ * all idle ones of a block of so many slots, if there are several, or if of one some
+ * pages have gone: the new zpage reaches from the first live page to the last, and what
+ * lies between and is not theirs is zeros in it, and nobody's. Pages that came and left
+ * one by one lie alone, and what is left of their clusters holds room for those that
+ * went; as long as they are in use that is the price of taking one and not eight. When
+ * they are idle, it is not (docs/figures.md, "Idle pages"). Ephemeral pools' zpages keep
+ * their shape: the eviction queues know clusters.
  *
  * Why that is sound. While the old zpage is pinned its handle is not given to
  * another object, even if it is freed meanwhile; so a word that names it now
@@ -40,11 +50,12 @@
  * word out, and (X) fails. A clone that came between has taken references, and
  * (X) fails. A move by compaction has set the words to another handle, and (X)
  * fails. A get that came between has the old zpage pinned and reads on; later
- * ones find the new one. Words keep their place and the bits for the eviction
- * queues: only the handle is exchanged, as in a move.
+ * ones find the new one. Words keep the bits for the eviction queues: place and
+ * handle are exchanged.
  *
- *   X1  after an exchange refs(new) = words in L that name it, and
- *       refs(old) = words taken out = what is dropped
+ *   X1  after an exchange refs(new) = words in L that name it
+ *                                    = the sum of refs(old)
+ *                                    = words taken out = what is dropped
  *
  * What is left alone. A zpage that a clone shares: its words lie in leaves that no
  * one lock covers and that it does not know, so they cannot all be exchanged; to
@@ -62,8 +73,11 @@
  * *slot* is at least min_gain_percent smaller, asked of the allocator
  * (zpool_slot_bytes). Pages are alike in what they gain by how large they are
  * now: where, among those of a size, fewer than one in eight was worth it, only
- * one in sixteen is tried from then on. A page that was not worth it is marked
- * TRIED and left alone until another codec is asked for.
+ * one in sixteen is tried from then on. What was packed here, and what was not
+ * worth it, is marked TRIED and left alone until another codec is asked for, but for
+ * clusters most of whose pages have gone since, and for company of one that is not marked.
+ * A codec's own level is in no header: a zpage that is not marked was put with its
+ * pool's, and is tried where that is lower.
  *
  * Rates. A bucket of pages and one of CPU time fill with time and hold one
  * second's and a tenth of a second's worth; a step ends when either is empty.
@@ -99,7 +113,19 @@ struct pick {
 	struct zpage *z;
 	struct zc_stored s; /* dict held */
 	unsigned at, refs;
-	zpool_handle to; /* what takes its place; 0: nothing */
+	uint32_t mask;	/* places of its words */
+	unsigned group; /* what it is packed with */
+	bool marked;	/* TRIED, and not to be tried again */
+	bool alone;	/* is worth a trial by itself */
+	bool joins;	/* may be packed with others */
+};
+
+/* What becomes one zpage. */
+struct group {
+	unsigned n, refs;      /* zpages, words */
+	unsigned first, pages; /* slots of the new one */
+	bool shaped;	       /* not the shape that it had */
+	zpool_handle to;       /* what takes their place; 0: nothing */
 	size_t won;
 	bool tried;
 };
@@ -117,8 +143,10 @@ struct zc_recompress {
 	int64_t cpu_ns;	  /* that may be used */
 	uint64_t ballast; /* bytes charged for nothing, to be let go at the limit */
 	uint64_t freed;	  /* bytes of slots since the last compaction */
+	uint64_t packed_bytes, packed_pages; /* what was packed here, lately */
 	uint32_t tried[SIZES], worth[SIZES], skipped[SIZES];
 	struct pick pick[PICKS_MAX];
+	struct group group[PICKS_MAX];
 };
 
 /* What one step works with. */
@@ -131,7 +159,9 @@ struct step {
 	const tmem_recompress *o;
 	tmem_recompress_result *out;
 	arena_id leaf;
-	unsigned picks;
+	unsigned picks, groups;
+	unsigned block;	  /* slots that are packed together; 0: as they are */
+	bool level_gains; /* the pool's codec is the target, at a lower level */
 	uint64_t max_pages, cpu_began;
 	bool short_of_memory;
 };
@@ -158,7 +188,7 @@ static bool may_gain(const struct step *p, unsigned codec, unsigned pages)
 	if (target == CODEC_ID_ZSTD && pages == 1 &&
 	    atomic_load_explicit(&p->s->dict, memory_order_relaxed))
 		target = CODEC_ID_ZSTD_DICT;
-	return density(codec) < density(target) ||
+	return density(codec) < density(target) || (codec == target && p->level_gains) ||
 	       (codec == CODEC_ID_LZ4 && target >= CODEC_ID_MODULE && target < CODEC_ID_OPAQUE);
 }
 
@@ -188,40 +218,177 @@ static void learn(struct zc_recompress *r, unsigned kind, bool worth)
 	}
 }
 
+static void learn_mean(struct zc_recompress *r, size_t bytes, unsigned pages)
+{
+	r->packed_bytes += bytes;
+	r->packed_pages += pages;
+	if (r->packed_pages >= TRIES_KEEP) {
+		r->packed_bytes /= 2;
+		r->packed_pages /= 2;
+	}
+}
+
 /* ---- picking: under the shard's lock ----------------------------------------------------- */
 
-/* Look at the zpage of the word at `slot`; true: it was picked. */
-static bool look_at(struct step *p, const struct index_cursor *c, unsigned slot, bool marks_only)
+/* Noise beside them makes others larger: they have one table of symbols together. */
+static bool may_join(unsigned codec)
 {
-	struct pick *k = &p->r->pick[p->picks];
-	uint64_t word = c->words[slot];
-	zpool_handle handle = zc_word_handle(word);
-	struct zpage *z = zpool_peek(p->h->zpool, handle);
-	uint16_t info = zpage_info(z, __ATOMIC_ACQUIRE);
-	unsigned pages = zpage_pages(info), words;
-	uint32_t mask, marks = zpage_marks(z);
-	bool old = marks & ZPAGE_OLD || !p->o->idle_ms;
+	return codec != CODEC_ID_OPAQUE && codec != CODEC_ID_RAW;
+}
 
-	/* A cluster is met at the first of its words only. */
-	words = zc_words_of(c, slot, pages, &mask);
-	if (!words || (unsigned)__builtin_ctz(mask) != zc_word_place(word))
-		return false;
-	p->out->looked_at++;
-	if (!old)
-		zpage_set_marks(z, ZPAGE_OLD);
-	if (!old || marks_only || (marks & ZPAGE_TRIED && !p->r->again) ||
-	    words != zpage_refs(z, info) || !may_gain(p, zpage_codec(info), pages) ||
-	    given_up(p->r, size_kind(zpool_slot_bytes(p->h->zpool, zpage_head(info) + z->zsize))))
-		return false;
-	*k = (struct pick){.word = word, .at = slot, .refs = words};
-	k->z = zpool_map(p->h->zpool, handle);
+/* Notes the zpage, pinned. False: it cannot be. */
+static bool take(struct step *p, struct pick *k)
+{
+	k->z = zpool_map(p->h->zpool, zc_word_handle(k->word));
 	if (!k->z)
 		return false;
 	zc_stored_of(k->z, &k->s);
 	if (k->s.codec == CODEC_ID_ZSTD_DICT)
 		zc_stored_hold(p->h, &k->s);
-	p->picks++;
 	return true;
+}
+
+static void let_go(struct step *p, struct pick *k)
+{
+	zc_stored_release(p->h, &k->s);
+	zpool_unmap(p->h->zpool, zc_word_handle(k->word));
+}
+
+/* Whether all words of a zpage lie in the block of the one that was met. */
+static bool within(const struct step *p, unsigned first, uint32_t mask, unsigned slot)
+{
+	unsigned block = slot / p->block * p->block;
+
+	return first + (unsigned)__builtin_ctz(mask) >= block &&
+	       first + 31u - (unsigned)__builtin_clz(mask) < block + p->block;
+}
+
+/* Look at the zpage of the word at `slot`, and pick it if it is idle and may be of use. */
+static void look_at(struct step *p, const struct index_cursor *c, unsigned slot)
+{
+	uint64_t word = c->words[slot];
+	struct pick k = {.word = word, .at = slot};
+	zpool_handle handle = zc_word_handle(word);
+	struct zpage *z = zpool_peek(p->h->zpool, handle);
+	uint16_t info = zpage_info(z, __ATOMIC_ACQUIRE);
+	unsigned pages = zpage_pages(info);
+	uint32_t marks = zpage_marks(z);
+	bool old = marks & ZPAGE_OLD || !p->o->idle_ms;
+
+	/* A cluster is met at the first of its words only. */
+	k.refs = zc_words_of(c, slot, pages, &k.mask);
+	if (!k.refs || (unsigned)__builtin_ctz(k.mask) != zc_word_place(word))
+		return;
+	p->out->looked_at++;
+	if (!old)
+		zpage_set_marks(z, ZPAGE_OLD);
+	if (!old || p->picks == PICKS_MAX || k.refs != zpage_refs(z, info))
+		return;
+	k.marked = marks & ZPAGE_TRIED && !p->r->again;
+	k.joins = p->block && may_join(zpage_codec(info)) &&
+		  within(p, slot - zc_word_place(word), k.mask, slot);
+	k.alone = !k.marked && may_gain(p, zpage_codec(info), pages) &&
+		  !given_up(p->r,
+			    size_kind(zpool_slot_bytes(p->h->zpool, zpage_head(info) + z->zsize)));
+	if ((k.joins || k.alone) && take(p, &k))
+		p->r->pick[p->picks++] = k;
+}
+
+/*
+ * A cluster that was packed before, and lost so much since that it is worth it again. It
+ * may have had gaps from the beginning: so not only words count, but bytes for each.
+ */
+static bool hollow(const struct zc_recompress *r, const struct pick *k)
+{
+	return 2 * k->refs <= k->s.pages &&
+	       2 * k->s.zsize * r->packed_pages >= 3 * k->refs * r->packed_bytes;
+}
+
+static struct group *group_of(struct step *p, struct pick *k)
+{
+	struct group *g = &p->r->group[p->groups];
+
+	*g = (struct group){.n = 1, .refs = k->refs, .pages = k->s.pages};
+	g->first = k->at - zc_word_place(k->word);
+	k->group = p->groups++;
+	return g;
+}
+
+/* Whether the picks from `from` on that may join are to: they are several, or there are gaps. */
+static bool join(struct step *p, unsigned from)
+{
+	unsigned n = 0, refs = 0, pages = 0, last = 0, first = INDEX_FANOUT;
+	bool fresh = false;
+	struct group *g;
+
+	for (unsigned i = from; i < p->picks; i++) {
+		struct pick *k = &p->r->pick[i];
+		unsigned slot = k->at - zc_word_place(k->word);
+
+		if (!k->joins)
+			continue;
+		n++;
+		refs += k->refs;
+		pages += k->s.pages;
+		fresh |= !k->marked || hollow(p->r, k);
+		if (k->at < first)
+			first = k->at;
+		if (slot + 31u - (unsigned)__builtin_clz(k->mask) > last)
+			last = slot + 31u - (unsigned)__builtin_clz(k->mask);
+	}
+	if (!fresh || (n < 2 && refs == pages))
+		return false;
+	g = &p->r->group[p->groups];
+	*g = (struct group){.n = n, .refs = refs, .first = first, .shaped = true};
+	g->pages = last - first + 1;
+	for (unsigned i = from; i < p->picks; i++)
+		if (p->r->pick[i].joins)
+			p->r->pick[i].group = p->groups;
+	p->groups++;
+	return true;
+}
+
+/* A block has been looked at: what becomes of the picks from `from` on. */
+static void settle_block(struct step *p, unsigned from)
+{
+	bool joined = p->block && join(p, from);
+	unsigned kept = from;
+
+	for (unsigned i = from; i < p->picks; i++) {
+		struct pick *k = &p->r->pick[i];
+
+		if (!(joined && k->joins)) {
+			if (!k->alone) {
+				let_go(p, k);
+				continue;
+			}
+			group_of(p, k);
+		}
+		if (kept != i)
+			p->r->pick[kept] = *k;
+		kept++;
+	}
+	p->picks = kept;
+}
+
+static void pick_words(struct step *p, const struct index_cursor *c)
+{
+	struct codec_spec pool = zc_pool_codec(p->s);
+	unsigned from = 0;
+
+	p->block = p->s->flags & TMEM_POOL_PERSIST ? p->o->cluster : 0;
+	p->level_gains = pool.codec == p->spec.codec && pool.level < p->spec.level &&
+			 density(pool.codec->id) > 1;
+	for (unsigned slot = 0; slot < INDEX_FANOUT; slot++) {
+		if (p->block && slot % p->block == 0) {
+			settle_block(p, from);
+			from = p->picks;
+		}
+		if (c->words[slot] && !(*c->immediate >> slot & 1) &&
+		    zc_word_kind(c->words[slot]) == ZC_LOCAL)
+			look_at(p, c, slot);
+	}
+	settle_block(p, from);
 }
 
 /* Marks the leaf's zpages, notes those that are idle, enters the pool. False: nothing to do. */
@@ -229,15 +396,12 @@ static bool pick_leaf(struct step *p)
 {
 	struct index_cursor c;
 
-	p->picks = 0;
+	p->picks = p->groups = 0;
 	if (!index_maybe_leaf(p->h->index, p->leaf) || !index_lock_leaf(p->h->index, p->leaf, &c))
 		return false;
 	p->s = index_pool_owner(c.pool);
 	if (zc_pool_enter_slot(p->s)) {
-		for (unsigned slot = 0; slot < INDEX_FANOUT; slot++)
-			if (c.words[slot] && !(*c.immediate >> slot & 1) &&
-			    zc_word_kind(c.words[slot]) == ZC_LOCAL)
-				look_at(p, &c, slot, p->picks == PICKS_MAX);
+		pick_words(p, &c);
 		if (!p->picks)
 			zc_pool_leave_slot(p->s);
 	}
@@ -304,85 +468,140 @@ static void keep_ballast(struct step *p)
 		p->r->ballast = want;
 }
 
-/* A zpage to take the picked one's place, if that is worth it. */
-static void repack(struct step *p, struct pick *k)
+static size_t head_of(unsigned pages)
 {
-	struct zc_stored s = {.pages = k->s.pages,
-			      .fresh = true,
-			      .ephemeral = !(p->s->flags & TMEM_POOL_PERSIST)};
-	size_t head = s.pages > 1 ? ZPAGE_CLUSTER_HEAD : ZPAGE_SINGLE_HEAD;
-	size_t slot = zpool_slot_bytes(p->h->zpool, head + k->s.zsize), now;
-	size_t most = worth_it(p, slot);
-	void *ctx = zc_stored_dctx(p->t, &k->s);
-	int rc = ctx ? 0 : -ENOMEM;
+	return pages > 1 ? ZPAGE_CLUSTER_HEAD : ZPAGE_SINGLE_HEAD;
+}
 
-	k->tried = true;
-	p->out->tried++;
-	zc_count(p->t, ZC_RECOMPRESS_TRIED, 1);
+/* The live pages of one where they belong in big[1]. False: it is left as it is. */
+static bool unpack(struct step *p, const struct group *g, const struct pick *k)
+{
+	void *ctx = zc_stored_dctx(p->t, &k->s);
+	char *all = p->t->big[0], *to = p->t->big[1];
+	unsigned first = k->at - zc_word_place(k->word);
+
+	if (!ctx) {
+		p->short_of_memory = true;
+		return false;
+	}
 	/* Damage is for a get to find and report; here it is only left alone. */
-	if (rc == 0 && (zc_checksum(k->s.bytes, k->s.zsize) != k->s.checksum ||
-			zc_stored_unpack(p->h, ctx, &k->s, p->t->big[1], k->s.pages)))
-		return;
-	if (rc == 0 && most > head)
+	if (zc_checksum(k->s.bytes, k->s.zsize) != k->s.checksum ||
+	    zc_stored_unpack(p->h, ctx, &k->s, all, k->s.pages))
+		return false;
+	for (uint32_t m = k->mask; m; m &= m - 1) {
+		unsigned place = (unsigned)__builtin_ctz(m);
+
+		memcpy(to + (size_t)(first + place - g->first) * ZC_PAGE,
+		       all + (size_t)place * ZC_PAGE, ZC_PAGE);
+	}
+	return true;
+}
+
+/* A zpage to take the place of those of group number n, if that is worth it. */
+static void repack(struct step *p, unsigned n)
+{
+	struct group *g = &p->r->group[n];
+	struct zc_stored s = {
+		.pages = g->pages, .fresh = true, .ephemeral = !(p->s->flags & TMEM_POOL_PERSIST)};
+	size_t head = head_of(s.pages), slots = 0, now, most;
+	int rc = 0;
+
+	p->out->tried += g->n;
+	zc_count(p->t, ZC_RECOMPRESS_TRIED, g->n);
+	memset(p->t->big[1], 0, (size_t)g->pages * ZC_PAGE);
+	for (unsigned i = 0; i < p->picks; i++) {
+		struct pick *k = &p->r->pick[i];
+
+		if (k->group != n)
+			continue;
+		if (!unpack(p, g, k)) {
+			g->tried = !p->short_of_memory;
+			return;
+		}
+		slots += zpool_slot_bytes(p->h->zpool, head_of(k->s.pages) + k->s.zsize);
+	}
+	g->tried = true;
+	/* What the old ones took may be more than the pages that are left would plain. */
+	most = worth_it(p, slots);
+	if (most > head + (size_t)g->pages * p->h->max_zsize)
+		most = head + (size_t)g->pages * p->h->max_zsize;
+	if (most > head)
 		rc = pack(p, p->t->big[1], &s, most - head);
 	now = zpool_slot_bytes(p->h->zpool, head + s.zsize);
 	if (rc == 0 && s.zsize && now <= most) {
-		rc = zpage_make(p->h, p->t, &s, k->refs, &k->to);
+		rc = zpage_make(p->h, p->t, &s, g->refs, &g->to);
 		if (rc == -ENOMEM && find_room(p))
-			rc = zpage_make(p->h, p->t, &s, k->refs, &k->to);
-		k->won = rc ? 0 : slot - now;
+			rc = zpage_make(p->h, p->t, &s, g->refs, &g->to);
+		g->won = rc ? 0 : slots - now;
+		learn_mean(p->r, s.zsize, g->refs);
 	}
 	zc_stored_release(p->h, &s);
 	if (rc) {
-		k->to = 0;
-		k->tried = false; /* not its fault */
-		p->short_of_memory = true;
-	} else {
-		learn(p->r, size_kind(slot), k->to != 0);
+		g->to = 0;
+		g->tried = rc == -E2BIG; /* else not its fault */
+		p->short_of_memory |= rc != -E2BIG;
+	} else if (!g->shaped) {
+		learn(p->r, size_kind(slots), g->to != 0);
 	}
 }
 
 /* ---- exchanging: under the shard's lock again -------------------------------------------------
  */
 
-/* The words that name the picked zpage, if (X); else 0. */
-static uint32_t still_ours(const struct step *p, const struct index_cursor *c, const struct pick *k)
+/* (X) for one of a group. */
+static bool still_ours(const struct step *p, const struct index_cursor *c, const struct pick *k)
 {
 	uint32_t mask = 0;
-	uint16_t info;
 
-	if (c->pool != p->s->pool || !c->words[k->at] || *c->immediate >> k->at & 1 ||
-	    !zc_word_same(c->words[k->at], k->word))
-		return 0;
-	info = zpage_info(k->z, __ATOMIC_ACQUIRE);
-	if (zc_words_of(c, k->at, k->s.pages, &mask) != k->refs ||
-	    zpage_refs(k->z, info) != k->refs)
-		return 0;
-	return mask;
+	return c->pool == p->s->pool && c->words[k->at] && !(*c->immediate >> k->at & 1) &&
+	       zc_word_same(c->words[k->at], k->word) &&
+	       zc_words_of(c, k->at, k->s.pages, &mask) == k->refs && mask == k->mask &&
+	       zpage_refs(k->z, zpage_info(k->z, __ATOMIC_ACQUIRE)) == k->refs;
 }
 
-/* True: the words name the new zpage, and old[] has what they were. */
-static bool exchange(struct step *p, struct index_cursor *c, struct pick *k, struct pampd *old)
+/* One zpage's words name the new one; what they were is added to old[]. */
+static unsigned exchange_words(const struct group *g, struct index_cursor *c, const struct pick *k,
+			       struct pampd *old)
 {
 	unsigned first = k->at - zc_word_place(k->word), n = 0;
-	uint32_t mask = still_ours(p, c, k);
 
-	if (mask && !k->to && k->tried)
-		zpage_set_marks(k->z, ZPAGE_TRIED);
-	if (!mask || !k->to)
-		return false;
-	for (; mask; mask &= mask - 1) {
-		unsigned slot = first + (unsigned)__builtin_ctz(mask);
-		struct pampd is = {(c->words[slot] & ~ZC_HANDLE_MASK) | k->to, false};
+	for (uint32_t m = k->mask; m; m &= m - 1) {
+		unsigned slot = first + (unsigned)__builtin_ctz(m);
+		uint64_t bits = c->words[slot] & ~ZC_NAME_MASK;
+		struct pampd is = {bits | zc_word(ZC_LOCAL, slot - g->first, g->to), false};
 
 		old[n++] = index_cursor_get(c, slot);
 		index_cursor_set(c, slot, is);
 	}
-	tmem_assert(X1, n == k->refs);
-	zpage_place(p->h, k->to, c->leaf, first);
-	/* It is as old as it was: otherwise it would be new to the next codec's pass. */
-	zpage_set_marks(zpool_peek(p->h->zpool, k->to), ZPAGE_OLD);
-	return true;
+	return n;
+}
+
+/* Words that old[] has got: 0: the group stays as it is. */
+static unsigned exchange(struct step *p, struct index_cursor *c, unsigned group, struct pampd *old)
+{
+	struct group *g = &p->r->group[group];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->picks; i++)
+		if (p->r->pick[i].group == group && !still_ours(p, c, &p->r->pick[i]))
+			return 0;
+	for (unsigned i = 0; i < p->picks; i++) {
+		struct pick *k = &p->r->pick[i];
+
+		if (k->group != group)
+			continue;
+		if (g->to)
+			n += exchange_words(g, c, k, old + n);
+		else if (g->tried)
+			zpage_set_marks(k->z, ZPAGE_TRIED);
+	}
+	if (!g->to)
+		return 0;
+	tmem_assert(X1, n == g->refs);
+	zpage_place(p->h, g->to, c->leaf, g->first);
+	/* It is as old as it was, and as dense as can be. */
+	zpage_set_marks(zpool_peek(p->h->zpool, g->to), ZPAGE_OLD | ZPAGE_TRIED);
+	return n;
 }
 
 /* All of the leaf's in one lock hold; what they replace goes afterwards. */
@@ -391,33 +610,32 @@ static void exchange_leaf(struct step *p)
 	uint64_t done = 0;
 	struct pampd old[PICKS_MAX];
 	struct index_cursor c;
-	unsigned n = 0;
+	unsigned n = 0, words;
 
 	if (index_lock_leaf(p->h->index, p->leaf, &c)) {
-		for (unsigned i = 0; i < p->picks; i++) {
-			if (!exchange(p, &c, &p->r->pick[i], &old[n]))
-				continue;
-			done |= (uint64_t)1 << i;
-			n += p->r->pick[i].refs;
+		for (unsigned i = 0; i < p->groups; i++) {
+			words = exchange(p, &c, i, &old[n]);
+			done |= (uint64_t)(words != 0) << i;
+			n += words;
 		}
 		index_unlock(&c);
 	}
 	if (n)
 		zc_drop(p->h, p->t, old, n);
-	for (unsigned i = 0; i < p->picks; i++) {
-		struct pick *k = &p->r->pick[i];
+	for (unsigned i = 0; i < p->picks; i++)
+		let_go(p, &p->r->pick[i]);
+	for (unsigned i = 0; i < p->groups; i++) {
+		struct group *g = &p->r->group[i];
 
-		if (k->to && !(done >> i & 1))
-			zpage_free(p->h, p->t, k->to);
-		zc_stored_release(p->h, &k->s);
-		zpool_unmap(p->h->zpool, zc_word_handle(k->word));
+		if (g->to && !(done >> i & 1))
+			zpage_free(p->h, p->t, g->to);
 		if (!(done >> i & 1))
 			continue;
-		p->out->recompressed++;
-		p->out->saved_bytes += k->won;
-		p->r->freed += k->won;
-		zc_count(p->t, ZC_RECOMPRESSED, 1);
-		zc_count(p->t, ZC_RECOMPRESS_SAVED, k->won);
+		p->out->recompressed += g->n;
+		p->out->saved_bytes += g->won;
+		p->r->freed += g->won;
+		zc_count(p->t, ZC_RECOMPRESSED, g->n);
+		zc_count(p->t, ZC_RECOMPRESS_SAVED, g->won);
 	}
 }
 
@@ -468,12 +686,12 @@ static void recompress_leaf(struct step *p)
 		return;
 	p->t = zc_thread_enter(p->h, p->s);
 	zc_thread_need_big(&p->t);
-	for (unsigned i = 0; i < p->picks && !p->short_of_memory; i++) {
+	for (unsigned i = 0; i < p->groups && !p->short_of_memory; i++) {
 		if (p->t == p->h->emergency)
 			p->short_of_memory = true;
 		else
-			repack(p, &p->r->pick[i]);
-		p->r->pages -= MICRO;
+			repack(p, i);
+		p->r->pages -= (int64_t)p->r->group[i].n * MICRO;
 	}
 	exchange_leaf(p);
 	zc_thread_leave(p->t);
@@ -605,7 +823,7 @@ int tmem_host_recompress(tmem_host *h, const tmem_recompress *options,
 		memcpy(&o, options, options->size);
 	if (result && result->size > sizeof(out))
 		return -EINVAL;
-	if (o.cpu_percent > 100 || o.min_gain_percent > 90)
+	if (o.cpu_percent > 100 || o.min_gain_percent > 90 || o.cluster > TMEM_CLUSTER_MAX)
 		return -EINVAL;
 	rc = codec_parse(o.codec ? o.codec : CODEC_DEFAULT, &p.spec, err, sizeof(err));
 	if (rc == 0)

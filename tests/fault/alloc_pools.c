@@ -125,6 +125,7 @@ static void recompress(struct world *w)
 	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress: %d", rc);
 	w_get_all(w, 0);
 	o.codec = "deflate:1";
+	o.cluster = 16;
 	rc = tmem_host_recompress(w->host, &o, NULL);
 	W_CHECK(rc == 0 || rc == -ENOMEM, "recompress: %d", rc);
 	fill(w, 0, 0, 5, 15);

@@ -90,6 +90,7 @@ static void recompress(struct worker *w)
 	o.pages_per_s = rnd(w, 8) ? 0 : 1u << 20;
 	o.cpu_percent = rnd(w, 8) ? 0 : 90;
 	o.train = rnd(w, 16) == 0;
+	o.cluster = rnd(w, 2) ? (uint32_t)rnd(w, TMEM_CLUSTER_MAX + 1) : 0;
 	rc = tmem_host_recompress(host, &o, &r);
 	/* Maintenance may be in a step of it. */
 	if (rc && rc != -ENOMEM && rc != -EBUSY)

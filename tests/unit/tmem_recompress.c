@@ -336,6 +336,181 @@ static void clusters(void **state)
 	test_close(&t);
 }
 
+/* ---- neighbours ------------------------------------------------------------------------ */
+
+#define BLOCKS 64u
+
+/* A page of a block of 16, by how the block was put: words, noise, all of one word. */
+static void block_page(struct test_page *p, uint64_t i)
+{
+	words_page(p, i);
+	if (i % 16 == 5)
+		memset(p, 0, sizeof(*p));
+	if (i % 16 == 9)
+		test_fill(p, i, 512);
+}
+
+static void check_blocks(struct test_host *t, tmem_pool pool, const bool *there)
+{
+	tmem_oid oid = test_oid(9);
+	struct test_page p, want;
+
+	for (uint64_t i = 0; i < (uint64_t)BLOCKS * 16; i++) {
+		block_page(&want, i);
+		assert_int_equal(tmem_get(t->client, pool, &oid, i, &p), there[i] ? 0 : 1);
+		if (there[i])
+			assert_memory_equal(&p, &want, sizeof(p));
+	}
+}
+
+/* Blocks put as programs leave them: page by page, or by eights of which most have gone. */
+static void put_blocks(struct test_host *t, bool *there)
+{
+	static struct test_page buf[8];
+	tmem_oid oid = test_oid(9);
+
+	for (uint64_t b = 0; b < BLOCKS * 2ull; b++) {
+		for (unsigned i = 0; i < 8; i++)
+			block_page(&buf[i], b * 8 + i);
+		for (unsigned i = 0; b % 4 < 2 && i < 8; i++)
+			assert_int_equal(tmem_put(t->client, t->pool, &oid, b * 8 + i, &buf[i]), 0);
+		if (b % 4 >= 2)
+			assert_int_equal(tmem_put_cluster(t->client, t->pool, &oid, b * 8, 8, buf),
+					 0);
+		for (unsigned i = 0; i < 8; i++) {
+			there[b * 8 + i] = b % 4 < 2 ? i != 2 : i % 4 == b % 3;
+			if (!there[b * 8 + i])
+				assert_int_equal(
+					tmem_invalidate_page(t->client, t->pool, &oid, b * 8 + i),
+					1);
+		}
+	}
+}
+
+static void neighbours(void **state)
+{
+	tmem_host_options ho = TMEM_HOST_OPTIONS;
+	static bool there[BLOCKS * 16];
+	static struct test_page buf[TMEM_CLUSTER_MAX];
+	tmem_recompress o = TMEM_RECOMPRESS;
+	tmem_oid oid = test_oid(9);
+	struct test_host t;
+	struct test_page p;
+	tmem_recompress_result r;
+	tmem_stats before, after;
+	uint64_t first;
+	uint32_t mask;
+
+	(void)state;
+	ho.codec = "zstd:1";
+	ho.store_raw = 1;
+	t = test_open(&ho);
+	put_blocks(&t, there);
+	before = test_stats(t.host);
+	/* The same codec, each as it was put: nothing to gain. */
+	o.codec = "zstd:1";
+	assert_int_equal(run(t.host, &o).recompressed, 0);
+	o.cluster = TMEM_CLUSTER_MAX + 1;
+	assert_int_equal(tmem_host_recompress(t.host, &o, NULL), -EINVAL);
+	o.cluster = 16;
+	o.min_gain_percent = 1; /* words at random: little is common to pages */
+	assert_int_equal(run(t.host, &o).recompressed, before.zpages - BLOCKS / 2);
+	after = test_stats(t.host);
+	assert_int_equal(after.zpages, BLOCKS + BLOCKS / 2); /* noise stays by itself */
+	assert_int_equal(after.pages, before.pages);
+	assert_int_equal(after.recompress_saved_bytes > before.compressed_bytes / 4, 1);
+	assert_true(after.compressed_bytes < before.compressed_bytes * 3 / 4);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	check_blocks(&t, t.pool, there);
+	/* All come with one, and only what is there. */
+	for (uint64_t b = 0; b < BLOCKS; b++) {
+		uint32_t want = 0;
+		unsigned at = 16;
+
+		for (unsigned i = 16; i-- > 0;)
+			if (there[b * 16 + i] && i != 5)
+				at = i;
+		for (unsigned i = at; i < 16; i++)
+			if (b % 2 || i != 9)
+				want |= (uint32_t)there[b * 16 + i] << (i - at);
+		assert_int_equal(tmem_get_cluster(t.client, t.pool, &oid, b * 16 + at, 0, buf,
+						  &first, &mask),
+				 0);
+		assert_int_equal(first, b * 16 + at);
+		assert_int_equal(mask, want);
+	}
+	/* As dense as can be, which those with gaps from the beginning may have to show twice;
+	 * but one more page, and a block that lost most of its pages, change that. */
+	r = run(t.host, &o);
+	assert_int_equal(r.recompressed, 0);
+	assert_in_range(r.tried, 0, BLOCKS / 4);
+	block_page(&p, 2);
+	assert_int_equal(tmem_put(t.client, t.pool, &oid, 2, &p), 0);
+	there[2] = true;
+	for (unsigned i = 33; i < 45; i++)
+		there[i] = tmem_invalidate_page(t.client, t.pool, &oid, i) < 0;
+	assert_int_equal(run(t.host, &o).recompressed, 3);
+	assert_int_equal(run(t.host, &o).recompressed, 0);
+	assert_int_equal(test_stats(t.host).zpages, BLOCKS + BLOCKS / 2 - 1);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	check_blocks(&t, t.pool, there);
+	/* A denser level of the same codec. */
+	o.codec = "zstd:9";
+	assert_true(run(t.host, &o).recompressed > BLOCKS / 2);
+	check_blocks(&t, t.pool, there);
+	test_close(&t);
+}
+
+/* One page of a block that is in use stays where it is, and the others go together round it. */
+static void neighbours_of_one_in_use(void **state)
+{
+	struct test_host t = test_open(NULL);
+	tmem_recompress o = TMEM_RECOMPRESS;
+
+	(void)state;
+	fake_ns = 1000000000;
+	os_clock_replace(fake_now, NULL);
+	o.idle_ms = 1000;
+	o.cluster = 8;
+	put_words(&t, 1, 0, 64);
+	(void)run(t.host, &o);
+	check_words(&t, t.pool, 1, 19, 20);
+	fake_ns += 1000000000;
+	assert_int_equal(run(t.host, &o).recompressed, 63);
+	assert_int_equal(test_stats(t.host).zpages, 8 + 1);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	check_words(&t, t.pool, 1, 0, 64);
+	os_clock_replace(NULL, NULL);
+	test_close(&t);
+}
+
+/* Nothing of an ephemeral pool, or of two pools, changes its shape. */
+static void neighbours_left_alone(void **state)
+{
+	struct test_host t = test_open(NULL);
+	tmem_recompress o = TMEM_RECOMPRESS;
+	tmem_pool keep = t.pool, clone;
+
+	(void)state;
+	o.cluster = 16;
+	t.pool = tmem_pool_create(t.client, 0, 0);
+	put_words(&t, 1, 0, 64);
+	assert_int_equal(run(t.host, &o).recompressed, 64);
+	assert_int_equal(test_stats(t.host).zpages, 64);
+	t.pool = keep;
+	put_words(&t, 2, 0, 64);
+	clone = tmem_pool_clone(t.client, keep);
+	assert_true(clone >= 0);
+	assert_int_equal(run(t.host, &o).recompressed, 0);
+	put_words(&t, 2, 0, 32);
+	/* 32 new ones here, and 32 that only the clone has any more. */
+	assert_in_range(run(t.host, &o).recompressed, 32, 64);
+	check_words(&t, keep, 2, 0, 64);
+	check_words(&t, clone, 2, 0, 64);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	test_close(&t);
+}
+
 /* What two pools share stays as it is until only one of them has it. */
 static void shared_is_left_alone(void **state)
 {
@@ -437,6 +612,7 @@ static void *recompressor(void *arg)
 	for (unsigned i = 0; !atomic_load(&stop); i++) {
 		o.codec = codec[i % 4];
 		o.idle_ms = i % 3 == 0;
+		o.cluster = i % 5 * 4;
 		(void)tmem_host_recompress(race.host, &o, NULL);
 		if (i % 4 == 0)
 			(void)tmem_host_compact(race.host, 1u << 20);
@@ -594,6 +770,9 @@ int main(void)
 		cmocka_unit_test(idle_only),
 		cmocka_unit_test(rates),
 		cmocka_unit_test(clusters),
+		cmocka_unit_test(neighbours),
+		cmocka_unit_test(neighbours_of_one_in_use),
+		cmocka_unit_test(neighbours_left_alone),
 		cmocka_unit_test(shared_is_left_alone),
 		cmocka_unit_test(ephemeral),
 		cmocka_unit_test(at_the_limit),

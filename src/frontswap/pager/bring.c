@@ -175,6 +175,18 @@ static void keep_or_drop(struct space *sp, const struct segment *seg, uint64_t f
 	}
 }
 
+/*
+ * With how many a page was compressed: as many as it left with, or, where idle pages were
+ * packed together since (idle.c), at least as many as to the last of them.
+ */
+static unsigned was_with(const struct chunk *c, uint64_t page, uint32_t mask)
+{
+	unsigned left = c->place[page % CHUNK_PAGES].with + 1u;
+	unsigned reach = 32u - (unsigned)__builtin_clz(mask);
+
+	return left > reach ? left : reach;
+}
+
 bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 {
 	struct chunk *c = space_chunk(sp, seg->area, page, false);
@@ -200,8 +212,7 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 	first = page - (index - first);
 	sp->brought += (uint16_t)(1 + (sp->brought == UINT16_MAX));
 	still_out(sp, seg, first, mask, &here);
-	all |= (unsigned)__builtin_popcount(mask) * 4 <=
-	       3 * (c->place[page % CHUNK_PAGES].with + 1u); /* B3 */
+	all |= (unsigned)__builtin_popcount(mask) * 4 <= 3 * was_with(c, page, mask); /* B3 */
 	if (all)
 		window_of(sp, c, page)->alone = 0; /* it will show nothing */
 	else if (!mates_come(sp, c, page, (uint32_t)__builtin_popcount(here) - 1))

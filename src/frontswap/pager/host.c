@@ -241,6 +241,7 @@ static bool attend(struct run *r)
 			freed = false;
 		}
 		sample(r, now - last);
+		idle_step(r, now);
 		sight_sample(r, now);
 		last = now;
 	}

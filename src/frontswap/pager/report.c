@@ -128,6 +128,9 @@ int report_write(struct run *r, const char *path)
 	INTEGER(j, "unmanaged_peak_bytes", r->peak_stray_bytes);
 	INTEGER(j, "forks", atomic_load(&r->n.forks));
 	INTEGER(j, "checksum_failures", st.checksum_failures);
+	INTEGER(j, "recompress_tried", st.recompress_tried);
+	INTEGER(j, "recompressed_zpages", st.recompressed);
+	INTEGER(j, "recompress_saved_bytes", st.recompress_saved_bytes);
 	INTEGER(j, "overflow_pages", st.overflow_pages);
 	INTEGER(j, "overflow_moved_pages", st.overflow_moved_pages);
 	INTEGER(j, "overflow_returned_pages", st.overflow_returned_pages);

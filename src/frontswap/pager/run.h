@@ -18,6 +18,7 @@
  *   discard.c    eviction on kernels without UFFDIO_MOVE
  *   keep.c       stored copies of pages that came back
  *   home.c       on which processor a pager runs
+ *   idle.c       stored pages that are not asked for: stored anew, denser
  *   worker.c     compression, off the fault path
  *   maps.c       what /proc says about a process
  *   strays.c     processes of the program that no agent speaks for
@@ -105,6 +106,7 @@ struct run_options {
 	bool automatic;		 /* --limit auto; limit_bytes: --max, or all of the machine */
 	uint32_t cold_ms;	 /* so long untouched: cold */
 	uint32_t promotions_ppm; /* of the working set, a minute */
+	uint32_t idle_ms;	 /* so long not asked for: stored anew, idle.c */
 };
 
 enum technique {
@@ -116,8 +118,9 @@ enum technique {
 	MAIN_QUEUE = 32,       /* a queue of its own for what came back soon */
 	READ_AHEAD = 64,       /* further clusters where faults follow each other */
 	FOLLOW_FAULTS = 128,   /* served on the processor that they come from, home.c */
+	IDLE_PAGES = 256,      /* stored pages that are not asked for get denser, idle.c */
 };
-#define TECHNIQUES "ahead, company, fill, follow, keep, learn, main, read-ahead"
+#define TECHNIQUES "ahead, company, fill, follow, idle, keep, learn, main, read-ahead"
 /* Names with commas; 0 or -EINVAL. */
 int technique_parse(const char *names, uint32_t *bits);
 
@@ -126,6 +129,9 @@ int run_program(const struct run_options *opts);
 
 /* Least limit that leaves the program something to work with. */
 #define RUN_LIMIT_MIN (32ull << 20)
+
+#define RUN_IDLE_MS    30000u
+#define RUN_IDLE_CODEC "zstd:7"
 
 /* Of a space's faults and events that wait: no program has so many threads. */
 #define RUN_WAITING_MAX (1u << 20)
@@ -425,6 +431,10 @@ struct run {
 	struct keeper keeper;
 	uint32_t last_spaces; /* the main thread's, see stuck() in host.c */
 	uint64_t last_end_ns;
+	struct idle { /* the main thread's, see idle.c */
+		uint64_t step_ns, since_ns, pages_in;
+		bool quiet;
+	} idle;
 	_Atomic uint64_t host_bytes; /* this process: anonymous and shared memory */
 	_Atomic uint64_t total_bytes, peak_total, peak_resident, peak_store;
 	_Atomic uint64_t over_ns;
@@ -463,6 +473,9 @@ void run_account(struct run *r);   /* refresh host_bytes, peaks */
 void run_hold(struct run *r, uint64_t space, pid_t pid, int fd);
 /* Have the supervisor say something to the user: one line, without its end. */
 void run_say(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* idle.c: from time to time, one thread. */
+void idle_step(struct run *r, uint64_t now);
 
 /* messages on the control socket */
 enum control_kind {
