@@ -106,6 +106,7 @@ static void recompress(struct tmem_host *h)
 	zc_codec_text(&spec, codec, sizeof(codec));
 	o.codec = codec;
 	o.idle_ms = atomic_load_explicit(&m->recompress_idle_ms, memory_order_relaxed);
+	o.cluster = atomic_load_explicit(&m->recompress_cluster, memory_order_relaxed);
 	o.cpu_percent = STEP_CPU_PERCENT;
 	(void)tmem_host_recompress(h, &o, NULL);
 }

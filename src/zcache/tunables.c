@@ -174,6 +174,16 @@ static void get_recompress_codec(const struct target *t, char *text, size_t len)
 	zc_codec_text(&spec, text, len);
 }
 
+static int set_recompress_cluster(const struct target *t, uint64_t v)
+{
+	atomic_store(&t->h->maintain.recompress_cluster, (uint32_t)v);
+	return 0;
+}
+static uint64_t get_recompress_cluster(const struct target *t)
+{
+	return atomic_load(&t->h->maintain.recompress_cluster);
+}
+
 /* ---- clients ------------------------------------------------------------------------ */
 
 static int set_client_limit(const struct target *t, uint64_t v)
@@ -277,6 +287,11 @@ static const struct tunable table[] = {
 		"what idle pages are compressed with"},
 	 .set_text = set_recompress_codec,
 	 .get_text = get_recompress_codec},
+	{.is = {"recompress_cluster", "host", "pages", "0 (as they were put) to 16",
+		"idle neighbours in persistent pools are stored together, up to so many"},
+	 .most = TMEM_CLUSTER_MAX,
+	 .set = set_recompress_cluster,
+	 .get = get_recompress_cluster},
 	{.is = {"client_limit", "client", "bytes", "0 (none) to 1024P",
 		"hard limit on what the client is charged for"},
 	 .most = BYTES_MAX,

@@ -400,6 +400,7 @@ struct zc_maintain {
 	_Atomic uint32_t recompress_rate;    /* zpages tried a second; 0: none */
 	_Atomic uint32_t recompress_idle_ms; /* of those that are */
 	_Atomic uint32_t recompress_codec;   /* zc_codec_pack() */
+	_Atomic uint32_t recompress_cluster; /* neighbours stored together; 0: as they were put */
 	os_thread thread;
 	bool started;
 	struct os_mutex lock; /* of the thread's sleep */

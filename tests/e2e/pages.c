@@ -272,11 +272,27 @@ static void threads(struct work *w)
 	w->others += 1000 * (THREADS + 1);
 }
 
+/* Pages that are used one by one, and then left alone: the store packs them anew. */
+static void rest(struct work *w, double seconds)
+{
+	struct timespec ts = {0, 50000000};
+
+	while (now_s() < w->until_s - seconds * 2 / 3)
+		touch(w, 200, "rest");
+	while (now_s() < w->until_s)
+		nanosleep(&ts, NULL);
+	touch(w, 2000, "after rest");
+	discard(w);
+	touch(w, 2000, "after rest");
+}
+
 static void run(struct work *w, const char *mode, double seconds)
 {
 	w->until_s = now_s() + seconds;
 	if (!strcmp(mode, "threads"))
 		threads(w);
+	if (!strcmp(mode, "rest"))
+		rest(w, seconds);
 	while (now_s() < w->until_s) {
 		touch(w, 200, mode);
 		if (!strcmp(mode, "discard"))
@@ -318,7 +334,7 @@ static void fill_region(struct region *r, bool burst)
 int main(int argc, char **argv)
 {
 	static const char *const modes[] = {"touch",   "discard", "remap", "fork",
-					    "threads", "syscall", "burst"};
+					    "threads", "syscall", "burst", "rest"};
 	const size_t nmodes = sizeof(modes) / sizeof(modes[0]);
 	size_t pages = argc > 2 ? (size_t)atol(argv[2]) * 256 / REGIONS : 0;
 	double seconds = argc > 3 ? atof(argv[3]) : 0;

@@ -12,9 +12,27 @@ note "seed $seed"
 PAGES=$BUILD/tests/e2e/e2e-pages
 [ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages
 
-[ $# -gt 0 ] || set -- touch discard remap fork threads syscall burst careful-touch careful-fork
+[ $# -gt 0 ] || set -- touch discard remap fork threads syscall burst rest careful-touch careful-fork
 # The careful ones come last: what makes them so is not taken back.
+# What is stored and left alone is packed anew, after a second.
+rest() { # NAME OPTION...
+	local name=$1
+	shift
+	"$TMEM" run --limit 64M "$@" --report "$T/$name.json" -- "$PAGES" rest 128 9 "$seed" >"$T/$name.out" 2>"$T/$name.err"
+	CODE=$?
+	note "$name: $(number_of "$T/$name.json" recompressed_zpages) of $(number_of "$T/$name.json" recompress_tried)" \
+		"zpages packed anew, $(number_of "$T/$name.json" recompress_saved_bytes) bytes saved"
+	check "$name" "exit code $CODE: $(tail -n 1 "$T/$name.err")" test "$CODE.$(cat "$T/$name.out")" = "0.all pages right"
+}
+
 for mode; do
+	if [ "$mode" = rest ]; then
+		rest rest --idle 1
+		check rest.packed "nothing was" test "$(number_of "$T/rest.json" recompress_saved_bytes)" -gt 100000
+		rest rest-without --idle 1 --without idle
+		check rest-without.packed "something was" test "$(number_of "$T/rest-without.json" recompress_tried)" = 0
+		continue
+	fi
 	if [ "${mode#careful-}" != "$mode" ] && [ ! -e "$T/careful" ] && ! careful; then
 		skip careful "userfaultfd is not permitted without CAP_SYS_PTRACE"
 		break

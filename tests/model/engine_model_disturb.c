@@ -28,6 +28,7 @@ static const struct {
 	{"pressure_ppm", false, {"1000000", "1000", "0", "1"}, {"1000001", "off", ""}},
 	{"recompress_rate", false, {"0", "1000", "1000000", "1"}, {"1000001", "-1", "1M"}},
 	{"recompress_idle_ms", false, {"1000", "1500", "60000", "1001"}, {"999", "0", "1s"}},
+	{"recompress_cluster", false, {"0", "1", "8", "16"}, {"17", "-1", "x"}},
 	{"recompress_codec", false, {"zstd:3", "deflate:1", "lz4hc:3", "lz4"}, {"zstd:x", "", "0"}},
 	{"weight", true, {"100", "1", "10000", "5"}, {"0", "10001", "1K"}},
 };
