@@ -8,8 +8,8 @@
 #   tools/soak-programs.sh [MINUTES [SEED [NAME...]]]     default 120, the clock's, all
 #
 # A turn: a program, --limit 40 to 120 % of its bare peak, --codec, --evict discard in one of five,
-# now and then --overflow (some to a file system that is nearly full), one of ten --without a
-# technique. In a third of them a process of the program, the host, the supervisor or all of them
+# --idle of a second or two in half, now and then --overflow (some to a file system that is nearly
+# full), one of ten --without a technique. In a third the program, the host, the supervisor or all
 # get SIGKILL, SIGTERM, or SIGSTOP and SIGCONT at a random moment. Fails:
 #
 #   an answer that differs from the bare run's (of a run that was not killed), said at once

@@ -24,7 +24,7 @@ GONE_S = 30  # after a kill, until nothing is left
 TURN_S = 240  # of one that is not killed; then it is slow, or stands still
 # Those who stop and kill processes themselves: a signal of ours changes the answer.
 DELICATE = {"gdb", "gdb-attach"}
-WITHOUT = ["ahead", "company", "fill", "keep", "learn", "main", "read-ahead"]
+WITHOUT = ["ahead", "company", "fill", "follow", "idle", "keep", "learn", "main", "read-ahead"]
 WHO = ["process", "host", "supervisor", "all"]
 FATAL = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
 
@@ -59,6 +59,7 @@ class Plan:
         self.limit = max(facts["peak"] * self.percent // 100, facts["least"] << 20, 32 << 20)
         self.evict = "discard" if rnd.random() < 0.2 else "move"
         self.codec = rnd.choice(["lz4", "zstd"])
+        self.idle = str(rnd.choice([1, 2])) if rnd.random() < 0.5 else None
         self.without = rnd.choice(WITHOUT) if rnd.random() < 0.1 else None
         self.overflow = overflow
         self.blow = None
@@ -70,7 +71,7 @@ class Plan:
 
     def options(self):
         words = ["--limit", f"{self.limit >> 10}K", "--evict", self.evict, "--codec", self.codec]
-        for name in ("without", "overflow"):
+        for name in ("idle", "without", "overflow"):
             if getattr(self, name):
                 words += ["--" + name, getattr(self, name)]
         return words
