@@ -304,14 +304,13 @@ static bool hollow(const struct zc_recompress *r, const struct pick *k)
 	       2 * k->s.zsize * r->packed_pages >= 3 * k->refs * r->packed_bytes;
 }
 
-static struct group *group_of(struct step *p, struct pick *k)
+static void by_itself(struct step *p, struct pick *k)
 {
 	struct group *g = &p->r->group[p->groups];
 
 	*g = (struct group){.n = 1, .refs = k->refs, .pages = k->s.pages};
 	g->first = k->at - zc_word_place(k->word);
 	k->group = p->groups++;
-	return g;
 }
 
 /* Whether the picks from `from` on that may join are to: they are several, or there are gaps. */
@@ -348,7 +347,10 @@ static bool join(struct step *p, unsigned from)
 	return true;
 }
 
-/* A block has been looked at: what becomes of the picks from `from` on. */
+/*
+ * A block has been looked at: what becomes of the picks from `from` on. To let go of one here,
+ * under the lock that its words are under, frees nothing: nobody can have dropped it.
+ */
 static void settle_block(struct step *p, unsigned from)
 {
 	bool joined = p->block && join(p, from);
@@ -362,7 +364,7 @@ static void settle_block(struct step *p, unsigned from)
 				let_go(p, k);
 				continue;
 			}
-			group_of(p, k);
+			by_itself(p, k);
 		}
 		if (kept != i)
 			p->r->pick[kept] = *k;
