@@ -601,13 +601,14 @@ static void row_heap(unsigned k)
 	} held[256];
 	size_t i = rnd() % 256;
 
+	look(pick(), "row-heap, before"); /* so that pieces have to leave */
+	hits += held[i].words > 512 &&
+		absent((uint64_t *)((uintptr_t)(held[i].at + 511) & ~(uintptr_t)(PAGE - 1)), 1);
 	for (size_t w = 0; w < held[i].words; w++)
 		if (held[i].at[w] != mix(i + w)) {
 			fprintf(stderr, "WRONG PAGE in a piece of %zu words\n", held[i].words);
 			_exit(1);
 		}
-	hits += held[i].words > 512 &&
-		absent((uint64_t *)((uintptr_t)(held[i].at + 511) & ~(uintptr_t)(PAGE - 1)), 1);
 	free(held[i].at);
 	held[i].words = k % 4 ? 1024 + rnd() % 8192 : 1 + rnd() % 100;
 	held[i].at = malloc(held[i].words * 8);
