@@ -77,4 +77,15 @@ check noise-file "exit code $CODE, $(head -n 1 "$T/file.err")" test "$CODE" = 0
 over=$(number_of "$T/file.json" over_limit_s)
 short noise-file "$over" 3
 check noise-file.moved "nothing is in the file" test "$(number_of "$T/file.json" overflow_moved_pages)" -gt 1000
+
+# ---- more than the limit even compressed: what is over stays, and few pages are tried in vain
+PAGES=$BUILD/tests/e2e/e2e-pages
+[ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages
+limited full $((32 << 20)) timeout 120 "$PAGES" touch 160 2 1
+check full "exit code $CODE: $(tail -n 1 "$T/full.tmem.err")" test "$CODE.$(cat "$T/full.tmem.out")" = "0.all pages right"
+check full.told "$(tail -n 1 "$T/full.tmem.err")" \
+	grep -q 'was over the limit for .* what it holds is more than that even compressed$' "$T/full.tmem.err"
+refused=$(number_of "$T/full.report.json" refused_pages)
+check full.refused "$refused pages were refused" \
+	test "$refused" -lt "$(number_of "$T/full.report.json" evicted_pages)"
 finish

@@ -22,6 +22,11 @@
  *
  *      victim --- phase 1 ---> MOVING --- phase 2 ---> COPYING --> QUEUED --> STORED --> FREE
  *                 waited for             eventfd                  worker     eventfd
+ *
+ * A store that is full refuses: what the program holds is larger than the limit even
+ * compressed. Then nothing leaves until there is room again, the limit is not held, and
+ * the user is told. To go on would be to compress all that is resident at each fault, in
+ * vain: nine processes of 36 MiB in 32 had made 9,000 faults after a minute.
  */
 #include "frontswap/pager/discard.h"
 #include "frontswap/pager/run.h"
@@ -566,7 +571,7 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 	uint64_t moved;
 
 	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command ||
-	    !discard_settled(sp, false))
+	    atomic_load(&sp->run->store_full) || !discard_settled(sp, false))
 		return 0;
 	if (sp->careful && !fork_allows(sp))
 		return 0;
@@ -752,6 +757,8 @@ void evict_to(struct space *sp, uint64_t goal)
 	while (!sp->gone && (total = pager_total(sp)) > goal) {
 		uint64_t want = (total - goal) / AGENT_PAGE + 1;
 
+		if (atomic_load(&sp->run->store_full)) /* what leaves now would only come back */
+			return;
 		if (evict_complete(sp) | (evict_round(sp, want) > 0))
 			continue;
 		if (discard_blocked(sp)) /* until events are read, which is not for us to do here */

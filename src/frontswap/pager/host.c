@@ -143,6 +143,11 @@ static void sample(struct run *r, uint64_t since_ns)
 		atomic_store(&r->held_bytes, atomic_load(&r->host_bytes));
 	}
 	raise_to(&r->peak_store, st.store_bytes);
+	if (atomic_load(&r->store_full)) {
+		r->full_ns += since_ns;
+		if (st.store_bytes + st.limit_bytes / 64 < st.limit_bytes)
+			atomic_store(&r->store_full, false);
+	}
 	/* Raised for clones that are gone now. */
 	if (st.limit_bytes > r->store_limit &&
 	    st.store_bytes + r->store_limit / 4 < st.limit_bytes) {

@@ -426,7 +426,9 @@ struct run {
 	_Atomic uint64_t stray_bytes; /* memory of processes without an agent, see strays.c */
 	uint64_t peak_stray_bytes;
 	uint32_t peak_strays;
-	uint64_t store_limit; /* of the host; more while clones need it, see space.c */
+	uint64_t store_limit;	 /* of the host; more while clones need it, see space.c */
+	_Atomic bool store_full; /* A: it has refused pages, and there is no room yet: none leave */
+	uint64_t full_ns;	 /* for so long */
 	pid_t supervisor;
 	struct keeper keeper;
 	uint32_t last_spaces; /* the main thread's, see stuck() in host.c */

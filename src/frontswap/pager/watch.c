@@ -208,6 +208,8 @@ void watch_over(struct run *r, const struct sight *s)
 		return;
 	if (r->peak_stray_bytes >= (peak - limit) / 2)
 		why = "processes have it that cannot be managed";
+	else if (r->full_ns >= over / 2)
+		why = "what it holds is more than that even compressed";
 	else if (refused * AGENT_PAGE >= (peak - limit) / 2)
 		why = "it does not compress";
 	else if (atomic_load(&r->n.forks))

@@ -38,6 +38,8 @@ static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data
 		sl->stored |= bits;
 	else if (rc == -E2BIG)
 		sl->poor |= bits;
+	else
+		atomic_store(&r->store_full, true);
 }
 
 /* Pages [i, i + n), neighbours in one block: those of which the store has no copy that is right. */
