@@ -53,6 +53,22 @@ static void clocks_disagree(void **state)
 	assert_true(settled(NOW - 3 * SECOND, NOW - 3 * SECOND, 2 * SECOND));
 }
 
+/* Whoever sets the time of a modification back cannot set that of the change. */
+static void each_of_three(void **state)
+{
+	struct cc_identity a = look_of(NOW, NOW).id, b = a;
+
+	assert_true(cc_identity_same(&a, &b));
+	b.ctime_ns++;
+	assert_false(cc_identity_same(&a, &b));
+	b = a;
+	b.mtime_ns--;
+	assert_false(cc_identity_same(&a, &b));
+	b = a;
+	b.size++;
+	assert_false(cc_identity_same(&a, &b));
+}
+
 static void real_files(void **state)
 {
 	char path[] = "/tmp/tmem-identity-XXXXXX";
@@ -83,6 +99,7 @@ int main(void)
 		cmocka_unit_test(ticks),
 		cmocka_unit_test(whole_seconds),
 		cmocka_unit_test(clocks_disagree),
+		cmocka_unit_test(each_of_three),
 		cmocka_unit_test(real_files),
 	};
 
