@@ -605,12 +605,14 @@ uint64_t evict_round(struct space *sp, uint64_t want)
 
 /*
  * A slot whose pages the worker has seen. False: pages that the store refused
- * must wait, for the kernel says EAGAIN or because !give_back.
+ * must wait, for the kernel says EAGAIN or because !give_back; then they are all
+ * that waits.
  */
 static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 {
 	struct slot *sl = &sp->slots[index];
 	uint32_t out = 0, unchanged = 0;
+	bool settled = true;
 
 	for (uint32_t k = 0; k < sl->pages; k++) {
 		struct chunk *c;
@@ -631,16 +633,16 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 			unchanged += sl->unchanged >> k & 1;
 			out++;
 		} else {
-			if (!give_back)
-				return false;
 			addr = space_address(sp, sl->area, sl->first + k);
-			if (addr && sp->run->opts.evict == RUN_EVICT_DISCARD &&
-			    discard_hold(sp, addr) < 0)
-				return sp->gone;
-			if (addr &&
-			    !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
-					   1, &done))
-				return sp->gone;
+			if (!give_back ||
+			    (addr && sp->run->opts.evict == RUN_EVICT_DISCARD &&
+			     discard_hold(sp, addr) < 0) ||
+			    (addr &&
+			     !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
+					    1, &done))) {
+				settled = false;
+				continue;
+			}
 			space_set_page(c, sl->first + k,
 				       PAGE_RESIDENT |
 					       (sl->poor >> k & 1 ? PAGE_POOR : PAGE_PINNED));
@@ -651,6 +653,8 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 	}
 	atomic_fetch_add_explicit(&sp->run->n.evicted_pages, out, memory_order_relaxed);
 	atomic_fetch_add_explicit(&sp->run->n.unchanged_pages, unchanged, memory_order_relaxed);
+	if (!settled && !sp->gone)
+		return false;
 	slot_free(sp, sl);
 	return true;
 }

@@ -433,6 +433,17 @@ static void drop_unregistered(struct space *sp, uint64_t start, uint64_t end)
 	drop_unregistered(sp, half, end);
 }
 
+/* A page that the parent has in a slot, and the child nowhere: by our books it was never there. */
+static void give_child(struct space *child, uint64_t addr, const void *page)
+{
+	uint64_t done;
+
+	while (!pager_copy_in(child, addr, page, 1, &done) && errno == EAGAIN)
+		sched_yield();
+	if (done)
+		space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
+}
+
 static void forked(struct space *sp, int uffd)
 {
 	struct run *r = sp->run;
@@ -462,17 +473,17 @@ static void forked(struct space *sp, int uffd)
 		if (atomic_load(&sl->state) == SLOT_FREE)
 			continue;
 		for (uint32_t k = 0; k < sl->pages; k++) {
-			uint64_t addr = space_address(child, sl->area, sl->first + k), done;
+			uint64_t addr = space_address(child, sl->area, sl->first + k);
 
 			if (sp->discard.marking && atomic_load(&sl->state) == SLOT_MOVING && addr &&
 			    !(sl->dropped & 1u << k)) /* it is there still, in both */
 				space_mark_resident(child, space_find(child, addr), addr, 1,
 						    ARRIVAL_FOUND);
-			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr &&
-			    pager_copy_in(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE,
-					  1, &done))
-				space_mark_resident(child, space_find(child, addr), addr, 1,
-						    ARRIVAL_FRESH);
+			/* All else has been settled: of what is stored the child has a clone. */
+			tmem_assert(I2, atomic_load(&sl->state) != SLOT_STORED ||
+						!(sl->moved & sl->stored));
+			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr)
+				give_child(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE);
 		}
 	}
 	os_mutex_lock(&r->lock);

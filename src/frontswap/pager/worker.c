@@ -20,6 +20,21 @@
 #define WORKER_HURRY 5
 #define TELL_SLOTS   8u
 
+/* With checks a put is refused every now and then, as by a store that is full. */
+static int put_rarely(struct run *r, tmem_pool pool, const tmem_oid *oid, uint64_t index,
+		      uint32_t n, const uint8_t *data)
+{
+#if TMEM_CHECKS >= 1
+	static _Atomic uint32_t puts;
+
+	if (atomic_fetch_add(&puts, 1) % 29 == 28) {
+		tmem_invalidate_range(r->client, pool, oid, index, n);
+		return -ENOMEM;
+	}
+#endif
+	return tmem_put_cluster(r->client, pool, oid, index, n, data);
+}
+
 /* Pages [i, i + n) of a slot as one cluster. */
 static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data, uint32_t i,
 			  uint32_t n)
@@ -31,7 +46,7 @@ static void store_cluster(struct space *sp, struct slot *sl, const uint8_t *data
 	int rc;
 
 	space_oid(sl->area, sl->first + i, &oid, &index);
-	rc = tmem_put_cluster(r->client, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE);
+	rc = put_rarely(r, sp->pool, &oid, index, n, data + (size_t)i * AGENT_PAGE);
 	for (uint32_t k = i; k < i + n; k++)
 		sl->with[k] = (uint8_t)(n - 1);
 	if (rc == 0)
