@@ -105,11 +105,14 @@ void cc_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_file *f = cc_node_data(cc_node_of(m, ino));
-	/* Ranges that are taken out or put in move what is behind them. */
-	bool moves = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
 	int rc;
 
-	cc_change_begin(m, f, (uint64_t)off, moves ? UINT64_MAX : (uint64_t)len);
+	/* Those that move what is behind them FUSE does not pass on. */
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
+	cc_change_begin(m, f, (uint64_t)off, (uint64_t)len);
 	rc = fallocate(cc_handle_of(fi)->fd, mode, off, len) ? errno : 0;
 	cc_change_end(m, f);
 	fuse_reply_err(req, rc);

@@ -201,6 +201,9 @@ mkdir "$S/many"
 (cd "$S/many" && seq 1 20000 | xargs touch)
 check many "not all are found" test "$(find "$M/many" -type f -size 0 | wc -l)" = 20000
 note "nodes at most $(figure nodes_max)"
+sum=$(($(figure fixed) + $(figure nodes_bytes) + $(figure store_limit)))
+check size_lent "$sum of $(figure size): what names take is not taken from the store" \
+	test "$sum" -le "$(figure size)" -a "$(figure nodes_bytes)" -gt 1000000
 check_peak size "$pid" 32768
 check size_evicts "nothing was evicted" test "$(figure evicted)" -gt 10000
 ended
@@ -230,6 +233,25 @@ printf '#!/bin/sh\nkill -9 "$(%q stat %q | sed -n "s/^pid //p")"; sleep 0.1\nexe
 chmod +x "$T/kill"
 fsx fsx_killed --size 32M -- "$SEED" 4 0 "$T/kill"
 rm -rf "${S:?}"/*
+
+# What is held open is looked at nowhere but in the kernel: that a file has changed it must be told.
+mounted --size 32M --ttl 60
+printf one >"$S/held"
+sleep 0.1
+timeout 60 python3 - "$S/held" "$M/held" >"$T/held" 2>&1 <<'PY'
+import os, sys, time
+f = os.open(sys.argv[2], os.O_RDONLY)
+assert os.pread(f, 9, 0) == b"one"
+with open(sys.argv[1], "r+") as s:
+    s.write("two")
+end = time.monotonic() + 20
+while os.pread(f, 9, 0) != b"two":
+    assert time.monotonic() < end, "what it was twenty seconds ago"
+    time.sleep(0.05)
+PY
+code=$?
+check held "$(tail -n 1 "$T/held")" test "$code" = 0
+ended
 
 # A file that grows while others ask for its attributes: what they were told late is not its size.
 mounted --size 32M --no-watch

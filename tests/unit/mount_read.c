@@ -206,6 +206,22 @@ static void a_page_younger_than_the_read(void **state)
 	end();
 }
 
+static void ends_early(void)
+{
+	assert_int_equal(ftruncate(handle.fd, CC_PAGE + 100), 0);
+}
+
+/* What comes short, of a file that is longer by all we know, has no last page. */
+static void a_part_of_a_page(void **state)
+{
+	begin('a', 4 * CC_PAGE);
+	meanwhile = ends_early;
+	assert_int_equal(read_all('a', 0, 4 * CC_PAGE), CC_PAGE + 100);
+	source_is('a', 4 * CC_PAGE);
+	assert_int_equal(read_all('a', 0, 4 * CC_PAGE), 4 * CC_PAGE);
+	end();
+}
+
 static void past_the_store(void **state)
 {
 	begin('a', 3 * CC_PAGE);
@@ -224,6 +240,7 @@ int main(void)
 		cmocka_unit_test(an_error_is_told_and_not_kept),
 		cmocka_unit_test(changed_while_read),
 		cmocka_unit_test(a_page_younger_than_the_read),
+		cmocka_unit_test(a_part_of_a_page),
 		cmocka_unit_test(past_the_store),
 	};
 
