@@ -481,6 +481,18 @@ bool evict_wait(struct space *sp)
 	return true;
 }
 
+/*
+ * What a page is that the agent did not find. Emptied by the program (I9), or in a mapping that
+ * goes or moves just now, whose event is to come: the books follow that. Should neither be true,
+ * it was lost, and RESIDENT has who touches it end (serve_resident()) instead of reading zeros.
+ */
+static uint8_t missing(const struct space *sp, const struct chunk *c, uint64_t page)
+{
+	return c->place[page % CHUNK_PAGES].emptied || sp->run->opts.evict == RUN_EVICT_DISCARD
+		       ? PAGE_ABSENT
+		       : PAGE_RESIDENT | PAGE_PINNED;
+}
+
 /* The books after phase 1: what did not move is where it was. */
 static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 {
@@ -509,12 +521,9 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 				continue;
 			}
 			if (absent >> k & 1) {
-				if (sp->run->opts.evict != RUN_EVICT_DISCARD &&
-				    !c->place[(sl->first + k) % CHUNK_PAGES].emptied)
-					(void)pager_lost(sp, sp->cmds[i].addr + k * AGENT_PAGE);
 				if (*p & PAGE_KEPT)
 					keep_forget(sp, sl->area, sl->first + k);
-				space_set_page(c, sl->first + k, PAGE_ABSENT);
+				space_set_page(c, sl->first + k, missing(sp, c, sl->first + k));
 			} else {
 				space_set_page(c, sl->first + k,
 					       PAGE_RESIDENT | (*p & (PAGE_KEPT | PAGE_ZERO)) |
@@ -637,9 +646,9 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 			if (!give_back ||
 			    (addr && sp->run->opts.evict == RUN_EVICT_DISCARD &&
 			     discard_hold(sp, addr) < 0) ||
-			    (addr &&
-			     !pager_copy_in(sp, addr, sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
-					    1, &done))) {
+			    (addr && !pager_copy_in(sp, addr,
+						    sp->shm->slots[index] + (size_t)k * AGENT_PAGE,
+						    1, &done))) {
 				settled = false;
 				continue;
 			}

@@ -54,15 +54,6 @@ void pager_fail(struct space *sp, const char *why)
 		run_abandon(sp->run); /* a child not known by number */
 }
 
-bool pager_lost(struct space *sp, uint64_t addr)
-{
-	atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
-	if (sp->pid && maps_wiped_on_fork(sp->pid, addr))
-		return false;
-	pager_fail(sp, "a resident page is missing");
-	return true;
-}
-
 static void wake(struct space *sp, uint64_t addr, uint64_t n)
 {
 	struct uffdio_range r = {addr, n * AGENT_PAGE};
@@ -309,10 +300,15 @@ static bool serve_resident(struct space *sp, struct segment *seg, uint64_t addr)
 				    .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
 
 	if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
-		if (c->place[page % CHUNK_PAGES].emptied)
+		if (c->place[page % CHUNK_PAGES].emptied) {
 			space_mark_zero(sp, seg, addr, 1);
-		else if (pager_lost(sp, addr))
-			return true;
+		} else {
+			atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
+			if (!sp->pid || !maps_wiped_on_fork(sp->pid, addr)) {
+				pager_fail(sp, "a resident page is missing");
+				return true;
+			}
+		}
 	} else if (errno == EAGAIN) {
 		return false;
 	} else if (errno == ESRCH) {

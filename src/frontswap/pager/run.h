@@ -590,11 +590,6 @@ void pager_woken(struct space *sp, short wake, short told);
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done);
 void pager_added(struct space *sp, uint64_t n); /* to the estimate of what is resident */
 void pager_fail(struct space *sp, const char *why);
-/*
- * A page is not there that ought to be, and that the program has not emptied: what it had is lost,
- * so the program ends before it reads zeros. False: memory that is wiped by a fork.
- */
-bool pager_lost(struct space *sp, uint64_t addr);
 bool pager_account(struct space *sp, uint64_t *size, uint64_t *data);
 uint64_t pager_total(struct space *sp);
 
