@@ -303,8 +303,8 @@ static void all_works(const struct mount_job *job, const char *dir, struct mount
 	for (unsigned i = 0; i < all; i++) {
 		bool kept = i >= first;
 		unsigned pass = kept ? (i - first) % MOUNT_PASSES : i / WORK_KEPT_RANDOM;
-		unsigned work = kept ? WORK_KEPT_RANDOM + (i - first) / MOUNT_PASSES
-				     : i % WORK_KEPT_RANDOM;
+		unsigned work =
+			kept ? WORK_KEPT_RANDOM + (i - first) / MOUNT_PASSES : i % WORK_KEPT_RANDOM;
 
 		snprintf(label, sizeof(label), "%s %s %s", mount_way_name[job->way],
 			 mount_pass_name[pass], mount_work_name[work]);

@@ -60,7 +60,8 @@ static void own_limit(struct worker *w)
 
 	if (!own_client(w))
 		return;
-	/* Under a limit what is told is what the limit counts: with what threads hold in advance. */
+	/* Under a limit what is told is what the limit counts: with what threads hold in advance.
+	 */
 	w->own_limit = UINT64_MAX / 2;
 	if (tmem_client_set_limit(w->own, w->own_limit))
 		fail(w, "client_set_limit");

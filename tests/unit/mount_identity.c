@@ -96,10 +96,8 @@ static void real_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ticks),
-		cmocka_unit_test(whole_seconds),
-		cmocka_unit_test(clocks_disagree),
-		cmocka_unit_test(each_of_three),
+		cmocka_unit_test(ticks),	   cmocka_unit_test(whole_seconds),
+		cmocka_unit_test(clocks_disagree), cmocka_unit_test(each_of_three),
 		cmocka_unit_test(real_files),
 	};
 
