@@ -179,45 +179,6 @@ static void fork_mixed(unsigned rounds)
 	press_stop();
 }
 
-/*
- * The store is full of what nobody wants, some pages of a slot cannot leave since a child holds
- * them, and of the others the store refuses some and takes some, while another child is made.
- */
-static void fork_full(unsigned rounds)
-{
-	struct mem cold = mem_make(96 * MIB), m = mem_at(map_pages(12 * MIB), 12 * MIB);
-
-	for (unsigned k = 0; k < rounds; k++) {
-		uint64_t was = 2 * (uint64_t)k + 2;
-		pid_t holder, pid;
-
-		for (size_t i = 0; i < m.pages; i++)
-			fill_page(m.base + i * WORDS, m.place + i, was);
-		holder = fork();
-		if (holder == 0) {
-			sleep_ms(60000);
-			_exit(0);
-		}
-		for (size_t i = 0; i < m.pages; i++)
-			if (i % 8 != 3)
-				fill_page(m.base + i * WORDS, m.place + i, was + 1);
-		pid = fork();
-		if (pid < 0 || holder < 0)
-			die("fork");
-		if (pid == 0) {
-			for (size_t i = 0; i < m.pages; i++)
-				check_page(m.base + i * WORDS, m.place + i, was + (i % 8 != 3),
-					   "full, child");
-			_exit(0);
-		}
-		wait_child(pid, "full");
-		kill(holder, SIGKILL);
-		while (waitpid(holder, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
-	mem_check(&cold, "full, cold");
-}
-
 static void spawn(unsigned rounds)
 {
 	struct mem m = mem_make(8 * MIB);
@@ -564,7 +525,6 @@ const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},
 				     {"fork-short", fork_short, 200},
 				     {"fork-many", fork_many, 1},
 				     {"fork-mixed", fork_mixed, 1},
-				     {"fork-full", fork_full, 1},
 				     {"fork-without", fork_without, 2},
 				     {"fork-wipe", fork_wipe, 2},
 				     {"spawn", spawn, 2},

@@ -155,7 +155,7 @@ static void a_change_of_ours(void **state)
 	assert_false(opened(10 * 4096, SECOND / 2));
 	assert_false(there(1));
 	put(1);
-	/* All is quiet again; but what was read before all that is not for now. */
+	/* No change is under way any more; what was read before this one may still not be put. */
 	assert_false(cc_put_begin(&file, changes));
 	end();
 }
