@@ -9,7 +9,8 @@
 # ROUNDS of each row, default 1000. EVICT: move, discard, or both (default: discard then has a tenth
 # of the rounds). ROW: default all; rows begun with "careful-" run without CAP_SYS_PTRACE, so that
 # no fork is told. TMEM_BUILD: the build folder, default build. TMEM_SEED: default by the clock.
-# The case in which somebody dies meanwhile is tools/kill-launcher.sh.
+# A row that does not end leaves where each of its threads stood in build/regress-hangs (stacks, too,
+# where gdb is installed). The case in which somebody dies meanwhile is tools/kill-launcher.sh.
 ROUNDS=${1:-1000} EVICT=${2:-both}
 shift $(($# < 2 ? $# : 2))
 ROWS=("$@")
@@ -32,14 +33,36 @@ CAREFUL=(row-fork row-vfork row-wipe row-without row-remap row-discard row-threa
 
 line() { printf '%-8s %-8s %-22s %8s rounds %8s  %7.1f s  %s\n' "$@"; }
 
+ROW_S=900
+mkfifo "$T/never"
+
+# where_they_stand FILE: all threads of the row that runs, shortly before its time is over.
+where_they_stand() {
+	local row pid task
+	read -rt $((ROW_S - 30)) _ <>"$T/never"
+	row=$(pgrep -P $$ -x timeout) && mkdir -p "${1%/*}" || return
+	# The host is in a group of its own.
+	for pid in $({ pgrep -g "$row" && pgrep -P "$(pgrep -d , -g "$row")"; } | sort -un); do
+		for task in /proc/"$pid"/task/*; do
+			say "$task $(cat "$task/comm") state $(sed 's/.*) //; s/ .*//' "$task/stat")" \
+				"in $(cat "$task/wchan"), call $(cat "$task/syscall")"
+		done
+		timeout 20 gdb -p "$pid" -batch -ex 'thread apply all bt 12'
+	done >"$1" 2>&1
+}
+
 # row EVICT NAME MODE ROUNDS
 row() {
-	local evict=$1 name=$2 mode=$3 rounds=$4 t=$EPOCHREALTIME code out why=''
+	local evict=$1 name=$2 mode=$3 rounds=$4 t=$EPOCHREALTIME code out why='' watch
 	[ ${#ROWS[@]} = 0 ] || [[ " ${ROWS[*]} " == *" $name "* ]] || return
+	where_they_stand "$BUILD/regress-hangs/$evict.$name.$SEED" &
+	watch=$!
 	GLIBC_TUNABLES=$([ "$mode" != sleepers ] || echo glibc.pthread.rseq=0) \
-		timeout -k 5 900 "$TMEM" run --evict "$evict" --limit 32M --report "$T/row.json" -- \
+		timeout -k 5 $ROW_S "$TMEM" run --evict "$evict" --limit 32M --report "$T/row.json" -- \
 		"$CORRUPT" "$mode" "$rounds" "$SEED" >"$T/row.out" 2>"$T/row.err" </dev/null
 	code=$?
+	kill "$watch" 2>/dev/null
+	wait "$watch" 2>/dev/null
 	out=$(sed -n 's/^[0-9]* rounds, \([0-9]*\) on pages that were out$/\1/p' "$T/row.out")
 	if [ $code != 0 ] || grep -qa WRONG "$T/row.err" "$T/row.out"; then
 		why="exit code $code: $(grep -m 1 -a WRONG "$T/row.err" || tail -n 1 "$T/row.err")"
