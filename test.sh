@@ -116,12 +116,13 @@ dir_of() {
 }
 
 # Sanitizers make gcc warn of what cannot happen: warnings are errors in the release build only.
+# With -O1 these builds take two thirds of the time, and their tests no longer.
 build() {
 	case $1 in
 	release) build_tree "$(dir_of release)" "" -Dtests=true ;;
-	checks) build_tree "$(dir_of checks)" "" -Dtests=true -Dchecks=2 -Dbuildtype=debugoptimized -Dwerror=false \
+	checks) build_tree "$(dir_of checks)" "" -Dtests=true -Dchecks=2 -Dbuildtype=debug -Doptimization=1 -Dwerror=false \
 		-Db_sanitize=address,undefined ;;
-	tsan) build_tree "$(dir_of tsan)" "" -Dtests=true -Dchecks=1 -Dbuildtype=debugoptimized -Dwerror=false \
+	tsan) build_tree "$(dir_of tsan)" "" -Dtests=true -Dchecks=1 -Dbuildtype=debug -Doptimization=1 -Dwerror=false \
 		-Db_sanitize=thread ;;
 	esac
 }
@@ -153,6 +154,7 @@ suits() {
 	tsan/fault/* | tsan/docs/* | tsan/fuzz/* | release/fault/engine_alloc) return 1 ;;
 	tsan/unit/codec | tsan/unit/codec_dict | tsan/unit/index_spread | tsan/unit/replay) return 1 ;;
 	tsan/unit/zs_shrink | tsan/unit/cli_options | tsan/model/engine_model_zbud) return 1 ;;
+	tsan/unit/run_auto | tsan/unit/tmem_ephemeral | tsan/unit/tmem_policy | tsan/unit/zsmalloc) return 1 ;;
 	esac
 	return 0
 }

@@ -55,8 +55,8 @@ configure() {
 	local opts=(-Dwerror=false)
 	[ -d "$T/$1" ] && return
 	case $1 in
-	checks) opts+=(-Dchecks=2 -Dbuildtype=debugoptimized -Db_sanitize=address,undefined) ;;
-	tsan) opts+=(-Dchecks=1 -Dbuildtype=debugoptimized -Db_sanitize=thread) ;;
+	checks) opts+=(-Dchecks=2 -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined) ;;
+	tsan) opts+=(-Dchecks=1 -Dbuildtype=debug -Doptimization=1 -Db_sanitize=thread) ;;
 	esac
 	meson setup "$T/$1" "$T/tree" "${opts[@]}" >"$T/log" 2>&1 </dev/null || return
 	meson introspect --tests "$T/$1" | python3 -c '
