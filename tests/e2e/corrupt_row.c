@@ -186,6 +186,57 @@ static void row_fork_raw(unsigned k)
 	look(from, "row-fork-raw, parent");
 }
 
+/*
+ * A child that libc knows nothing of changes its mappings at once, before anybody has made books
+ * for it; one of the parent's it does not have at all.
+ */
+static void hasty_child(struct mem *without, struct mem *gone, struct mem *moved,
+			struct mem *emptied)
+{
+	size_t bytes = BLOCK * PAGE;
+	uint64_t *to;
+
+	if (munmap(gone->base, bytes) < 0)
+		die("munmap");
+	to = mremap(moved->base, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, gone->base);
+	if (to == MAP_FAILED || madvise(emptied->base, bytes, MADV_DONTNEED) < 0)
+		die("mremap, or MADV_DONTNEED");
+	moved->base = to;
+	mem_check(moved, "row-hasty, child, moved");
+	for (size_t i = 0; i < BLOCK; i++)
+		check_page(emptied->base + i * WORDS, 0, 0, "row-hasty, child, emptied");
+	if (mmap(without->base, bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != without->base)
+		_exit(errno == EEXIST ? 0 : 2); /* something else came first */
+	for (size_t i = 0; i < BLOCK; i++)
+		check_page(without->base + i * WORDS, 0, 0, "row-hasty, child, without");
+}
+
+static void row_hasty(unsigned k)
+{
+	struct mem *m = &block[rnd() % (BLOCKS - 3)];
+	size_t from = pick();
+	long pid;
+
+	if (madvise(m->base, BLOCK * PAGE, MADV_DONTFORK) < 0)
+		die("MADV_DONTFORK");
+	pid = syscall(SYS_clone, (long)SIGCHLD, 0, 0, 0, 0);
+	if (pid < 0)
+		die("raw fork");
+	if (pid == 0) {
+		hasty_child(m, m + 1, m + 2, m + 3);
+		child_looks(from, "row-hasty, child");
+	}
+	wait_child((pid_t)pid, "row-hasty");
+	for (unsigned i = 0; i < 4; i++)
+		mem_check(m + i, "row-hasty, parent");
+	look(from, "row-hasty, parent");
+	if (madvise(m->base, BLOCK * PAGE, MADV_DOFORK) < 0)
+		die("MADV_DOFORK");
+	if (k % 4 == 0)
+		sleep_ms(2);
+}
+
 static void row_vfork(unsigned k)
 {
 	size_t from = pick();
@@ -621,6 +672,7 @@ static void row_heap(unsigned k)
 #define ROWS(X)                                                                                    \
 	X("row-fork", row_fork)                                                                    \
 	X("row-fork-raw", row_fork_raw)                                                            \
+	X("row-hasty", row_hasty)                                                                  \
 	X("row-vfork", row_vfork)                                                                  \
 	X("row-spawn", row_spawn)                                                                  \
 	X("row-wipe", row_wipe)                                                                    \

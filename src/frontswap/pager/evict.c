@@ -573,14 +573,63 @@ static uint64_t evictable(const struct space *sp, uint64_t want)
 	return want < sp->queued_pages - floor ? want : sp->queued_pages - floor;
 }
 
+/*
+ * Slots that have been copied out go to the workers; *some: one did. False: it is still to be
+ * settled what the last round without UFFDIO_MOVE has brought.
+ *
+ * All of them, before the next round begins: while its marks are made a fork may be read, which
+ * waits for everything that was copied, and the agent, meanwhile, for us.
+ */
+static bool copied_out(struct space *sp, bool force, bool *some)
+{
+	unsigned copied[AGENT_SLOTS], n = 0;
+	bool settled = discard_settled(sp, force);
+
+	for (unsigned i = 0; i < AGENT_SLOTS && settled; i++) {
+		struct slot *sl = &sp->slots[i];
+		uint64_t bytes = (uint64_t)__builtin_popcount(sl->moved) * AGENT_PAGE;
+
+		if (atomic_load(&sl->state) != SLOT_COPYING ||
+		    atomic_load(&sp->shm->done) != sp->command)
+			continue;
+		atomic_fetch_sub(&sp->resident, bytes);
+		atomic_fetch_sub(&sp->run->total_bytes, bytes);
+		atomic_store(&sl->state, SLOT_QUEUED);
+		copied[n++] = i;
+	}
+	worker_submit(sp, copied, n);
+	*some = n > 0;
+	return settled;
+}
+
+/*
+ * With checks, one round in eight begins just when the one before has been copied out: else the
+ * main loop has seen that first, all but always.
+ */
+static void begin_rarely(struct space *sp)
+{
+#if TMEM_CHECKS >= 1
+	static _Atomic unsigned rounds;
+
+	if (atomic_fetch_add(&rounds, 1) % 8 || !atomic_load(&sp->agent_ready))
+		return;
+	for (unsigned i = 0; i < 100 && atomic_load(&sp->shm->done) != sp->command; i++)
+		usleep(50);
+#else
+	(void)sp;
+#endif
+}
+
 uint64_t evict_round(struct space *sp, uint64_t want)
 {
 	struct agent_shm *shm = sp->shm;
 	uint32_t ncmds = 0;
 	uint64_t moved;
+	bool some;
 
+	begin_rarely(sp);
 	if (!atomic_load(&sp->agent_ready) || sp->gone || atomic_load(&shm->done) != sp->command ||
-	    atomic_load(&sp->run->store_full) || !discard_settled(sp, false))
+	    atomic_load(&sp->run->store_full) || !copied_out(sp, false, &some))
 		return 0;
 	if (sp->careful && !fork_allows(sp))
 		return 0;
@@ -670,30 +719,14 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 
 static bool complete(struct space *sp, bool give_back, bool force)
 {
-	unsigned copied[AGENT_SLOTS], n_copied = 0;
-	bool some = false, settled;
+	bool some = false;
 
 	if (!sp->slots_busy)
 		return false;
-	settled = discard_settled(sp, force);
-	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
-		struct slot *sl = &sp->slots[i];
-		uint32_t state = atomic_load(&sl->state);
-
-		if (state == SLOT_COPYING && settled &&
-		    atomic_load(&sp->shm->done) == sp->command) {
-			uint64_t n = (uint64_t)__builtin_popcount(sl->moved) * AGENT_PAGE;
-
-			atomic_fetch_sub(&sp->resident, n);
-			atomic_fetch_sub(&sp->run->total_bytes, n);
-			atomic_store(&sl->state, SLOT_QUEUED);
-			copied[n_copied++] = i;
-			some = true;
-		} else if (state == SLOT_STORED) {
+	copied_out(sp, force, &some);
+	for (unsigned i = 0; i < AGENT_SLOTS; i++)
+		if (atomic_load(&sp->slots[i].state) == SLOT_STORED)
 			some |= settle_stored(sp, i, give_back);
-		}
-	}
-	worker_submit(sp, copied, n_copied);
 	return some;
 }
 

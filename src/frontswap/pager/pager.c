@@ -318,12 +318,13 @@ static bool serve_resident(struct space *sp, struct segment *seg, uint64_t addr)
 	return true;
 }
 
-static void tell_identity(struct space *sp)
+/* False: EAGAIN. */
+static bool tell_identity(struct space *sp)
 {
 	uint64_t page[AGENT_PAGE / 8] = {sp->id};
 	uint64_t done;
 
-	pager_copy_in(sp, sp->identity, page, 1, &done);
+	return pager_copy_in(sp, sp->identity, page, 1, &done) || errno != EAGAIN;
 }
 
 /* False: not yet; the fault is to be put aside. */
@@ -333,10 +334,8 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 	struct segment *seg;
 	uint8_t *p;
 
-	if (addr == sp->identity) {
-		tell_identity(sp);
-		return true;
-	}
+	if (addr == sp->identity)
+		return tell_identity(sp);
 	seg = space_find(sp, addr);
 	if (!seg) { /* learnt too early, and forgotten at the UNMAP of an older mapping */
 		sp->cold.fault_addr = addr;
@@ -412,34 +411,56 @@ static void serve_pending(struct space *sp)
  * we have yet to read. A segment without our registration must not be: there
  * pages could leave that no fault would bring back. UFFDIO_CONTINUE changes
  * nothing and tells: EINVAL where one registered mapping, which is not shared
- * memory, covers the range; ENOENT else.
+ * memory, covers the range; ENOENT else. False: EAGAIN.
  */
-static void drop_unregistered(struct space *sp, uint64_t start, uint64_t end)
+static bool drop_unregistered(struct space *sp, uint64_t start, uint64_t end)
 {
 	struct uffdio_continue c = {.range = {start, end - start}};
 	uint64_t half = start + (end - start) / 2 / AGENT_PAGE * AGENT_PAGE;
 
-	if (ioctl(sp->uffd, UFFDIO_CONTINUE, &c) == 0 || errno != ENOENT)
-		return;
-	if (end - start == AGENT_PAGE) {
-		space_drop_range(sp, start, end, true);
-		return;
+	if (ioctl(sp->uffd, UFFDIO_CONTINUE, &c) == 0)
+		return true;
+	if (errno != ENOENT)
+		return errno != EAGAIN;
+	if (end - start > AGENT_PAGE)
+		return drop_unregistered(sp, start, half) && drop_unregistered(sp, half, end);
+	space_drop_range(sp, start, end, true);
+	return true;
+}
+
+static bool drop_all_unregistered(struct space *sp)
+{
+	for (uint32_t i = sp->nsegs; i-- > 0;) {
+		struct segment seg = sp->segs[i]; /* dropping changes what lies behind it only */
+
+		if (!drop_unregistered(sp, seg.start, seg.end))
+			return false;
 	}
-	drop_unregistered(sp, start, half);
-	drop_unregistered(sp, half, end);
+	return true;
 }
 
 /* A page that the parent has in a slot, and the child nowhere: by our books it was never there. */
-static void give_child(struct space *child, uint64_t addr, const void *page)
+static void give_child(struct space *child, uint32_t area, uint64_t page, const void *from)
 {
-	uint64_t done;
+	const struct chunk *c;
+	uint64_t addr, done;
 
-	while (!pager_copy_in(child, addr, page, 1, &done) && errno == EAGAIN)
-		sched_yield();
-	if (done)
-		space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
+	while (!child->gone && (addr = space_address(child, area, page)) &&
+	       (c = space_chunk(child, area, page, false)) &&
+	       !c->place[page % CHUNK_PAGES].emptied) {
+		if (pager_copy_in(child, addr, from, 1, &done)) {
+			space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
+			return;
+		}
+		pager_read_events(child);
+	}
 }
 
+/*
+ * The kernel lets the child go as soon as we have read of it. By libc's fork() it waits at once
+ * for its name; one that was forked past libc may change its mappings, and then waits until
+ * somebody reads that. Here it is us: all that says EAGAIN reads the child's events.
+ */
 static void forked(struct space *sp, int uffd)
 {
 	struct run *r = sp->run;
@@ -457,11 +478,8 @@ static void forked(struct space *sp, int uffd)
 		pager_fail(sp, "out of memory for a child of it");
 		return;
 	}
-	for (uint32_t i = child->nsegs; i-- > 0;) {
-		struct segment seg = child->segs[i]; /* dropping changes what lies behind it only */
-
-		drop_unregistered(child, seg.start, seg.end);
-	}
+	while (!drop_all_unregistered(child))
+		pager_read_events(child);
 	/* What the store refused is in slots still, on its way back to the parent. */
 	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
 		struct slot *sl = &sp->slots[i];
@@ -478,8 +496,9 @@ static void forked(struct space *sp, int uffd)
 			/* All else has been settled: of what is stored the child has a clone. */
 			tmem_assert(I2, atomic_load(&sl->state) != SLOT_STORED ||
 						!(sl->moved & sl->stored));
-			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k && addr)
-				give_child(child, addr, sp->shm->slots[i] + (size_t)k * AGENT_PAGE);
+			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k)
+				give_child(child, sl->area, sl->first + k,
+					   sp->shm->slots[i] + (size_t)k * AGENT_PAGE);
 		}
 	}
 	os_mutex_lock(&r->lock);
