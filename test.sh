@@ -7,10 +7,11 @@
 #   ./test.sh NAME...     tests whose name holds one of the words, in every build
 #   ./test.sh -l          list the tests
 #
-# Installs what is missing (Debian 12, as root). Builds three trees: build/ (release), build-checks/
-# (all checks, ASan, UBSan) and build-tsan/ (asserts, lock ranks, TSan). Each test has a time
-# limit; its output is kept in build/test-logs/. The last line is "N passed, N failed, N skipped";
-# the exit code is 1 when something failed. TMEM_NO_INSTALL=1: never install.
+# Installs what is missing (Debian 12, as root). Builds four trees: build/ (release), build-checks/
+# (all checks, ASan, UBSan) and build-tsan/ (asserts, lock ranks, TSan), and for one end-to-end test
+# build-rare/ (asserts, and what is rare brought about). Each test has a time limit; its output is
+# kept in build/test-logs/. The last line is "N passed, N failed, N skipped"; the exit code is 1 when
+# something failed. TMEM_NO_INSTALL=1: never install.
 # TMEM_TEST_BUILDS: a subset of "release checks tsan". TMEM_TEST_DEADLINE_S: another time limit.
 # TMEM_TEST_TIDY=1: clang-tidy, too, which takes three minutes more; .ci/run has it so.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
@@ -19,7 +20,7 @@ cd "$ROOT" || exit 1
 
 case ${1:-} in
 -h | --help)
-	sed -n '3,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+	sed -n '3,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 	exit 0
 	;;
 esac
@@ -124,6 +125,7 @@ build() {
 		-Db_sanitize=address,undefined ;;
 	tsan) build_tree "$(dir_of tsan)" "" -Dtests=true -Dchecks=1 -Dbuildtype=debug -Doptimization=1 -Dwerror=false \
 		-Db_sanitize=thread ;;
+	rare) build_tree "$(dir_of rare)" "tmem libtmem-agent.so tests/e2e/e2e-corrupt" -Dtests=true -Dchecks=1 ;;
 	esac
 }
 
@@ -278,6 +280,9 @@ for b in $BUILDS; do
 	[ -n "$LIST" ] || say "built $b after $((SECONDS - started)) s"
 	run_meson "$b"
 done
+if [ -z "$QUICK$LIST" ] && wanted e2e/run_rare; then
+	build rare || verdict "not ok" rare/build "log: $(dir_of rare)/build.log"
+fi
 for s in tests/e2e/*.sh; do
 	run_e2e "$s"
 done

@@ -40,7 +40,7 @@ for t in tests/e2e/{run_,mount}*.sh; do
 done
 # What happens once in a million calls (the kernel's reclaim in the way, a store that refuses) is
 # brought about by checks; no sanitizer, for these programs are strange enough.
-part build-rare 900 sh -c '[ -d build-rare ] || meson setup build-rare -Dtests=true -Dchecks=1; ninja -C build-rare'
+part build-rare 900 ninja -C build-rare
 for t in corrupt pages programs; do
 	part "rare.run_$t" 1800 env TMEM_BUILD=build-rare bash "tests/e2e/run_$t.sh"
 done

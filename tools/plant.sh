@@ -10,9 +10,10 @@
 #   checks  unit, model and fault tests with all checks, ASan and UBSan
 #   tsan    the same under the race detector
 #   run     whole programs under tmem run, release build
+#   rare    the same in a build that brings about what is rare
 #   mount   files through tmem mount, the same build
 # and "test: NAME...", the tests that ought to catch it (of where: run, the modes of run_pages.sh; of
-# where: mount, scripts of tests/e2e).
+# where: rare, those of run_rare.sh; of where: mount, scripts of tests/e2e).
 # Those alone are built and run at first; what they let through goes through all tests at the end.
 # What fails without any bug is left out of the judgement, and said. Exit code 1 when a bug was not
 # caught, or a patch no longer applies.
@@ -57,6 +58,7 @@ configure() {
 	case $1 in
 	checks) opts+=(-Dchecks=2 -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined) ;;
 	tsan) opts+=(-Dchecks=1 -Dbuildtype=debug -Doptimization=1 -Db_sanitize=thread) ;;
+	rare) opts+=(-Dchecks=1) ;;
 	esac
 	meson setup "$T/$1" "$T/tree" "${opts[@]}" >"$T/log" 2>&1 </dev/null || return
 	meson introspect --tests "$T/$1" | python3 -c '
@@ -80,7 +82,9 @@ build() {
 	local dir=${1/mount/run} t targets=()
 	shift
 	configure "$dir" || return
-	if [ "$dir" != run ] && [ $# -gt 0 ]; then
+	if [ "$dir" = rare ]; then
+		targets=(tmem libtmem-agent.so tests/e2e/e2e-corrupt)
+	elif [ "$dir" != run ] && [ $# -gt 0 ]; then
 		mapfile -t targets <"$T/$dir.modules"
 		for t; do
 			targets+=("$(awk -v t="$t" '$2 == t { print $3 }' "$T/$dir.tests")")
@@ -104,6 +108,11 @@ failing() {
 	if [ "$dir" = run ]; then
 		TMEM_BUILD=$T/run timeout -k 5 240 bash "$T/tree/tests/e2e/run_pages.sh" "$@" 2>&1 </dev/null |
 			sed -nE 's/^not ok ([^:]*):.*/\1/p' | grep -v '[.]limit$'
+		return
+	fi
+	if [ "$dir" = rare ]; then
+		TMEM_RARE=$T/rare timeout -k 5 400 bash "$T/tree/tests/e2e/run_rare.sh" "$@" 2>&1 </dev/null |
+			sed -nE 's/^not ok ([^:]*):.*/\1/p'
 		return
 	fi
 	names=("$@")
@@ -169,7 +178,7 @@ judge() {
 }
 
 row bug where "caught by"
-for where in checks tsan run mount; do
+for where in checks tsan run rare mount; do
 	patches=() named=()
 	for patch in "$ROOT"/tests/plant/*.patch; do
 		name=$(basename "$patch" .patch)
@@ -184,16 +193,16 @@ for where in checks tsan run mount; do
 		mapfile -t -O ${#named[@]} named < <(field "$patch" test | tr ' ' '\n')
 	done
 	[ ${#patches[@]} -gt 0 ] || continue
-	if [ "$where" = run ]; then
-		build run || die "the tree does not build (run): $(tail -n 5 "$T/log")"
-		if ! run_works "$T/run"; then
-			row "${#patches[@]} bugs" run "not tried: tmem run cannot be had: $RUN_REASON"
+	if [[ $where = @(run|rare) ]]; then
+		build "$where" || die "the tree does not build ($where): $(tail -n 5 "$T/log")"
+		if ! run_works "$T/$where"; then
+			row "${#patches[@]} bugs" "$where" "not tried: tmem run cannot be had: $RUN_REASON"
 			continue
 		fi
 	fi
 	mapfile -t named < <(printf '%s\n' "${named[@]}" | sort -u | grep .)
 	configure "${where/mount/run}" || die "the tree cannot be configured ($where): $(tail -n 3 "$T/log")"
-	[[ $where = @(run|mount) ]] || for t in "${named[@]}"; do
+	[[ $where = @(run|rare|mount) ]] || for t in "${named[@]}"; do
 		grep -q "^[a-z]* $t " "$T/$where.tests" || die "no test is called $t"
 	done
 	[ ${#named[@]} = 0 ] || baseline "$where" "${named[@]}"
