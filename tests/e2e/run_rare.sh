@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # What happens once in ten thousand times, or on a busy machine only, in a build that brings it
 # about (-Dchecks=1, no sanitizer, which programs as strange as these do not go with): every 29th
-# put is refused, one round in eight begins at the last moment, a page moves and is not counted.
+# put is refused, every other round begins at the last moment, a page moves and is not counted.
 # The rows of e2e-corrupt that meet forks with such pages on their way.
 #
 #   run_rare.sh [EVICT.MODE...]    default: all

@@ -603,7 +603,7 @@ static bool copied_out(struct space *sp, bool force, bool *some)
 }
 
 /*
- * With checks, one round in eight begins just when the one before has been copied out: else the
+ * With checks, every other round begins just when the one before has been copied out: else the
  * main loop has seen that first, all but always.
  */
 static void begin_rarely(struct space *sp)
@@ -611,7 +611,7 @@ static void begin_rarely(struct space *sp)
 #if TMEM_CHECKS >= 1
 	static _Atomic unsigned rounds;
 
-	if (atomic_fetch_add(&rounds, 1) % 8 || !atomic_load(&sp->agent_ready))
+	if (atomic_fetch_add(&rounds, 1) % 2 || !atomic_load(&sp->agent_ready))
 		return;
 	for (unsigned i = 0; i < 100 && atomic_load(&sp->shm->done) != sp->command; i++)
 		usleep(50);
