@@ -5,14 +5,15 @@
 # host that is killed, threads that come and go, system calls on memory that is out, data that
 # does not compress. e2e-corrupt tells a page that is wrong.
 #
-#   run_corrupt.sh [MODE...]     TMEM_ROUNDS=n: every mode n times its rounds; default 1, long 10
+#   run_corrupt.sh [MODE...]     TMEM_ROUNDS=n: every mode n times its rounds; default half, long 10
 . "$(dirname "$0")/lib.sh"
 need_run
 CORRUPT=$BUILD/tests/e2e/e2e-corrupt
 [ -x "$CORRUPT" ] || CORRUPT=$BUILD/e2e-corrupt
 TIMES=${TMEM_ROUNDS:-$([ -n "$LONG" ] && echo 10 || echo 1)}
 SECONDS_MAX=$(((20 + 4 * TIMES) * ${TMEM_SLOW:+20 *} 1))
-PART=${TMEM_SLOW:+10}
+PART=${TMEM_SLOW:+10} # of its rounds
+[ -n "$PART$LONG${TMEM_ROUNDS:-}" ] || PART=2
 LIMIT=32M
 seed=${TMEM_SEED:-$(date +%s)}
 note "seed $seed"

@@ -31,6 +31,11 @@
 
 #include <unistd.h>
 
+#ifdef __SANITIZE_THREAD__
+#define OPS 150000u
+#else
+#define OPS 300000u
+#endif
 #define ROUNDS 12
 
 tmem_host *host;
@@ -277,7 +282,7 @@ static void close_world(void)
 
 int main(int argc, char **argv)
 {
-	uint64_t ops = argc > 1 ? strtoull(argv[1], NULL, 10) : 300000;
+	uint64_t ops = argc > 1 ? strtoull(argv[1], NULL, 10) : OPS;
 	struct worker disturber = {.number = 100};
 	char path[PATH + 8];
 	int fd;

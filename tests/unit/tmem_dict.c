@@ -187,7 +187,8 @@ static void copies(void **state)
 	for (unsigned i = 0; i < 40; i++) {
 		check_records(&t, clone[i], 0, 70, 0);
 		assert_int_equal(tmem_pool_destroy(t.client, clone[i]), 0);
-		assert_int_equal(tmem_host_verify(t.host, 1), 0);
+		if (i % 8 == 7) /* it looks at every page of every clone */
+			assert_int_equal(tmem_host_verify(t.host, 1), 0);
 	}
 	assert_int_equal(test_stats(t.host).dictionaries, 1); /* the pool's */
 	test_close(&t);
