@@ -190,6 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pollfd p = {.events = POLLIN};
 	uint32_t n = (uint32_t)size;
+	int ready;
 	char done;
 
 	if (size < 2 || size > INPUT_MAX)
@@ -199,7 +200,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_check(write(to_hostile, &n, sizeof(n)) == sizeof(n));
 	fuzz_check(write(to_hostile, data, size) == (ssize_t)size);
 	p.fd = from_hostile;
-	if (poll(&p, 1, SOON_MS) != 1 || read(from_hostile, &done, 1) != 1) {
+	do
+		ready = poll(&p, 1, SOON_MS);
+	while (ready < 0 && errno == EINTR); /* libFuzzer's alarm */
+	if (ready != 1 || read(from_hostile, &done, 1) != 1) {
 		int status = 0;
 		pid_t ended = waitpid(hostile, &status, WNOHANG);
 
