@@ -215,8 +215,8 @@ static void barriers(unsigned rounds)
 		for (size_t i = 0; i < m.pages; i += 2 + k) {
 			uint64_t *p = m.base + i * WORDS;
 
-			p[9] += 1; /* opens it */
-			p[9] -= 1;
+			*(volatile uint64_t *)&p[9] += 1; /* opens it */
+			*(volatile uint64_t *)&p[9] -= 1;
 			check_page(p, m.place + i, m.version, "barriers");
 		}
 		if (mprotect(m.base, m.pages * PAGE, PROT_READ | PROT_WRITE) < 0)

@@ -171,6 +171,7 @@ static void nothing_left(void)
 {
 	struct timespec begun, now;
 	unsigned fds, tasks;
+	char command[100];
 
 	clock_gettime(CLOCK_MONOTONIC, &begun);
 	do {
@@ -183,6 +184,11 @@ static void nothing_left(void)
 	} while ((now.tv_sec - begun.tv_sec) * 1000 < SOON_MS);
 	fprintf(stderr, "%u descriptors of %u, %u threads of %u\n", fds, descriptors, tasks,
 		threads);
+	snprintf(command, sizeof(command),
+		 "ls -l /proc/%d/fd >&2; grep -H . /proc/%d/task/*/comm >&2", (int)getpid(),
+		 (int)getpid());
+	if (system(command))
+		fprintf(stderr, "ls fails\n");
 	fuzz_check(!"descriptors or threads are left");
 }
 
