@@ -406,6 +406,15 @@ static void serve_pending(struct space *sp)
 
 /* ---- events --------------------------------------------------------------------------- */
 
+/* Without waiting, even when the program has made its userfaultfd block: then that is the end. */
+static void read_what_is_there(struct space *sp)
+{
+	struct pollfd p = {.fd = sp->uffd, .events = POLLIN};
+
+	if (poll(&p, 1, 0) > 0)
+		pager_read_ready(sp, p.revents);
+}
+
 /*
  * What a child did not get: mappings with MADV_DONTFORK, and those whose UNMAP
  * we have yet to read. A segment without our registration must not be: there
@@ -452,7 +461,7 @@ static void give_child(struct space *child, uint32_t area, uint64_t page, const 
 			space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
 			return;
 		}
-		pager_read_events(child);
+		read_what_is_there(child);
 	}
 }
 
@@ -478,8 +487,8 @@ static void forked(struct space *sp, int uffd)
 		pager_fail(sp, "out of memory for a child of it");
 		return;
 	}
-	while (!drop_all_unregistered(child))
-		pager_read_events(child);
+	while (!drop_all_unregistered(child) && !child->gone)
+		read_what_is_there(child);
 	/* What the store refused is in slots still, on its way back to the parent. */
 	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
 		struct slot *sl = &sp->slots[i];
@@ -520,7 +529,7 @@ static void forked(struct space *sp, int uffd)
  * so nothing may be evicted between the read and the change of our books.
  * Faults wait on the list until then.
  */
-void pager_read_events(struct space *sp)
+static void read_events(struct space *sp)
 {
 	struct uffd_msg msgs[MESSAGES];
 	ssize_t got = read(sp->uffd, msgs, sizeof(msgs));
@@ -577,7 +586,7 @@ void pager_read_ready(struct space *sp, short revents)
 	if (revents & POLLERR)
 		pager_fail(sp, "its userfaultfd was made to block");
 	else if (revents & POLLIN)
-		pager_read_events(sp);
+		read_events(sp);
 }
 
 void pager_woken(struct space *sp, short wake, short told)
@@ -715,7 +724,8 @@ static void leave_nothing_to_read(struct space *sp)
 			    !poison_page(sp, s->area, page,
 					 s->start + (page - s->page) * AGENT_PAGE) &&
 			    os_clock_ns() < until) {
-				pager_read_events(sp); /* segments may be others now: begin again */
+				read_what_is_there(
+					sp); /* segments may be others now: begin again */
 				i = UINT32_MAX;
 				break;
 			}

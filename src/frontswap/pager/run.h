@@ -582,8 +582,7 @@ void *pager_thread(void *space);
  * joins the thread, which may use the store to its last instruction, and frees.
  */
 void pager_finish(struct space *sp);
-void pager_read_events(struct space *sp); /* one read of the userfaultfd, all dispatched */
-/* The same after a poll; what it says of a descriptor that would block ends the process. */
+/* One read of the userfaultfd, after a poll; a descriptor that would block ends the process. */
 void pager_read_ready(struct space *sp, short revents);
 /* Take what is in sp->wake and sp->told, as a poll has said. */
 void pager_woken(struct space *sp, short wake, short told);
