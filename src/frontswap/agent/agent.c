@@ -276,10 +276,17 @@ static long move_rarely(int uffd, struct uffdio_move *mv)
 	moves++;
 	if (moves % 61 == 0)
 		return -EAGAIN;
-	if (moves % 67 == 0) { /* two of them go, and are not counted; the next call finds them */
+	if (moves % 67 ==
+	    0) { /* two of them go, and are not counted: by one call, see move_pages() */
+		long r;
+
 		mv->len = all < 2 * AGENT_PAGE ? all : 2 * AGENT_PAGE;
-		(void)sys3(SYS_ioctl, uffd, UFFDIO_MOVE, mv);
+		r = sys3(SYS_ioctl, uffd, UFFDIO_MOVE, mv);
 		mv->len = all;
+		if (r < 0 && mv->move <= 0)
+			return r;
+		mv->move = -EEXIST;
+		return -EEXIST;
 	}
 #endif
 	return sys3(SYS_ioctl, uffd, UFFDIO_MOVE, mv);
