@@ -15,7 +15,8 @@
  * The workspace is the library's "static" kind: its size is the greatest need
  * of the three tiers, so it is fixed by the level, can be charged in advance,
  * and no later call allocates. Changing between inputs of 4 KiB and 64 KiB
- * does not resize anything, as an ordinary context would.
+ * does not resize anything, as an ordinary context would. It is not zeroed: what
+ * inputs of the size that comes do not need of it takes no memory.
  *
  * Parameters are chosen once per context for three sizes of input. Departures
  * from the library's tables, measured on memory of real processes: a minimum
@@ -76,7 +77,7 @@ static size_t zstd_cctx_size(int level)
 static void *zstd_cctx_create(int level)
 {
 	size_t bytes = workspace_bytes(level);
-	struct zstd_cctx *c = os_zalloc_aligned(sizeof(*c) + bytes);
+	struct zstd_cctx *c = os_alloc_aligned(sizeof(*c) + bytes);
 
 	if (!c)
 		return NULL;
@@ -115,7 +116,7 @@ static size_t zstd_compress(void *cctx, const void *src, size_t n, void *dst, si
 static void *zstd_dctx_create(void)
 {
 	size_t bytes = ZSTD_estimateDCtxSize();
-	void *workspace = os_zalloc_aligned(bytes);
+	void *workspace = os_alloc_aligned(bytes);
 
 	/* The context is the beginning of its workspace. */
 	if (workspace && !ZSTD_initStaticDCtx(workspace, bytes)) {

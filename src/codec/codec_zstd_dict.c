@@ -114,7 +114,7 @@ static size_t dict_cctx_size(int level)
 static void *dict_cctx_create(int level)
 {
 	size_t bytes = dict_cctx_size(level);
-	void *workspace = os_zalloc_aligned(bytes);
+	void *workspace = os_alloc_aligned(bytes);
 
 	/* The context is the beginning of its workspace. */
 	if (workspace && !ZSTD_initStaticCCtx(workspace, bytes)) {

@@ -44,7 +44,7 @@ void *os_zalloc(size_t size)
 	return calloc(1, size);
 }
 
-void *os_zalloc_aligned(size_t size)
+void *os_alloc_aligned(size_t size)
 {
 	void *p;
 
@@ -53,9 +53,14 @@ void *os_zalloc_aligned(size_t size)
 		return NULL;
 	/* Whole lines: no other block shares the last one. */
 	size = (size + BLOCK_ALIGN - 1) & ~(BLOCK_ALIGN - 1);
-	if (posix_memalign(&p, BLOCK_ALIGN, size) != 0)
-		return NULL;
-	return memset(p, 0, size);
+	return posix_memalign(&p, BLOCK_ALIGN, size) == 0 ? p : NULL;
+}
+
+void *os_zalloc_aligned(size_t size)
+{
+	void *p = os_alloc_aligned(size);
+
+	return p ? memset(p, 0, size) : NULL;
 }
 
 void os_free(void *p)

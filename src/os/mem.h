@@ -15,7 +15,9 @@
 /* A block of size > 0 bytes; NULL when there is none. os_zalloc zeroes it. */
 void *os_alloc(size_t size) __attribute__((malloc, warn_unused_result));
 void *os_zalloc(size_t size) __attribute__((malloc, warn_unused_result));
-/* Block aligned to 64 bytes and zeroed. */
+/* Blocks aligned to 64 bytes, the latter zeroed. What of a large one is not written to may take no
+ * memory. */
+void *os_alloc_aligned(size_t size) __attribute__((malloc, warn_unused_result));
 void *os_zalloc_aligned(size_t size) __attribute__((malloc, warn_unused_result));
 /* Frees any of the above; NULL is allowed. */
 void os_free(void *p);

@@ -62,7 +62,7 @@
 #define AGENT_SLOT_BYTES (AGENT_SLOT_PAGES * AGENT_PAGE)
 #define AGENT_BATCH	 32u /* commands in one round */
 #define AGENT_ROUND	 64u /* pages of all commands of a round, at most */
-#define AGENT_SLOTS	 96u /* slots of shared memory, touched as far as used */
+#define AGENT_SLOTS	 52u /* slots of shared memory, touched as far as used */
 #define AGENT_THREADS	 16384u
 
 enum agent_kind { AGENT_EXEC = 1, AGENT_FORK = 2 };

@@ -65,16 +65,23 @@ uint64_t zc_block_cost(size_t bytes)
 	return (bytes + 63) / 64 * 64 + 64;
 }
 
-void *zc_alloc(struct tmem_host *h, size_t bytes)
+void *zc_alloc_scratch(struct tmem_host *h, size_t bytes)
 {
 	void *p;
 
 	if (!frames_charge(&h->frames, zc_block_cost(bytes)))
 		return NULL;
-	p = os_zalloc_aligned(bytes);
+	p = os_alloc_aligned(bytes);
 	if (!p)
 		frames_uncharge(&h->frames, zc_block_cost(bytes));
 	return p;
+}
+
+void *zc_alloc(struct tmem_host *h, size_t bytes)
+{
+	void *p = zc_alloc_scratch(h, bytes);
+
+	return p ? memset(p, 0, bytes) : NULL;
 }
 
 void zc_free(struct tmem_host *h, void *p, size_t bytes)

@@ -252,7 +252,7 @@ int zc_overflow_create(struct tmem_host *h, const tmem_host_options *opts, struc
 	if (rc == 0 && opts->overflow_encrypt) {
 		rc = over_seal_create(h, &o->seal);
 		if (rc == -ENOTSUP)
-			*why = "this build cannot encrypt it (libcrypto)";
+			*why = "there is no libcrypto to encrypt it with";
 	}
 	if (rc == 0) {
 		rc = over_file_open(o);

@@ -14,29 +14,76 @@
  * others up for the time of one zpage, about a microsecond for 2 KiB, beside a
  * read of the file that takes more.
  *
+ * The library is loaded when the first host is to seal, and stays: its relocations
+ * are 0.4 MiB in each process that it is linked to, and few processes seal.
+ *
  * Locks: seal and open, leaves.
  */
+#include "os/log.h"
 #include "zcache/overflow.h"
 
 #ifdef TMEM_HAVE_CRYPTO
-#include <openssl/crypto.h>
+#include <dlfcn.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #define KEY   32
 #define NONCE 12
 
+/* What is used of it. */
+#define FUNCTIONS(F)                                                                               \
+	F(EVP_CIPHER_CTX_new)                                                                      \
+	F(EVP_CIPHER_CTX_free)                                                                     \
+	F(EVP_CIPHER_CTX_ctrl)                                                                     \
+	F(EVP_CipherInit_ex)                                                                       \
+	F(EVP_EncryptInit_ex)                                                                      \
+	F(EVP_EncryptUpdate)                                                                       \
+	F(EVP_EncryptFinal_ex)                                                                     \
+	F(EVP_DecryptInit_ex)                                                                      \
+	F(EVP_DecryptUpdate)                                                                       \
+	F(EVP_DecryptFinal_ex)                                                                     \
+	F(EVP_aes_256_gcm)                                                                         \
+	F(RAND_priv_bytes)
+
+struct crypto {
+#define POINTER(name) __typeof__(name) *name;
+	FUNCTIONS(POINTER)
+};
+
 struct over_seal {
+	struct crypto lib;
 	struct os_mutex seal, open;
 	EVP_CIPHER_CTX *sealing, *opening;
 };
 
-static EVP_CIPHER_CTX *context(const unsigned char *key, int sealing)
-{
-	EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+#define TEXT_(x) #x
+#define TEXT(x)	 TEXT_(x)
 
-	if (c && EVP_CipherInit_ex(c, EVP_aes_256_gcm(), NULL, key, NULL, sealing) != 1) {
-		EVP_CIPHER_CTX_free(c);
+static int crypto_load(struct crypto *c)
+{
+	/* The one we were compiled for. It has things to do when the process ends, so it stays. */
+	void *lib = dlopen("libcrypto.so." TEXT(OPENSSL_SHLIB_VERSION),
+			   RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	bool there = lib;
+
+	if (!lib) {
+		os_log(OS_LOG_WARNING, "%s", dlerror());
+		return -ENOTSUP;
+	}
+#define FIND(name)                                                                                 \
+	c->name = (__typeof__(name) *)dlsym(lib, #name);                                           \
+	there = there && c->name;
+	FUNCTIONS(FIND)
+	dlclose(lib);
+	return there ? 0 : -ENOTSUP;
+}
+
+static EVP_CIPHER_CTX *context(const struct crypto *lib, const unsigned char *key, int sealing)
+{
+	EVP_CIPHER_CTX *c = lib->EVP_CIPHER_CTX_new();
+
+	if (c && lib->EVP_CipherInit_ex(c, lib->EVP_aes_256_gcm(), NULL, key, NULL, sealing) != 1) {
+		lib->EVP_CIPHER_CTX_free(c);
 		c = NULL;
 	}
 	return c;
@@ -46,28 +93,34 @@ int over_seal_create(struct tmem_host *h, struct over_seal **out)
 {
 	struct over_seal *s = zc_alloc(h, sizeof(*s));
 	unsigned char key[KEY];
-	int rc = -ENOMEM;
+	int rc;
 
 	*out = NULL;
 	if (!s)
+		return -ENOMEM;
+	rc = crypto_load(&s->lib);
+	if (rc < 0) {
+		zc_free(h, s, sizeof(*s));
 		return rc;
-	if (RAND_priv_bytes(key, sizeof(key)) != 1) {
+	}
+	rc = -ENOMEM;
+	if (s->lib.RAND_priv_bytes(key, sizeof(key)) != 1) {
 		rc = -EIO;
 		goto fail;
 	}
-	s->sealing = context(key, 1);
-	s->opening = context(key, 0);
+	s->sealing = context(&s->lib, key, 1);
+	s->opening = context(&s->lib, key, 0);
 	if (!s->sealing || !s->opening)
 		goto fail;
-	OPENSSL_cleanse(key, sizeof(key));
+	explicit_bzero(key, sizeof(key));
 	os_mutex_init(&s->seal, OS_RANK_LEAF, "overflow sealing");
 	os_mutex_init(&s->open, OS_RANK_LEAF, "overflow opening");
 	*out = s;
 	return 0;
 fail:
-	OPENSSL_cleanse(key, sizeof(key));
-	EVP_CIPHER_CTX_free(s->sealing);
-	EVP_CIPHER_CTX_free(s->opening);
+	explicit_bzero(key, sizeof(key));
+	s->lib.EVP_CIPHER_CTX_free(s->sealing);
+	s->lib.EVP_CIPHER_CTX_free(s->opening);
 	zc_free(h, s, sizeof(*s));
 	return rc;
 }
@@ -77,8 +130,8 @@ void over_seal_destroy(struct tmem_host *h, struct over_seal *s)
 {
 	if (!s)
 		return;
-	EVP_CIPHER_CTX_free(s->sealing);
-	EVP_CIPHER_CTX_free(s->opening);
+	s->lib.EVP_CIPHER_CTX_free(s->sealing);
+	s->lib.EVP_CIPHER_CTX_free(s->opening);
 	os_mutex_destroy(&s->seal);
 	os_mutex_destroy(&s->open);
 	zc_free(h, s, sizeof(*s));
@@ -98,10 +151,10 @@ int over_seal(struct over_seal *s, uint64_t number, const void *src, size_t n, v
 
 	nonce_of(number, nonce);
 	os_mutex_lock(&s->seal);
-	ok = EVP_EncryptInit_ex(s->sealing, NULL, NULL, NULL, nonce) == 1 &&
-	     EVP_EncryptUpdate(s->sealing, to, &done, src, (int)n) == 1 &&
-	     EVP_EncryptFinal_ex(s->sealing, to + done, &last) == 1 &&
-	     EVP_CIPHER_CTX_ctrl(s->sealing, EVP_CTRL_AEAD_GET_TAG, OVER_TAG, to + n) == 1;
+	ok = s->lib.EVP_EncryptInit_ex(s->sealing, NULL, NULL, NULL, nonce) == 1 &&
+	     s->lib.EVP_EncryptUpdate(s->sealing, to, &done, src, (int)n) == 1 &&
+	     s->lib.EVP_EncryptFinal_ex(s->sealing, to + done, &last) == 1 &&
+	     s->lib.EVP_CIPHER_CTX_ctrl(s->sealing, EVP_CTRL_AEAD_GET_TAG, OVER_TAG, to + n) == 1;
 	os_mutex_unlock(&s->seal);
 	return ok ? 0 : -EIO;
 }
@@ -114,10 +167,10 @@ int over_unseal(struct over_seal *s, uint64_t number, void *buf, size_t n)
 
 	nonce_of(number, nonce);
 	os_mutex_lock(&s->open);
-	ok = EVP_DecryptInit_ex(s->opening, NULL, NULL, NULL, nonce) == 1 &&
-	     EVP_CIPHER_CTX_ctrl(s->opening, EVP_CTRL_AEAD_SET_TAG, OVER_TAG, at + n) == 1 &&
-	     EVP_DecryptUpdate(s->opening, at, &done, at, (int)n) == 1 &&
-	     EVP_DecryptFinal_ex(s->opening, at + done, &last) == 1;
+	ok = s->lib.EVP_DecryptInit_ex(s->opening, NULL, NULL, NULL, nonce) == 1 &&
+	     s->lib.EVP_CIPHER_CTX_ctrl(s->opening, EVP_CTRL_AEAD_SET_TAG, OVER_TAG, at + n) == 1 &&
+	     s->lib.EVP_DecryptUpdate(s->opening, at, &done, at, (int)n) == 1 &&
+	     s->lib.EVP_DecryptFinal_ex(s->opening, at + done, &last) == 1;
 	os_mutex_unlock(&s->open);
 	return ok ? 0 : -EIO;
 }

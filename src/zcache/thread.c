@@ -162,7 +162,7 @@ static int thread_big(struct zc_thread *t)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		if (!t->big[i])
-			t->big[i] = zc_alloc(t->host, ZC_BIG_BYTES);
+			t->big[i] = zc_alloc_scratch(t->host, ZC_BIG_BYTES);
 		if (!t->big[i])
 			goto fail;
 	}

@@ -473,6 +473,8 @@ struct tmem_host {
 
 /* Zeroed, 64-aligned, charged to the host; NULL when memory or the limit forbids. */
 void *zc_alloc(struct tmem_host *h, size_t bytes) __attribute__((warn_unused_result));
+/* Not zeroed: what is never written to takes no memory, though it is charged. */
+void *zc_alloc_scratch(struct tmem_host *h, size_t bytes) __attribute__((warn_unused_result));
 void zc_free(struct tmem_host *h, void *p, size_t bytes);
 /* What a block of so many bytes is charged. */
 uint64_t zc_block_cost(size_t bytes);

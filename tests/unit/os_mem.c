@@ -54,6 +54,7 @@ static void blocks(void **state)
 		char *a = os_alloc(sizes[i]);
 		char *z = os_zalloc(sizes[i]);
 		char *l = os_zalloc_aligned(sizes[i]);
+		char *d = os_alloc_aligned(sizes[i]);
 
 		assert_non_null(a);
 		assert_non_null(z);
@@ -61,13 +62,17 @@ static void blocks(void **state)
 		assert_true(all_zero(z, sizes[i]));
 		assert_true(all_zero(l, sizes[i]));
 		assert_int_equal((uintptr_t)l % 64, 0);
+		assert_non_null(d);
+		assert_int_equal((uintptr_t)d % 64, 0);
 		memset(a, 1, sizes[i]);
 		os_free(a);
 		os_free(z);
 		os_free(l);
+		os_free(d);
 	}
 	os_free(NULL);
 	assert_null(os_zalloc_aligned(SIZE_MAX - 8));
+	assert_null(os_alloc_aligned(SIZE_MAX - 8));
 }
 
 /* Blocks freed below one that lives: the allocator alone keeps them. */

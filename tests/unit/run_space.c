@@ -202,6 +202,50 @@ static void test_fork_beyond_the_limit(void **state)
 	unmake(sp);
 }
 
+/* A queue beside an array that does the same; and it takes what is in it, and little more. */
+static void test_queue(void **state)
+{
+	enum { MOST = 5 * QUEUE_BLOCK };
+	static uint64_t model[4 * MOST];
+	struct queue q = {0};
+	uint64_t r = 1, next = 0, v;
+
+	(void)state;
+	for (unsigned round = 0; round < 200; round++) {
+		uint32_t head = 2 * MOST, end = head;
+		bool grows = round % 3 == 0;
+
+		for (unsigned i = 0; i < MOST; i++) {
+			r = r * 6364136223846793005u + 1442695040888963407u;
+			switch ((r >> 60) % (grows ? 4 : 3)) {
+			case 0:
+			case 3:
+				assert_true(queue_push(&q, ++next));
+				model[end++] = next;
+				break;
+			case 1:
+				if (round % 2) { /* what is put back was taken before */
+					assert_true(queue_push_front(&q, ++next));
+					model[--head] = next;
+				}
+				break;
+			default:
+				assert_int_equal(queue_pop(&q, &v), head < end);
+				if (head < end)
+					assert_int_equal(v, model[head++]);
+			}
+			assert_int_equal(q.count, end - head);
+		}
+		while (queue_pop(&q, &v))
+			assert_int_equal(v, model[head++]);
+		assert_int_equal(head, end);
+		assert_int_equal(q.count, 0);
+		assert_null(q.first);
+		assert_null(q.last);
+	}
+	os_free(q.spare);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -210,6 +254,7 @@ int main(void)
 		cmocka_unit_test(test_dropped_in_transit),
 		cmocka_unit_test(test_moved_in_transit),
 		cmocka_unit_test(test_fork_beyond_the_limit),
+		cmocka_unit_test(test_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,13 +60,13 @@ static uint8_t moved(int estimate, int to)
 				       : estimate - (estimate - to + 7) / 8);
 }
 
-static struct place *window_of(const struct space *sp, struct chunk *c, uint64_t page)
+static struct window *window_of(const struct space *sp, struct chunk *c, uint64_t page)
 {
-	return &c->place[page % CHUNK_PAGES & -(uint64_t)sp->run->opts.cluster];
+	return &c->window[page % CHUNK_PAGES / sp->run->opts.cluster];
 }
 
 /* A window ends: what part of the mates it has shown to be wanted. */
-static void close_window(struct space *sp, struct chunk *c, struct place *w)
+static void close_window(struct space *sp, struct chunk *c, struct window *w)
 {
 	/* Those that were on their way out when it began are asked for, too, but not counted. */
 	int part = w->asked >= ENOUGH || w->asked >= w->mates ? UINT8_MAX
@@ -83,7 +83,7 @@ static void close_window(struct space *sp, struct chunk *c, struct place *w)
 
 void bring_left(struct space *sp, struct chunk *c, uint64_t page)
 {
-	struct place *w = window_of(sp, c, page);
+	struct window *w = window_of(sp, c, page);
 
 	if (w->alone)
 		close_window(sp, c, w);
@@ -92,7 +92,7 @@ void bring_left(struct space *sp, struct chunk *c, uint64_t page)
 /* Whether the mates of a page that is wanted, which are out, are to come along. */
 static bool mates_come(struct space *sp, struct chunk *c, uint64_t page, uint32_t mates)
 {
-	struct place *w = window_of(sp, c, page);
+	struct window *w = window_of(sp, c, page);
 	bool open = w->alone && (uint16_t)(sp->brought - w->alone) <= SOON;
 
 	if (open && w->asked < ENOUGH)

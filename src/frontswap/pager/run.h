@@ -179,7 +179,7 @@ struct print {
 
 /*
  * A page's place in the queues. A page that leaves takes its neighbours along that
- * came with it; their entries stay in the ring until they come up.
+ * came with it; their entries stay in the queue until they come up.
  */
 enum queued {
 	QUEUED_NOT = 0,
@@ -187,15 +187,18 @@ enum queued {
 	QUEUED_STALE = 2, /* one entry, and the page left otherwise */
 	QUEUED_AGAIN = 3, /* and came back since: it goes to the end when it comes up */
 };
-struct place {
+struct place {		/* five bytes: of the books of a page these are most */
 	uint32_t stamp; /* resident: sp->arrivals when it came; out: sp->evict_clock; 0: never */
 	uint8_t queued : 2;  /* enum queued */
 	uint8_t main : 1;    /* came back soon after it had left: to the main queue */
 	uint8_t emptied : 1; /* I9 */
-	/* In a cluster's first page, of its window (bring.c): */
+	uint8_t with : 4;    /* out: pages that it was compressed with */
+} __attribute__((packed));
+
+/* Of a cluster, see bring.c. */
+struct window {
 	uint8_t asked : 4; /* mates that were asked for in it */
 	uint8_t mates : 4; /* that were out when it began */
-	uint8_t with : 4;  /* out: pages that it was compressed with */
 	uint16_t alone;	   /* sp->brought when it began; 0: none */
 };
 
@@ -206,9 +209,11 @@ struct chunk {
 	uint8_t together;    /* what part of neighbours is wanted, too, of 255; see bring.c */
 	uint8_t verdicts;    /* how many it stands on, up to a few */
 	uint16_t away;	     /* pages that are OUT or TRANSIT */
-	uint8_t *page;	     /* state of page i of the chunk, i < pages; behind place[] */
 	struct auto_chunk cold;
-	struct place place[]; /* where page i is in the queues */
+	/* Of page i of the chunk, i < pages; all three in one block. */
+	uint8_t *page;		/* its state */
+	struct place *place;	/* where it is in the queues */
+	struct window window[]; /* of cluster i / run.opts.cluster */
 };
 
 /*
@@ -233,9 +238,16 @@ struct segment {
 	uint64_t since_ns; /* careful: moved or grown then */
 };
 
-struct queue { /* a ring of <area, page>; grows */
-	uint64_t *at;
-	uint32_t head, count, size;
+#define QUEUE_BLOCK 1022u
+struct queue_block {
+	struct queue_block *next;
+	uint32_t head, end; /* its entries are [head, end) */
+	uint64_t at[QUEUE_BLOCK];
+};
+struct queue { /* of <area, page>; takes the memory that what is in it takes */
+	struct queue_block *first, *last;
+	struct queue_block *spare; /* the one that became empty last, or NULL */
+	uint32_t count;
 };
 
 enum slot_state { SLOT_FREE, SLOT_MOVING, SLOT_COPYING, SLOT_QUEUED, SLOT_STORED };

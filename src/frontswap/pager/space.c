@@ -18,63 +18,97 @@
 
 /* ---- queues ------------------------------------------------------------------ */
 
-static bool queue_grow(struct queue *q)
+/* A block for q's front (its entries begin at its end) or back. */
+static struct queue_block *block_new(struct queue *q, uint32_t at)
 {
-	uint32_t size = q->size ? q->size * 2 : 1024;
-	uint64_t *at = os_alloc(size * sizeof(*at));
+	struct queue_block *b = q->spare ? q->spare : os_alloc(sizeof(*b));
 
-	if (!at)
-		return false;
-	for (uint32_t i = 0; i < q->count; i++)
-		at[i] = q->at[(q->head + i) & (q->size - 1)];
-	os_free(q->at);
-	q->at = at;
-	q->head = 0;
-	q->size = size;
-	return true;
+	q->spare = NULL;
+	if (b) {
+		b->next = NULL;
+		b->head = b->end = at;
+	}
+	return b;
 }
 
 bool queue_push(struct queue *q, uint64_t v)
 {
-	if (q->count == q->size && !queue_grow(q))
-		return false;
-	q->at[(q->head + q->count++) & (q->size - 1)] = v;
+	if (!q->last || q->last->end == QUEUE_BLOCK) {
+		struct queue_block *b = block_new(q, 0);
+
+		if (!b)
+			return false;
+		if (q->last)
+			q->last->next = b;
+		else
+			q->first = b;
+		q->last = b;
+	}
+	q->last->at[q->last->end++] = v;
+	q->count++;
 	return true;
 }
 
 bool queue_push_front(struct queue *q, uint64_t v)
 {
-	if (q->count == q->size && !queue_grow(q))
-		return false;
-	q->head = (q->head - 1) & (q->size - 1);
-	q->at[q->head] = v;
+	if (!q->first || !q->first->head) {
+		struct queue_block *b = block_new(q, QUEUE_BLOCK);
+
+		if (!b)
+			return false;
+		b->next = q->first;
+		q->first = b;
+		if (!q->last)
+			q->last = b;
+	}
+	q->first->at[--q->first->head] = v;
 	q->count++;
 	return true;
 }
 
 bool queue_pop(struct queue *q, uint64_t *v)
 {
-	if (!q->count)
+	struct queue_block *b = q->first;
+
+	if (!b)
 		return false;
-	*v = q->at[q->head];
-	q->head = (q->head + 1) & (q->size - 1);
+	*v = b->at[b->head++];
 	q->count--;
+	if (b->head == b->end) {
+		q->first = b->next;
+		if (!q->first)
+			q->last = NULL;
+		os_free(q->spare);
+		q->spare = b;
+	}
 	return true;
+}
+
+static void queue_free(struct queue *q)
+{
+	uint64_t v;
+
+	while (queue_pop(q, &v))
+		;
+	os_free(q->spare);
+	q->spare = NULL;
 }
 
 /* ---- areas and pages -------------------------------------------------------------- */
 
-static struct chunk *chunk_create(const struct area *a, uint64_t i)
+static struct chunk *chunk_create(const struct run *r, const struct area *a, uint64_t i)
 {
 	/* Whole clusters: their last pages are looked at, too. */
 	uint64_t left =
 		(a->end - i * CHUNK_PAGES + TMEM_CLUSTER_MAX - 1) & -(uint64_t)TMEM_CLUSTER_MAX;
 	uint32_t pages = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES;
-	struct chunk *c =
-		os_zalloc(sizeof(*c) + pages * (sizeof(c->place[0]) + sizeof(c->page[0])));
+	uint32_t windows = (pages + r->opts.cluster - 1) / r->opts.cluster;
+	struct chunk *c = os_zalloc(sizeof(*c) + windows * sizeof(c->window[0]) +
+				    pages * (sizeof(c->place[0]) + sizeof(c->page[0])));
 
 	if (c) {
 		c->pages = pages;
+		c->place = (struct place *)&c->window[windows];
 		c->page = (uint8_t *)&c->place[pages];
 		for (uint32_t k = 0; a->emptied && k < pages; k++)
 			c->place[k].emptied = 1;
@@ -101,7 +135,7 @@ struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool c
 		a->nchunks = n;
 	}
 	if (!a->chunks[i] && create)
-		a->chunks[i] = chunk_create(a, i);
+		a->chunks[i] = chunk_create(sp->run, a, i);
 	return a->chunks[i];
 }
 
@@ -545,8 +579,8 @@ void space_free(struct space *sp)
 	}
 	os_free(sp->areas);
 	os_free(sp->segs);
-	os_free(sp->probation.at);
-	os_free(sp->main.at);
+	queue_free(&sp->probation);
+	queue_free(&sp->main);
 	os_free(sp->pending);
 	os_free(sp->expected);
 	os_free(sp->deferred);
@@ -592,7 +626,7 @@ static int copy_areas(struct space *to, const struct space *from)
 
 			if (!src->chunks[i])
 				continue;
-			c = dst->chunks[i] = chunk_create(src, i);
+			c = dst->chunks[i] = chunk_create(to->run, src, i);
 			if (!c)
 				return -ENOMEM;
 			memcpy(c->page, src->chunks[i]->page, c->pages * sizeof(c->page[0]));
