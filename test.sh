@@ -36,7 +36,7 @@ done
 BUILDS=${TMEM_TEST_BUILDS:-release checks tsan}
 [ -z "$QUICK" ] || BUILDS=${TMEM_TEST_BUILDS:-release checks}
 E2E_LIMIT_S=180 # they take 10 to 20 s; a busy machine is no failure
-DEADLINE_S=${TMEM_TEST_DEADLINE_S:-870} # for everything; what has not begun by then has failed
+DEADLINE_S=${TMEM_TEST_DEADLINE_S:-900} # for everything; what has not begun by then has failed
 export TMEM_BUILD=${TMEM_BUILD:-$ROOT/build}
 LOGS=$TMEM_BUILD/test-logs
 PASSED=0 FAILED=0 SKIPPED=0 FAILURES=()
@@ -222,7 +222,7 @@ run_e2e() {
 		return
 	fi
 	log=$LOGS/e2e.$name.log
-	if [ -z "${NAMES[*]}" ] && [ $((SECONDS - started)) -gt $((DEADLINE_S - 60)) ]; then
+	if [ -z "${NAMES[*]}" ] && [ $((SECONDS - started)) -gt $((DEADLINE_S - 40)) ]; then
 		verdict "not ok" "e2e/$name" "no time left: the tests before it took $((SECONDS - started)) s"
 		return
 	fi

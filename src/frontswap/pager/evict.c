@@ -50,7 +50,7 @@
 #define AHEAD_BYTES   (192u * AGENT_PAGE) /* evicted ahead of need */
 #define ROUND_PAGES   32u
 #define FLIGHT_PAGES  128u /* in slots: what is not worth more memory */
-#define SLOTS_LARGE   4u   /* of AGENT_SLOT_PAGES */
+#define SLOTS_LARGE   8u   /* of AGENT_SLOT_PAGES */
 #define SLOT_SMALL    2u   /* pages of the others */
 #define COMPANY	      64u  /* arrivals: pages of a cluster so close together leave together */
 #define FORK_ROOM_MAX (256ull << 20)
