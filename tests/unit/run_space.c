@@ -160,6 +160,41 @@ static void test_moved_in_transit(void **state)
 	unmake(sp);
 }
 
+static bool is_emptied(struct space *sp, uint64_t page)
+{
+	return space_chunk(sp, 0, page, false)->place[page % CHUNK_PAGES].emptied;
+}
+
+/* What the parent has emptied a child may find missing (I9), but not what left since. */
+static void test_fork_after_emptied(void **state)
+{
+	struct space *sp = make(), *child;
+	uint64_t first = START / AGENT_PAGE % TMEM_CLUSTER_MAX;
+	struct segment *seg;
+
+	(void)state;
+	space_drop_range(sp, START + 3 * AGENT_PAGE, START + 5 * AGENT_PAGE, false);
+	space_mark_resident(sp, space_find(sp, START), START + 3 * AGENT_PAGE, 2, ARRIVAL_FRESH);
+	/* An area of which nothing was known when it was emptied. */
+	assert_int_equal(space_add_segment(sp, 2 * END, 2 * END + 1024 * AGENT_PAGE), 0);
+	space_drop_range(sp, 2 * END, 2 * END + 1024 * AGENT_PAGE, false);
+	space_mark_resident(sp, space_find(sp, 2 * END), 2 * END, 8, ARRIVAL_FRESH);
+	space_chunk(sp, 1, 5, false)->place[5].emptied = 0; /* it left, and came back */
+	child = space_fork(sp, -1);
+	assert_non_null(child);
+	for (uint64_t k = 0; k < 8; k++)
+		assert_int_equal(is_emptied(child, first + k), k == 3 || k == 4);
+	for (uint64_t k = 0; k < 8; k++)
+		assert_int_equal(space_chunk(child, 1, k, false)->place[k].emptied, k != 5);
+	/* A chunk that the child makes itself. */
+	seg = space_find(child, 2 * END);
+	space_mark_resident(child, seg, 2 * END + 800 * AGENT_PAGE, 1, ARRIVAL_FRESH);
+	assert_int_equal(space_chunk(child, 1, 800, false)->place[800 % CHUNK_PAGES].emptied, 1);
+	tmem_pool_destroy(run.client, child->pool);
+	space_free(child);
+	unmake(sp);
+}
+
 /* Children whose clones take more than the store's limit: they must not be refused. */
 static void test_fork_beyond_the_limit(void **state)
 {
@@ -253,6 +288,7 @@ int main(void)
 		cmocka_unit_test(test_back_and_over),
 		cmocka_unit_test(test_dropped_in_transit),
 		cmocka_unit_test(test_moved_in_transit),
+		cmocka_unit_test(test_fork_after_emptied),
 		cmocka_unit_test(test_fork_beyond_the_limit),
 		cmocka_unit_test(test_queue),
 	};

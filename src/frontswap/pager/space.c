@@ -614,7 +614,7 @@ static int copy_areas(struct space *to, const struct space *from)
 	for (uint32_t a = 0; a < from->nareas; a++) {
 		struct area *src = &from->areas[a], *dst = &to->areas[a];
 
-		*dst = (struct area){.first = src->first, .end = src->end};
+		*dst = (struct area){.first = src->first, .end = src->end, .emptied = src->emptied};
 		if (!src->nchunks)
 			continue;
 		dst->chunks = os_zalloc(src->nchunks * sizeof(*dst->chunks));
@@ -643,6 +643,9 @@ static int copy_areas(struct space *to, const struct space *from)
 				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED | PAGE_KEPT;
 				c->out += counted(c->page[p]);
 				c->away += (uint16_t)away(c->page[p]);
+				/* I9, page by page: what left since the area was emptied,
+				 * and is in no store, the child is given as well. */
+				c->place[p].emptied = src->chunks[i]->place[p].emptied;
 			}
 			c->together = src->chunks[i]->together;
 			c->verdicts = src->chunks[i]->verdicts;
