@@ -663,6 +663,77 @@ static void own_uffd(unsigned rounds)
 	}
 }
 
+/* ---- unmapped while it is waited for -------------------------------------------------------- */
+
+#define WANTED 64u /* mappings at a time, so that the pager has them before they are wanted */
+
+static struct {
+	uint64_t *at;
+	int file;
+	_Atomic unsigned turn, over;
+} wanted;
+
+/* A system call that writes to memory which goes just then: it fails, or was quicker. */
+static void *wanted_main(void *arg)
+{
+	unsigned rounds = *(unsigned *)arg;
+
+	for (unsigned k = 1; k <= rounds; k++) {
+		ssize_t n;
+
+		while (atomic_load(&wanted.turn) != k)
+			;
+		n = pread(wanted.file, wanted.at, PAGE, 0);
+		if (n != PAGE && !(n < 0 && errno == EFAULT))
+			die("pread: %zd", n);
+		atomic_store(&wanted.over, k);
+	}
+	return arg;
+}
+
+/* Nobody waits for such a page any more, and the pager is to forget it: run_corrupt.sh looks. */
+static void unmap_wanted(unsigned rounds)
+{
+	struct mem m = mem_make(40 * MIB);
+	uint64_t *place[WANTED], page[WORDS];
+	size_t bytes = 16 * PAGE;
+	pthread_t t;
+
+	fill_page(page, 1, 1);
+	wanted.file = memfd_create("unmap-wanted", MFD_CLOEXEC);
+	if (wanted.file < 0 || write(wanted.file, page, PAGE) != PAGE ||
+	    pthread_create(&t, NULL, wanted_main, &rounds) != 0)
+		die("a file, or a thread");
+	for (unsigned k = 1; k <= rounds; k++) {
+		unsigned i = k % WANTED;
+
+		for (unsigned j = 0; (i == 0 || k == 1) && j < WANTED; j++) {
+			if (k > 1 && munmap(place[j], bytes + 2 * PAGE) < 0)
+				die("munmap");
+			place[j] = mmap(NULL, bytes + 2 * PAGE, PROT_NONE,
+					MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			if (place[j] == MAP_FAILED ||
+			    mprotect(place[j] + WORDS, bytes, PROT_READ | PROT_WRITE) < 0)
+				die("mmap, or mprotect");
+		}
+		if (i == 0 || k == 1)
+			sleep_ms(10);
+		wanted.at = place[i] + (1 + rnd() % 16) * WORDS;
+		atomic_store(&wanted.turn, k);
+		for (volatile unsigned spin = (unsigned)(rnd() % 4000); spin; spin--)
+			;
+		if (munmap(place[i] + WORDS, bytes) < 0)
+			die("munmap");
+		while (atomic_load(&wanted.over) != k)
+			sched_yield();
+	}
+	pthread_join(t, NULL);
+	mem_check(&m, "unmap-wanted");
+	munmap(m.base, m.pages * PAGE);
+	printf("quiet\n");
+	sleep_ms(2500);
+}
+
 const struct mode map_modes[] = {{"discard-race", discard_race, 200},
 				 {"discard-cold", discard_cold, 2000},
 				 {"discard-ahead", discard_ahead, 20},
@@ -681,4 +752,5 @@ const struct mode map_modes[] = {{"discard-race", discard_race, 200},
 				 {"huge-space", huge_space, 1},
 				 {"random", random_data, 1},
 				 {"own-uffd", own_uffd, 1},
+				 {"unmap-wanted", unmap_wanted, 4000},
 				 {NULL, NULL, 0}};

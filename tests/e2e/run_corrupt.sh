@@ -90,6 +90,43 @@ if want free-reuse; then
 	within free-reuse 1
 fi
 
+# The process that a shell started in the background, and the host among its children.
+host_of() { pgrep -P "$1" | while read -r p; do [ "$(cat "/proc/$p/comm" 2>/dev/null)" = tmem-host ] && echo "$p"; done; }
+# How often a host's pagers have gone to sleep.
+sleeps() {
+	awk '/^Name:/ { pager = $2 == "tmem-pager" } /^voluntary/ && pager { n += $2 } END { print n + 0 }' \
+		"/proc/$1"/task/*/status
+}
+# Memory that goes while a system call waits for it: afterwards nobody does, and the pager, which has
+# nothing to do, sleeps for milliseconds. With a fault that it still holds it would for half of one.
+if want unmap-wanted; then
+	rounds=$(("$("$CORRUPT" rounds unmap-wanted)" / ${PART:-1} * TIMES))
+	"$TMEM" run --limit $LIMIT --report "$T/unmap-wanted.json" -- "$CORRUPT" unmap-wanted $rounds "$seed" \
+		>"$T/unmap-wanted.out" 2>"$T/unmap-wanted.err" </dev/null &
+	PIDS=($!)
+	host=""
+	for ((i = 0; i < SECONDS_MAX * 20; i++)); do
+		[ -n "$host" ] || host=$(host_of "${PIDS[0]}")
+		! grep -qsx quiet "$T/unmap-wanted.out" || break
+		kill -0 "${PIDS[0]}" 2>/dev/null || break
+		sleep 0.05
+	done
+	sleep 0.5
+	n=$(sleeps "$host")
+	sleep 1
+	n=$(($(sleeps "$host") - n))
+	wait "${PIDS[0]}"
+	CODE=$?
+	PIDS=()
+	note "unmap-wanted: the pager slept $n times in a second"
+	right unmap-wanted
+	if nm -D "$TMEM" 2>/dev/null | grep -q '__[at]san_init'; then
+		skip unmap-wanted.idle "a sanitizer's own memory keeps the pager awake"
+	else
+		check unmap-wanted.idle "the pager slept $n times in a second" test "$n" -gt 0 -a "$n" -lt 1000
+	fi
+fi
+
 # Descriptors for sixty children at once, when a process is allowed 128.
 if want fork-many; then
 	(ulimit -Sn 128 && go fork-many fork-many && right fork-many && exit $FAILURES) || FAILURES=$((FAILURES + 1))
@@ -146,8 +183,6 @@ if want full; then
 fi
 
 # ---- killed -------------------------------------------------------------------------------------------------
-# The process that a shell started in the background, and the host among its children.
-host_of() { pgrep -P "$1" | while read -r p; do [ "$(cat "/proc/$p/comm" 2>/dev/null)" = tmem-host ] && echo "$p"; done; }
 # ready NAME: waits until the program says so; not at all is a failure.
 ready() {
 	local i

@@ -74,9 +74,10 @@ static bool stays_there(struct space *sp, uint64_t addr, const void *src)
 
 /*
  * Copy n pages to addr; *done pages are there afterwards (copied or found
- * there). False: EAGAIN, come back later.
+ * there). 0, or -EAGAIN: come back later; -ENOENT: there is no mapping of ours, and who
+ * waited was woken; -ESRCH: it has ended.
  */
-bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
+static int copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
 {
 	uint64_t most = n; /* pages of one call */
 
@@ -99,12 +100,12 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 		switch (errno) {
 		case EEXIST: /* somebody was served before */
 			if (!stays_there(sp, c.dst, src))
-				return false;
+				return -EAGAIN;
 			wake(sp, c.dst, 1);
 			(*done)++;
 			break;
 		case EAGAIN:
-			return false;
+			return -EAGAIN;
 		case ENOENT:
 			/* An mprotect or mlock has cut the mapping, and a call must
 			 * keep within one: page by page. Or it is gone, and its
@@ -114,19 +115,25 @@ bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 				break;
 			}
 			wake(sp, c.dst, n - *done);
-			return false;
+			return -ENOENT;
 		case ESRCH:
 			sp->gone = true;
-			return false;
+			return -ESRCH;
 		case ENOMEM:
 			pager_fail(sp, "the kernel has no memory to give its page back");
-			return false;
+			return -ESRCH;
 		default:
 			pager_fail(sp, strerror(errno));
-			return false;
+			return -ESRCH;
 		}
 	}
-	return true;
+	return 0;
+}
+
+/* The same; false: not all are there, come back later, unless the process has ended. */
+bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
+{
+	return copy_in(sp, addr, src, n, done) == 0;
 }
 
 /* The total; between the kernel's own figures, which are asked for twice a millisecond, an
@@ -233,7 +240,7 @@ static uint64_t fresh_run(struct space *sp, const struct segment *seg, uint64_t 
 static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bool write)
 {
 	uint64_t n = 1, done = 0;
-	bool ok = true;
+	int rc = 0;
 
 	if (seg && !(sp->run->opts.without & FILL_AROUND)) {
 		if (addr == sp->last_fresh_addr)
@@ -249,11 +256,13 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 	if (sp->gone)
 		return true;
 	if (write) {
-		ok = pager_copy_in(sp, addr, zeros, n, &done);
+		rc = copy_in(sp, addr, zeros, n, &done);
+		if (rc == -ENOENT && !seg)
+			return true; /* unmapped meanwhile: no event is to come, see below */
 	} else {
 		struct uffdio_zeropage z = {.range = {addr, n * AGENT_PAGE}};
-		int rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
 
+		rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
 		if (rc < 0 && errno == ENOENT && n > 1) { /* a cut in the mapping, see above */
 			z = (struct uffdio_zeropage){.range = {addr, AGENT_PAGE}};
 			rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
@@ -284,7 +293,7 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 		atomic_fetch_add_explicit(&sp->run->n.pages_fresh, done, memory_order_relaxed);
 		pager_added(sp, write ? done : 0);
 	}
-	return ok || done > 0 || sp->gone;
+	return rc == 0 || done > 0 || sp->gone;
 }
 
 /*
@@ -324,7 +333,7 @@ static bool tell_identity(struct space *sp)
 	uint64_t page[AGENT_PAGE / 8] = {sp->id};
 	uint64_t done;
 
-	return pager_copy_in(sp, sp->identity, page, 1, &done) || errno != EAGAIN;
+	return copy_in(sp, sp->identity, page, 1, &done) != -EAGAIN;
 }
 
 /* False: not yet; the fault is to be put aside. */
