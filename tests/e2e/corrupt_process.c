@@ -416,6 +416,27 @@ static void hold(unsigned rounds)
 	die("nobody killed us");
 }
 
+/* Forks past libc, and the host cannot have one more thread: all of us ends. */
+static void fork_refused(unsigned rounds)
+{
+	struct mem m = mem_make(16 * MIB), part = m;
+
+	part.pages = 256;
+	press();
+	printf("ready\n");
+	sleep_ms(1000);
+	for (unsigned k = 0; k < rounds; k++) {
+		if (raw_fork(k) == 0) {
+			mem_check(&part, "fork-refused, child");
+			sleep_ms(20000);
+			_exit(0);
+		}
+		sleep_ms(20);
+	}
+	sleep_ms(5000);
+	die("nobody ended us");
+}
+
 /* The same for a while, for others to stop and continue it. */
 static void walk(unsigned rounds)
 {
@@ -533,6 +554,7 @@ const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},
 				     {"clone-vm", clone_vm, 1},
 				     {"close-all", close_all, 3},
 				     {"hold", hold, 1},
+				     {"fork-refused", fork_refused, 60},
 				     {"walk", walk, 2},
 				     {"life", life, 30},
 				     {NULL, NULL, 0}};

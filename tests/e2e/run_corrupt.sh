@@ -231,6 +231,32 @@ if want killed; then
 	done
 fi
 
+# ---- a host that cannot have one more thread ----------------------------------------------------------------
+# A child that nobody would serve is not known by number: the whole program ends, and not its parent alone.
+if want fork-refused; then
+	"$TMEM" run --limit $LIMIT -- "$CORRUPT" fork-refused 60 "$seed" \
+		>"$T/fork-refused.out" 2>"$T/fork-refused.err" </dev/null &
+	PIDS=($!)
+	ready fork-refused
+	host=$(host_of "${PIDS[0]}")
+	# Neither a stack nor a large block is to be had any more; what it has it may use.
+	prlimit --pid "$host" --as="$(awk '/^VmSize:/ { print $2 * 1024 }' "/proc/$host/status")"
+	for ((i = 0; i < 300; i++)); do
+		kill -0 "${PIDS[0]}" 2>/dev/null || break
+		sleep 0.05
+	done
+	check fork-refused.ends "it waits for ever" test $i -lt 300
+	[ $i -lt 300 ] || kill -KILL "${PIDS[0]}"
+	wait "${PIDS[0]}" 2>/dev/null
+	CODE=$?
+	PIDS=()
+	gone fork-refused
+	note "fork-refused: $(tail -n 2 "$T/fork-refused.err" | tr '\n' '|')"
+	check fork-refused "$(why fork-refused)" test $CODE = 125
+	check fork-refused.pages "$(why fork-refused)" \
+		test -z "$(grep -a -e WRONG -e 'nobody ended' "$T/fork-refused.err" "$T/fork-refused.out")"
+fi
+
 # ---- stopped ---------------------------------------------------------------------------------------------------
 if want stopped; then
 	"$TMEM" run --limit $LIMIT --report "$T/stopped.json" -- "$CORRUPT" walk 3 "$seed" \

@@ -475,6 +475,17 @@ static void give_child(struct space *child, uint32_t area, uint64_t page, const 
 }
 
 /*
+ * The child could never have its pages. It is not known by number yet, and to end its parent
+ * alone would have it wait for ever; so the whole program ends.
+ */
+static void abandon_child(const struct space *sp, const char *why)
+{
+	os_log(OS_LOG_ERROR, "the program is ended: %s for a child of process %d", why,
+	       (int)sp->pid);
+	run_abandon(sp->run);
+}
+
+/*
  * The kernel lets the child go as soon as we have read of it. By libc's fork() it waits at once
  * for its name; one that was forked past libc may change its mappings, and then waits until
  * somebody reads that. Here it is us: all that says EAGAIN reads the child's events.
@@ -490,10 +501,9 @@ static void forked(struct space *sp, int uffd)
 	evict_drain(sp, false);
 	child = space_fork(sp, uffd);
 	if (!child) {
-		/* The child could never have its pages: it must not read zeros.
-		 * It is not known by number yet; so the whole program ends. */
+		run_hold(r, name, 0, uffd); /* until it is killed it must not read zeros */
+		abandon_child(sp, "out of memory");
 		close(uffd);
-		pager_fail(sp, "out of memory for a child of it");
 		return;
 	}
 	while (!drop_all_unregistered(child) && !child->gone)
@@ -530,7 +540,7 @@ static void forked(struct space *sp, int uffd)
 	run_hold(r, child->id, 0, uffd);
 	evict_resync(child);
 	if (os_thread_create(&t, "tmem-pager", pager_thread, child) < 0)
-		pager_fail(sp, "no thread for a child of it");
+		abandon_child(sp, "no thread");
 }
 
 /*
