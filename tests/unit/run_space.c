@@ -54,14 +54,14 @@ static void unmake(struct space *sp)
 	tmem_host_destroy(run.host);
 }
 
-/* Pages [first, first + n) are on their way out in slot i. */
-static struct slot *leave(struct space *sp, unsigned i, uint64_t first, uint32_t n)
+/* n pages from an address on are on their way out in slot i. */
+static struct slot *leave_from(struct space *sp, unsigned i, uint64_t addr, uint32_t n)
 {
-	struct segment *seg = space_find(sp, START);
+	struct segment *seg = space_find(sp, addr);
 	struct slot *sl = &sp->slots[i];
 
 	sl->area = seg->area;
-	sl->first = seg->page + first;
+	sl->first = seg->page + (addr - seg->start) / AGENT_PAGE;
 	sl->pages = n;
 	sl->moved = (1u << n) - 1;
 	sl->dropped = 0;
@@ -69,6 +69,14 @@ static struct slot *leave(struct space *sp, unsigned i, uint64_t first, uint32_t
 	for (uint32_t k = 0; k < n; k++)
 		space_set_page(space_chunk(sp, sl->area, sl->first + k, false), sl->first + k,
 			       PAGE_TRANSIT);
+	return sl;
+}
+
+/* Pages [first, first + n) of the first mapping. */
+static struct slot *leave(struct space *sp, unsigned i, uint64_t first, uint32_t n)
+{
+	struct slot *sl = leave_from(sp, i, START + first * AGENT_PAGE, n);
+
 	assert_int_equal(space_verify(sp), 0);
 	return sl;
 }
@@ -78,15 +86,14 @@ static void settle(struct space *sp, struct slot *sl)
 {
 	for (uint32_t k = 0; k < sl->pages; k++) {
 		struct chunk *c = space_chunk(sp, sl->area, sl->first + k, false);
-		uint8_t p;
 
 		assert_non_null(c); /* I7: what a slot names keeps its chunk */
-		p = c->page[(sl->first + k) % CHUNK_PAGES];
-		space_set_page(c, sl->first + k,
-			       sl->dropped >> k & 1 ? p & (uint8_t)~PAGE_BUSY : PAGE_OUT);
+		if (sl->dropped >> k & 1)
+			space_slot_over(sp, sl->area, sl->first + k);
+		else
+			space_set_page(c, sl->first + k, PAGE_OUT);
 	}
 	atomic_store(&sl->state, SLOT_FREE);
-	assert_int_equal(space_verify(sp), 0);
 }
 
 /* A page that came back from its slot, and whose mapping goes before the slot is over. */
@@ -103,6 +110,7 @@ static void test_back_and_unmapped(void **state)
 	space_drop_range(sp, START, END, true);
 	assert_int_equal(space_verify(sp), 0);
 	settle(sp, sl);
+	assert_int_equal(space_verify(sp), 0);
 	unmake(sp);
 }
 
@@ -116,6 +124,7 @@ static void test_back_and_over(void **state)
 	(void)state;
 	space_back_from_slot(sp, seg, seg->page + 9, sl);
 	settle(sp, sl);
+	assert_int_equal(space_verify(sp), 0);
 	assert_int_equal(space_chunk(sp, seg->area, seg->page, false)->out, 7);
 	space_drop_range(sp, START, END, true);
 	assert_int_equal(space_verify(sp), 0);
@@ -137,6 +146,7 @@ static void test_dropped_in_transit(void **state)
 		assert_int_equal(space_verify(sp), 0);
 		settle(sp, a);
 		settle(sp, b);
+		assert_int_equal(space_verify(sp), 0);
 		assert_int_equal(space_chunk(sp, 0, START / AGENT_PAGE % CHUNK_PAGES, false)->out,
 				 8);
 		unmake(sp);
@@ -157,6 +167,123 @@ static void test_moved_in_transit(void **state)
 	assert_int_equal(space_address(sp, sl->area, sl->first), START + 30 * AGENT_PAGE);
 	assert_null(space_find(sp, START + 33 * AGENT_PAGE));
 	settle(sp, sl);
+	assert_int_equal(space_verify(sp), 0);
+	unmake(sp);
+}
+
+/* Books go with the last page of theirs, whatever was unmapped by how many calls. */
+static void test_unmapped_in_parts(void **state)
+{
+	struct space *sp = make();
+	uint64_t half = CHUNK_PAGES / 2 * AGENT_PAGE;
+
+	(void)state;
+	space_drop_range(sp, START, START + half, true);
+	assert_int_equal(space_verify(sp), 0);
+	assert_non_null(space_chunk(sp, 0, CHUNK_PAGES / 2, false));
+	space_drop_range(sp, START + half, START + 2 * half, true);
+	assert_null(sp->areas[0].chunks[0]);
+	assert_int_equal(sp->areas[0].live, PAGES / CHUNK_PAGES - 1);
+	/* From the middle; a part of it is elsewhere by now. */
+	assert_int_equal(space_remap(sp, END - half, 2 * END, half), 0);
+	space_drop_range(sp, START + 3 * half, END, true);
+	space_drop_range(sp, START, START + 3 * half, true);
+	assert_int_equal(space_verify(sp), 0);
+	assert_int_equal(sp->areas[0].live, 1);
+	space_drop_range(sp, 2 * END, 2 * END + half, true);
+	assert_int_equal(space_verify(sp), 0);
+	assert_null(sp->areas[0].chunks);
+	assert_int_equal(sp->ended_areas + (sp->free_area > 0), 1);
+	unmake(sp);
+}
+
+/* What is in a slot keeps them for as long, here and not in a child. */
+static void test_unmapped_in_slot(void **state)
+{
+	struct space *sp = make(), *child;
+	struct slot *sl = leave(sp, 0, 300, 1);
+
+	(void)state;
+	space_drop_range(sp, START, END, true);
+	assert_int_equal(space_verify(sp), 0);
+	assert_int_equal(sp->areas[0].live, 1);
+	child = space_fork(sp, -1);
+	assert_non_null(child);
+	assert_int_equal(space_verify(child), 0);
+	assert_int_equal(child->areas[0].live, 0);
+	tmem_pool_destroy(run.client, child->pool);
+	space_free(child);
+	settle(sp, sl);
+	assert_int_equal(space_verify(sp), 0);
+	assert_null(sp->areas[0].chunks);
+	unmake(sp);
+}
+
+/* As evict.c takes them, and puts back the one that there is no room for. */
+static void take_entries(struct space *sp, struct queue *q, unsigned n)
+{
+	uint64_t v;
+
+	for (; queue_pop(q, &v); n--) {
+		struct chunk *c =
+			space_chunk(sp, (uint32_t)(v >> 40), v & ((1ull << 40) - 1), false);
+		struct place *at = c ? &c->place[v % CHUNK_PAGES] : NULL;
+
+		if (c && !n) {
+			assert_true(queue_push_front(q, v));
+			return;
+		}
+		sp->dead_entries -= !c;
+		if (at && at->queued == QUEUED) {
+			at->queued = QUEUED_NOT;
+			sp->queued_pages--;
+		}
+		n += !n;
+	}
+}
+
+/* Mappings come and go: the books stay as large as what is there, and a number that is used again
+ * knows nothing of its past. */
+static void test_many_mappings(void **state)
+{
+	enum { HELD = 16, N = 24 };
+	struct space *sp = make();
+	struct slot *busy[HELD] = {NULL};
+	uint64_t r = 1;
+
+	(void)state;
+	for (unsigned k = 0; k < 100000; k++) {
+		unsigned i = k % HELD;
+		uint64_t at = 2 * END + i * 64 * AGENT_PAGE, end = at + N * AGENT_PAGE, cut;
+		struct segment *seg;
+
+		r = r * 6364136223846793005u + 1442695040888963407u;
+		cut = at + (r >> 60) * AGENT_PAGE;
+		if (k >= HELD && cut > at)
+			space_drop_range(sp, at, cut, true);
+		if (busy[i])
+			settle(sp, busy[i]);
+		busy[i] = NULL;
+		if (k >= HELD)
+			space_drop_range(sp, cut, end, true);
+		assert_int_equal(space_add_segment(sp, at, end), 0);
+		seg = space_find(sp, at);
+		for (uint64_t p = 0; p < N; p++)
+			assert_null(space_page(sp, seg->area, seg->page + p));
+		space_mark_resident(sp, seg, at + (r >> 50 & 7) * AGENT_PAGE, 8,
+				    r >> 42 & 1 ? ARRIVAL_FRESH : ARRIVAL_FOUND);
+		if (r >> 40 & 1)
+			busy[i] = leave_from(sp, i, at + 7 * AGENT_PAGE, 1);
+		if (r >> 41 & 1 && busy[i]) /* unmapped in transit, and settled a long time after */
+			space_drop_range(sp, at, end, true);
+		if (k % 5 == 0)
+			take_entries(sp, r >> 43 & 1 ? &sp->main : &sp->probation, r >> 45 & 15);
+		if (k % 1000)
+			continue;
+		assert_int_equal(space_verify(sp), 0);
+		assert_true(sp->nareas < 512);
+		assert_true(sp->probation.count + sp->main.count < 3 * PAGES + 8192);
+	}
 	unmake(sp);
 }
 
@@ -288,6 +415,9 @@ int main(void)
 		cmocka_unit_test(test_back_and_over),
 		cmocka_unit_test(test_dropped_in_transit),
 		cmocka_unit_test(test_moved_in_transit),
+		cmocka_unit_test(test_unmapped_in_parts),
+		cmocka_unit_test(test_unmapped_in_slot),
+		cmocka_unit_test(test_many_mappings),
 		cmocka_unit_test(test_fork_after_emptied),
 		cmocka_unit_test(test_fork_beyond_the_limit),
 		cmocka_unit_test(test_queue),

@@ -320,7 +320,8 @@ static void name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 		struct chunk *c = space_chunk(sp, area, page, false);
 		struct place *at = c ? &c->place[page % CHUNK_PAGES] : NULL;
 
-		if (!at || at->queued == QUEUED_NOT) /* unmapped since */
+		sp->dead_entries -= !c; /* unmapped since */
+		if (!at || at->queued == QUEUED_NOT)
 			continue;
 		if (at->queued != QUEUED) {
 			bool again = at->queued == QUEUED_AGAIN;
@@ -516,8 +517,7 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 			}
 			if (sl->dropped >> k & 1) { /* while it was being marked: discard.c */
 				keep_forget(sp, sl->area, sl->first + k);
-				space_set_page(c, sl->first + k,
-					       *p & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
+				space_slot_over(sp, sl->area, sl->first + k);
 				continue;
 			}
 			if (absent >> k & 1) {
@@ -675,15 +675,13 @@ static bool settle_stored(struct space *sp, unsigned index, bool give_back)
 	for (uint32_t k = 0; k < sl->pages; k++) {
 		struct chunk *c;
 		uint64_t addr, done;
-		uint8_t p;
 
 		if (!(sl->moved >> k & 1))
 			continue;
 		c = space_chunk(sp, sl->area, sl->first + k, false);
-		p = c->page[(sl->first + k) % CHUNK_PAGES];
 		if (sl->dropped >> k & 1) {
 			keep_forget(sp, sl->area, sl->first + k);
-			space_set_page(c, sl->first + k, p & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
+			space_slot_over(sp, sl->area, sl->first + k);
 		} else if (sl->stored >> k & 1) {
 			space_set_page(c, sl->first + k, PAGE_OUT);
 			if (!(sl->unchanged >> k & 1))

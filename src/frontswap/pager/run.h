@@ -62,6 +62,12 @@
  *   I9  the program empties a page (REMOVE) => place->emptied, until it leaves.
  *       The kernel does it some time after we are told: what was filled in
  *       meanwhile goes again, and then a page that is RESIDENT may be missing.
+ *   I10 chunk->mapped = pages of it that segments name, area->mapped likewise
+ *   I11 a chunk is there => mapped or out. Without either nothing can come to name
+ *       its pages again but entries in queues, which are *dead* then: sp->dead_entries
+ *       counts them, and who meets one skips it.
+ *   I12 an area is free, to be used again => it has no segment and no chunk, and no
+ *       entry in a queue names it (books_sweep() has looked)
  */
 #ifndef TMEM_PAGER_RUN_H
 #define TMEM_PAGER_RUN_H
@@ -205,6 +211,7 @@ struct window {
 struct chunk {
 	uint32_t pages;	     /* that it has: as far as the area goes */
 	uint32_t out;	     /* I7: pages that the store holds, or may come to hold */
+	uint32_t mapped;     /* I10 */
 	struct print *print; /* of KEPT pages; NULL before the first */
 	uint8_t together;    /* what part of neighbours is wanted, too, of 255; see bring.c */
 	uint8_t verdicts;    /* how many it stands on, up to a few */
@@ -223,11 +230,15 @@ struct chunk {
  */
 struct area {
 	uint64_t first, end;   /* pages */
+	uint64_t mapped;       /* I10 */
 	struct chunk **chunks; /* by page / CHUNK_PAGES; NULL until there is one */
-	uint32_t seg;	       /* segment of it that was found last, see space_address() */
-	bool emptied;	       /* I9, of chunks that are not there yet */
 	uint32_t nchunks;      /* 0 until then, and from then on all it can have */
+	uint32_t live;	       /* chunks that are there */
+	uint32_t seg;	       /* segment of it that was found last; free: the next free, + 1 */
+	bool emptied;	       /* I9, of chunks that are not there yet */
+	bool free;	       /* I12 */
 };
+#define AREAS_MAX (1u << 24) /* an entry in a queue is area << 40 | page */
 
 struct segment {
 	uint64_t start, end; /* bytes */
@@ -352,6 +363,9 @@ struct space {
 	uint32_t nsegs, segs_size;
 	struct area *areas;
 	uint32_t nareas, areas_size;
+	uint32_t free_area;    /* I12: the first, + 1; 0: none */
+	uint32_t ended_areas;  /* that have no segment and no chunk, and are not free yet */
+	uint64_t dead_entries; /* I11 */
 
 	struct queue probation, main;
 	uint32_t evict_clock, arrivals; /* pages that left, that came */
@@ -578,7 +592,10 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 /* A page in transit has come back to the program from its slot, which is not over. */
 void space_back_from_slot(struct space *sp, const struct segment *seg, uint64_t page,
 			  struct slot *sl);
-/* -EINVAL: I2, I3 or I7 does not hold, or segments overlap. Of a space that nobody changes. */
+/* A slot is over for a page that was dropped from it: not BUSY any more; its chunk may go. */
+void space_slot_over(struct space *sp, uint32_t area, uint64_t page);
+/* -EINVAL: I2, I3, I7, I8 or I10 to I12 does not hold, or segments overlap. Of a space that nobody
+ * changes. */
 int space_verify(struct space *sp);
 /* Of pages that are resident: they are, or may be, the kernel's page of zeros. */
 void space_mark_zero(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n);

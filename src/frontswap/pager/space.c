@@ -14,7 +14,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CLONE_RAISES 8u /* by a half each */
+#define CLONE_RAISES 8u	   /* by a half each */
+#define SWEEP_LEAST  4096u /* entries and areas */
 
 /* ---- queues ------------------------------------------------------------------ */
 
@@ -96,7 +97,7 @@ static void queue_free(struct queue *q)
 
 /* ---- areas and pages -------------------------------------------------------------- */
 
-static struct chunk *chunk_create(const struct run *r, const struct area *a, uint64_t i)
+static struct chunk *chunk_create(const struct run *r, struct area *a, uint64_t i)
 {
 	/* Whole clusters: their last pages are looked at, too. */
 	uint64_t left =
@@ -112,8 +113,41 @@ static struct chunk *chunk_create(const struct run *r, const struct area *a, uin
 		c->page = (uint8_t *)&c->place[pages];
 		for (uint32_t k = 0; a->emptied && k < pages; k++)
 			c->place[k].emptied = 1;
+		a->live++;
 	}
 	return c;
+}
+
+static uint64_t seg_pages(const struct segment *s)
+{
+	return (s->end - s->start) / AGENT_PAGE;
+}
+
+/* Pages of a segment that are in chunk i of its area. */
+static uint64_t in_chunk(const struct segment *s, uint64_t i)
+{
+	uint64_t first = i * CHUNK_PAGES, end = first + CHUNK_PAGES;
+
+	first = s->page > first ? s->page : first;
+	end = s->page + seg_pages(s) < end ? s->page + seg_pages(s) : end;
+	return first < end ? end - first : 0;
+}
+
+/* I10, by the segments: most areas have one, and it is where it was. */
+static uint32_t count_mapped(const struct space *sp, uint32_t area, uint64_t i)
+{
+	const struct area *a = &sp->areas[area];
+	uint64_t left = a->mapped, n = 0;
+
+	for (uint32_t k = 0, at = a->seg; k < sp->nsegs && left; k++, at++) {
+		const struct segment *s = &sp->segs[at < sp->nsegs ? at : (at = 0)];
+
+		if (s->area == area) {
+			left -= seg_pages(s);
+			n += in_chunk(s, i);
+		}
+	}
+	return (uint32_t)n;
 }
 
 struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool create)
@@ -134,8 +168,11 @@ struct chunk *space_chunk(struct space *sp, uint32_t area, uint64_t page, bool c
 			return NULL;
 		a->nchunks = n;
 	}
-	if (!a->chunks[i] && create)
+	if (!a->chunks[i] && create) {
 		a->chunks[i] = chunk_create(sp->run, a, i);
+		if (a->chunks[i])
+			a->chunks[i]->mapped = count_mapped(sp, area, i);
+	}
 	return a->chunks[i];
 }
 
@@ -166,6 +203,113 @@ static void chunk_free(struct chunk *c)
 	os_free(c);
 }
 
+/* An area without a segment and a chunk. Its number is used again when no entry has it. */
+static void area_ended(struct space *sp, struct area *a)
+{
+	os_free(a->chunks);
+	a->chunks = NULL;
+	a->nchunks = 0;
+	sp->ended_areas++;
+}
+
+/* I11 for chunk i of an area. */
+static void chunk_let_go(struct space *sp, struct area *a, uint64_t i)
+{
+	struct chunk *c = a->chunks[i];
+
+	if (c->mapped || c->out)
+		return;
+	for (uint32_t p = 0; p < c->pages; p++) {
+		sp->queued_pages -= c->place[p].queued & 1;
+		sp->dead_entries += c->place[p].queued != QUEUED_NOT;
+	}
+	chunk_free(c);
+	a->chunks[i] = NULL;
+	if (!--a->live && !a->mapped)
+		area_ended(sp, a);
+}
+
+void space_slot_over(struct space *sp, uint32_t area, uint64_t page)
+{
+	struct chunk *c = space_chunk(sp, area, page, false);
+
+	space_set_page(c, page, c->page[page % CHUNK_PAGES] & (uint8_t) ~(PAGE_BUSY | PAGE_KEPT));
+	chunk_let_go(sp, &sp->areas[area], page / CHUNK_PAGES);
+}
+
+/*
+ * Entries of q whose chunk is there close up; the others are left out. Only the first
+ * block begins, and only the last one ends, with a gap.
+ */
+static void queue_sweep(struct space *sp, struct queue *q)
+{
+	struct queue_block *to = q->first, *b;
+	uint32_t n = to ? to->head : 0;
+
+	for (b = q->first; b; b = b->next) {
+		for (uint32_t i = b->head; i < b->end; i++) {
+			uint64_t v = b->at[i];
+
+			if (!space_chunk(sp, (uint32_t)(v >> 40), v & ((1ull << 40) - 1), false)) {
+				q->count--;
+				continue;
+			}
+			if (n == QUEUE_BLOCK) { /* full: `to` is behind b, which is read */
+				to = to->next;
+				n = 0;
+			}
+			to->at[n++] = v;
+		}
+	}
+	if (!to)
+		return;
+	b = q->count ? to->next : to;
+	q->last = q->count ? to : NULL;
+	if (q->count) {
+		to->end = n;
+		to->next = NULL;
+	} else {
+		q->first = NULL;
+	}
+	while (b) {
+		struct queue_block *next = b->next;
+
+		os_free(b);
+		b = next;
+	}
+}
+
+/*
+ * The queues are rid of entries that are dead, and so areas that have ended may be used
+ * again (I12). Takes as long as there are entries and areas.
+ */
+static void books_sweep(struct space *sp)
+{
+	queue_sweep(sp, &sp->probation);
+	queue_sweep(sp, &sp->main);
+	sp->dead_entries = 0;
+	for (uint32_t i = 0; i < sp->nareas && sp->ended_areas; i++) {
+		struct area *a = &sp->areas[i];
+
+		if (a->free || a->mapped || a->live)
+			continue;
+		a->free = true;
+		a->seg = sp->free_area;
+		sp->free_area = i + 1;
+		sp->ended_areas--;
+	}
+}
+
+/* When as much is gone as there is to be looked at; mapping a piece of memory costs as much
+ * as a look at some dozens of entries. */
+static void books_tidy(struct space *sp)
+{
+	uint64_t all = (uint64_t)sp->probation.count + sp->main.count + sp->nareas;
+
+	if (sp->dead_entries * 2 + sp->ended_areas * 64ull > all + SWEEP_LEAST)
+		books_sweep(sp);
+}
+
 uint8_t *space_page(struct space *sp, uint32_t area, uint64_t page)
 {
 	struct chunk *c = space_chunk(sp, area, page, false);
@@ -188,9 +332,8 @@ uint64_t space_address(struct space *sp, uint32_t area, uint64_t page)
 	/* Mappings come and go seldom, and most areas are one: it is where it was. */
 	for (uint32_t i = 0, at = a->seg; i < sp->nsegs; i++, at++) {
 		const struct segment *s = &sp->segs[at < sp->nsegs ? at : (at = 0)];
-		uint64_t n = (s->end - s->start) / AGENT_PAGE;
 
-		if (s->area == area && page >= s->page && page < s->page + n) {
+		if (s->area == area && page >= s->page && page < s->page + seg_pages(s)) {
 			a->seg = at;
 			return s->start + (page - s->page) * AGENT_PAGE;
 		}
@@ -204,6 +347,7 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 
 	sp->arrivals += (uint32_t)n;
+	sp->areas[seg->area].seg = (uint32_t)(seg - sp->segs);
 	for (uint64_t end = page + n; page < end; page++) {
 		struct chunk *c = space_chunk(sp, seg->area, page, true);
 		struct place *at;
@@ -324,10 +468,15 @@ static int seg_insert(struct space *sp, const struct segment *s)
 	return 0;
 }
 
-int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
+/* A new area's number, or a negative errno. */
+static int64_t area_new(struct space *sp)
 {
-	struct segment s = {.start = start, .end = end};
-
+	if (!sp->free_area && sp->nareas == AREAS_MAX)
+		books_sweep(sp);
+	if (sp->free_area)
+		return sp->free_area - 1;
+	if (sp->nareas == AREAS_MAX)
+		return -ENOMEM;
 	if (sp->nareas == sp->areas_size) {
 		uint32_t size = sp->areas_size ? sp->areas_size * 2 : 64;
 		struct area *areas = os_zalloc(size * sizeof(*areas));
@@ -340,18 +489,30 @@ int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
 		sp->areas = areas;
 		sp->areas_size = size;
 	}
+	return sp->nareas;
+}
+
+int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
+{
+	struct segment s = {.start = start, .end = end};
+	int64_t area = area_new(sp);
+
+	if (area < 0)
+		return (int)area;
 	/* Aligned as the addresses are, so that groups do not straddle huge pages. */
-	s.area = sp->nareas;
+	s.area = (uint32_t)area;
 	s.page = start / AGENT_PAGE % TMEM_CLUSTER_MAX;
 	s.settled = sp->epoch + 1;
 	if (sp->careful && space_find(sp, start - 1)) /* it grows */
 		s.since_ns = os_clock_ns();
 	if (seg_insert(sp, &s) < 0)
 		return -ENOMEM;
-	sp->areas[sp->nareas++] = (struct area){
-		.first = s.page,
-		.end = s.page + (end - start) / AGENT_PAGE,
-	};
+	if (s.area == sp->nareas)
+		sp->nareas++;
+	else
+		sp->free_area = sp->areas[s.area].seg;
+	sp->areas[s.area] = (struct area){
+		.first = s.page, .end = s.page + seg_pages(&s), .mapped = seg_pages(&s)};
 	return 0;
 }
 
@@ -368,14 +529,6 @@ static int seg_split(struct space *sp, uint64_t addr)
 	tail.page += (addr - s->start) / AGENT_PAGE;
 	s->end = addr;
 	return seg_insert(sp, &tail);
-}
-
-/* The end of a page's chunk, or of its area before that. */
-static uint64_t chunk_end(const struct area *a, uint64_t page)
-{
-	uint64_t end = (page / CHUNK_PAGES + 1) * CHUNK_PAGES;
-
-	return end < a->end ? end : a->end;
 }
 
 /* Pages [page, page + n) of an area lost their contents. */
@@ -437,12 +590,9 @@ static void drop_pages(struct space *sp, uint32_t area, uint64_t page, uint64_t 
 			}
 		}
 		tmem_assert(I7, c->out <= c->pages);
-		if (unmapped && !c->out && stop == chunk_end(&sp->areas[area], first) &&
-		    (first % CHUNK_PAGES == 0 || first == sp->areas[area].first)) {
-			for (unsigned p = 0; p < c->pages; p++)
-				sp->queued_pages -= c->place[p].queued & 1;
-			chunk_free(c); /* queue entries of it are skipped when they come up */
-			sp->areas[area].chunks[first / CHUNK_PAGES] = NULL;
+		if (unmapped) {
+			c->mapped -= (uint32_t)(stop - first);
+			chunk_let_go(sp, &sp->areas[area], first / CHUNK_PAGES);
 		}
 	}
 }
@@ -464,12 +614,19 @@ void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmap
 		drop_pages(sp, s->area, s->page + (from - s->start) / AGENT_PAGE,
 			   (to - from) / AGENT_PAGE, unmapped);
 		if (unmapped) {
+			struct area *a = &sp->areas[s->area];
+
+			a->mapped -= (to - from) / AGENT_PAGE;
+			if (!a->mapped && !a->live)
+				area_ended(sp, a);
 			memmove(s, s + 1, (sp->nsegs - i - 1) * sizeof(*s));
 			sp->nsegs--;
 		} else {
 			i++;
 		}
 	}
+	if (unmapped)
+		books_tidy(sp);
 }
 
 int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
@@ -514,7 +671,7 @@ static unsigned slots_of(const struct space *sp, uint32_t area, uint64_t page)
 }
 
 static bool chunk_verify(const struct space *sp, uint32_t area, uint64_t first,
-			 const struct chunk *c)
+			 const struct chunk *c, uint64_t *queued)
 {
 	uint32_t out = 0, gone = 0;
 
@@ -523,26 +680,92 @@ static bool chunk_verify(const struct space *sp, uint32_t area, uint64_t first,
 
 		out += counted(p);
 		gone += (uint32_t)away(p);
+		*queued += c->place[i].queued & 1;
 		if ((p & PAGE_STATE) == PAGE_TRANSIT && slots_of(sp, area, first + i) != 1)
 			return false; /* I2 */
 		if (p & PAGE_BUSY && slots_of(sp, area, first + i) == 0)
 			return false; /* I3 */
 	}
-	return out == c->out && gone == c->away; /* I7, I8 */
+	return out == c->out && gone == c->away && (c->mapped || c->out); /* I7, I8, I11 */
+}
+
+/* What segments name of areas and chunks is taken off their counts; or, with -1, put back. */
+static void take_mapped(struct space *sp, int32_t sign)
+{
+	for (uint32_t k = 0; k < sp->nsegs; k++) {
+		const struct segment *s = &sp->segs[k];
+		struct area *a = &sp->areas[s->area];
+
+		a->mapped -= (uint64_t)sign * seg_pages(s);
+		for (uint64_t i = s->page / CHUNK_PAGES;
+		     i < a->nchunks && i * CHUNK_PAGES < s->page + seg_pages(s); i++)
+			if (a->chunks[i])
+				a->chunks[i]->mapped -= (uint32_t)sign * (uint32_t)in_chunk(s, i);
+	}
+}
+
+static bool mapped_verify(struct space *sp)
+{
+	bool right = true;
+
+	take_mapped(sp, 1);
+	for (uint32_t a = 0; a < sp->nareas; a++) {
+		right &= !sp->areas[a].mapped;
+		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++)
+			right &= !sp->areas[a].chunks[i] || !sp->areas[a].chunks[i]->mapped;
+	}
+	take_mapped(sp, -1);
+	return right;
+}
+
+/* Dead entries of a queue; or UINT64_MAX where I12 does not hold. */
+static uint64_t count_dead(struct space *sp, const struct queue *q)
+{
+	uint64_t dead = 0;
+
+	for (const struct queue_block *b = q->first; b; b = b->next) {
+		for (uint32_t i = b->head; i < b->end; i++) {
+			uint64_t page = b->at[i] & ((1ull << 40) - 1);
+			uint32_t area = (uint32_t)(b->at[i] >> 40);
+
+			if (area >= sp->nareas || sp->areas[area].free)
+				return UINT64_MAX;
+			dead += !space_chunk(sp, area, page, false);
+		}
+	}
+	return dead;
 }
 
 int space_verify(struct space *sp)
 {
+	uint64_t queued = 0, dead, more;
+	uint32_t ended = 0;
+
 	for (uint32_t i = 0; i < sp->nsegs; i++)
 		if (sp->segs[i].start >= sp->segs[i].end ||
 		    (i && sp->segs[i].start < sp->segs[i - 1].end))
 			return -EINVAL;
-	for (uint32_t a = 0; a < sp->nareas; a++)
-		for (uint32_t i = 0; i < sp->areas[a].nchunks; i++)
-			if (sp->areas[a].chunks[i] &&
-			    !chunk_verify(sp, a, (uint64_t)i * CHUNK_PAGES, sp->areas[a].chunks[i]))
+	for (uint32_t a = 0; a < sp->nareas; a++) {
+		const struct area *area = &sp->areas[a];
+		uint32_t live = 0;
+
+		for (uint32_t i = 0; i < area->nchunks; i++) {
+			live += area->chunks[i] != NULL;
+			if (area->chunks[i] && !chunk_verify(sp, a, (uint64_t)i * CHUNK_PAGES,
+							     area->chunks[i], &queued))
 				return -EINVAL;
-	return 0;
+		}
+		if (live != area->live || (area->free && (live || area->mapped)))
+			return -EINVAL; /* I12 */
+		ended += !live && !area->mapped && !area->free;
+	}
+	dead = count_dead(sp, &sp->probation);
+	more = count_dead(sp, &sp->main);
+	return mapped_verify(sp) && dead != UINT64_MAX && more != UINT64_MAX &&
+			       dead + more == sp->dead_entries && queued == sp->queued_pages &&
+			       ended == sp->ended_areas
+		       ? 0
+		       : -EINVAL;
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -614,7 +837,14 @@ static int copy_areas(struct space *to, const struct space *from)
 	for (uint32_t a = 0; a < from->nareas; a++) {
 		struct area *src = &from->areas[a], *dst = &to->areas[a];
 
-		*dst = (struct area){.first = src->first, .end = src->end, .emptied = src->emptied};
+		*dst = (struct area){.first = src->first,
+				     .end = src->end,
+				     .mapped = src->mapped,
+				     .emptied = src->emptied};
+		if (!src->mapped) { /* slots of the parent's, or its queues, may name it still */
+			to->ended_areas++;
+			continue;
+		}
 		if (!src->nchunks)
 			continue;
 		dst->chunks = os_zalloc(src->nchunks * sizeof(*dst->chunks));
@@ -624,11 +854,12 @@ static int copy_areas(struct space *to, const struct space *from)
 		for (uint32_t i = 0; i < src->nchunks; i++) {
 			struct chunk *c;
 
-			if (!src->chunks[i])
+			if (!src->chunks[i] || !src->chunks[i]->mapped)
 				continue;
-			c = dst->chunks[i] = chunk_create(to->run, src, i);
+			c = dst->chunks[i] = chunk_create(to->run, dst, i);
 			if (!c)
 				return -ENOMEM;
+			c->mapped = src->chunks[i]->mapped;
 			memcpy(c->page, src->chunks[i]->page, c->pages * sizeof(c->page[0]));
 			for (unsigned p = 0; p < c->pages; p++) {
 				/* What is TRANSIT yet the store refused; the caller
