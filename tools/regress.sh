@@ -31,7 +31,7 @@ declare -A TRIES=([discard-race]=1 [discard-cold]=1 [discard-ahead]=10 [free-rac
 declare -A ONE_OF=([row-transit]=500)
 LONGER=(discard-race discard-cold discard-ahead free-race map-race map-fixed move-race splice direct churn storm
 	sleepers fork-many fork-mixed own-stacks exec)
-CAREFUL=(row-fork row-vfork row-wipe row-without row-remap row-discard row-thread)
+CAREFUL=(row-fork row-vfork row-wipe row-wipe-again row-without row-remap row-discard row-thread)
 
 line() { printf '%-8s %-8s %-22s %8s rounds %8s  %7.1f s  %s\n' "$@"; }
 

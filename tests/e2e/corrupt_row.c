@@ -289,6 +289,43 @@ static void row_wipe(unsigned k)
 	*m = block_make(); /* what was wiped once the pager leaves alone */
 }
 
+/*
+ * A child writes to what it found empty, and its own child finds that empty again. The first one
+ * has said nothing of it: it has the mapping's mark from its parent.
+ */
+static void row_wipe_again(unsigned k)
+{
+	struct mem *m = pick_block();
+	pid_t pid, below;
+
+	if (madvise(m->base, BLOCK * PAGE, MADV_WIPEONFORK) < 0)
+		die("MADV_WIPEONFORK");
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid == 0) {
+		pagemap = -1; /* the parent's */
+		mem_fill(m);
+		mem_make(4 * MIB); /* it is the first to leave: all else the parent has, too */
+		for (unsigned i = 0; i < 20 && !absent(m->base, BLOCK); i++)
+			sleep_ms(1);
+		below = fork();
+		if (below < 0)
+			die("fork");
+		for (size_t i = 0; below == 0 && i < BLOCK; i++)
+			check_page(m->base + i * WORDS, 0, 0, "row-wipe-again, grandchild");
+		if (below == 0)
+			_exit(0);
+		wait_child(below, "row-wipe-again, grandchild");
+		mem_check(m, "row-wipe-again, child");
+		_exit(0);
+	}
+	wait_child(pid, "row-wipe-again");
+	mem_check(m, "row-wipe-again, parent");
+	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
+	*m = block_make();
+}
+
 /* A child does not have them at all: what it maps there is its own. */
 static void row_without(unsigned k)
 {
@@ -676,6 +713,7 @@ static void row_heap(unsigned k)
 	X("row-vfork", row_vfork)                                                                  \
 	X("row-spawn", row_spawn)                                                                  \
 	X("row-wipe", row_wipe)                                                                    \
+	X("row-wipe-again", row_wipe_again)                                                        \
 	X("row-without", row_without)                                                              \
 	X("row-remap", row_remap)                                                                  \
 	X("row-grow", row_grow)                                                                    \

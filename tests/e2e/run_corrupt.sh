@@ -84,6 +84,11 @@ if want fork-wipe; then
 	go fork-wipe fork-wipe
 	right fork-wipe
 fi
+# Or that a child's child does.
+if want row-wipe-again; then
+	go row-wipe-again row-wipe-again
+	right row-wipe-again
+fi
 if want free-reuse; then
 	go free-reuse free-reuse
 	right free-reuse

@@ -64,6 +64,7 @@
 #define STACK_BYTES   65536u
 #define STAGING_BYTES (AGENT_ROUND * AGENT_PAGE)
 #define HOST_CHECK_NS 200000000L
+#define WIPED_MOST    256u /* ranges that children find empty; more are joined */
 
 /* The agent's control page; at the start of its own mapping, after the stack. */
 struct agent {
@@ -85,6 +86,16 @@ struct agent {
 /* Of the program's memory, used by its own threads only. */
 static struct agent *agent;
 static struct agent_shm *agent_threads_shm;
+/*
+ * What this process, or one before it, has said that a child is to find empty (MADV_WIPEONFORK).
+ * A child has not said so, but its mappings have it from its parent: its own children find them
+ * empty, too. Ranges stay in the list for good, as they do in the host's. They only ever grow;
+ * `end` is written last.
+ */
+static struct {
+	_Atomic uint64_t start, end;
+} wiped[WIPED_MOST];
+static _Atomic uint32_t nwiped;
 
 /* ---- thread: connection ------------------------------------------------------ */
 
@@ -679,6 +690,56 @@ static void publish_main_thread(void)
 	publish_thread((tcb - 65536) & ~(uintptr_t)4095, (tcb + 8192 + 4095) & ~(uintptr_t)4095);
 }
 
+/* The range that becomes the least larger by [start, end) does. */
+static void widen_wiped(uint64_t start, uint64_t end)
+{
+	uint64_t least = UINT64_MAX, old;
+	unsigned at = 0;
+
+	for (unsigned i = 0; i < WIPED_MOST; i++) {
+		uint64_t from = atomic_load(&wiped[i].start), to = atomic_load(&wiped[i].end);
+		uint64_t more = (start < from ? from - start : 0) + (end > to ? end - to : 0);
+
+		if (to && more < least) {
+			least = more;
+			at = i;
+		}
+	}
+	old = atomic_load(&wiped[at].start);
+	while (start < old && !atomic_compare_exchange_weak(&wiped[at].start, &old, start))
+		;
+	old = atomic_load(&wiped[at].end);
+	while (end > old && !atomic_compare_exchange_weak(&wiped[at].end, &old, end))
+		;
+}
+
+/* Before the kernel knows of it: a fork by another thread may be under way. */
+static void remember_wiped(uint64_t start, uint64_t end)
+{
+	uint32_t n = atomic_load(&nwiped);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (atomic_load(&wiped[i].start) <= start && atomic_load(&wiped[i].end) >= end)
+			return;
+	while (n < WIPED_MOST && !atomic_compare_exchange_weak(&nwiped, &n, n + 1))
+		;
+	if (n == WIPED_MOST) {
+		widen_wiped(start, end);
+		return;
+	}
+	atomic_store(&wiped[n].start, start);
+	atomic_store(&wiped[n].end, end);
+}
+
+/* In a child: what its parent had left alone. */
+static void publish_wiped(void)
+{
+	int32_t pid = (int32_t)sys3(SYS_getpid, 0, 0, 0);
+
+	for (uint32_t i = 0, n = atomic_load(&nwiped); i < n; i++)
+		publish(atomic_load(&wiped[i].start), atomic_load(&wiped[i].end), pid, false);
+}
+
 /*
  * In the program's thread: have the host make room (see proto/agent.h), not for
  * ever; or, without fork events, bring everything back, for as long as it takes.
@@ -750,6 +811,7 @@ static void after_fork_in_child(void)
 		agent = a;
 		agent_threads_shm = a->shm;
 		publish_main_thread();
+		publish_wiped();
 	} else {
 		/* Faults are served all the same; only nothing can be evicted here. */
 		agent = NULL;
@@ -809,6 +871,8 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 	char *end = (char *)addr + len;
 	long r;
 
+	if (advice == MADV_WIPEONFORK)
+		remember_wiped((uintptr_t)addr, (uintptr_t)end);
 	if (advice == MADV_WIPEONFORK && threads_shm()) {
 		publish((uintptr_t)addr, (uintptr_t)end, (int32_t)sys3(SYS_getpid, 0, 0, 0), false);
 		r = sys3(SYS_madvise, addr, len, MADV_POPULATE_READ);
