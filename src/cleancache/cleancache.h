@@ -76,6 +76,11 @@ struct cc_look {
 uint64_t cc_order(void);
 /* fd: a file of the source, O_PATH will do. 0 or -errno. Asks the source. */
 int cc_look_fd(int fd, struct cc_look *look) __attribute__((warn_unused_result));
+/*
+ * The look of an open. Where the source is another FUSE file system (`fuse`), opening a file there
+ * does not bring its attributes up to date: they are asked for past what its kernel has kept.
+ */
+int cc_look_open(int fd, bool fuse, struct cc_look *look) __attribute__((warn_unused_result));
 /* The same of a name in a folder; links are not followed. */
 int cc_look_at(int dir, const char *name, struct cc_look *look) __attribute__((warn_unused_result));
 bool cc_identity_same(const struct cc_identity *a, const struct cc_identity *b);
@@ -89,6 +94,10 @@ bool cc_look_is_settled(const struct cc_look *look, uint64_t grain_ns);
 uint64_t cc_grain_ns(int fd);
 /* A number for this file that the next one with its inode number does not have, as far as told. */
 uint64_t cc_incarnation(int fd, const struct cc_look *look);
+/* On a FUSE file system; false, too, where there is no telling. Asks the source. */
+bool cc_is_fuse(int fd);
+/* The inode number to be shown: what is mounted within the source has numbers of its own. */
+ino_t cc_shown_ino(const struct cc_mount *m, const struct stat *st);
 
 /* ---- file.c ----------------------------------------------------------------------------- */
 
@@ -104,17 +113,18 @@ struct cc_file {
 	struct os_cond idle; /* puts or fetches have ended */
 	tmem_oid oid;
 	struct cc_identity id;
-	uint64_t looked_ns;	     /* clock of the last look that said id */
-	bool known;		     /* id says something: there was a look, and no change since */
-	bool young;		     /* that look was not settled (C3) */
-	uint64_t order, ours_order;  /* of the last change of id, of ours: older looks are late */
-	bool unsure;		     /* known is false for nothing but a late look */
-	uint32_t ours_now;	     /* changes through the mount that are under way */
-	uint32_t changing;	     /* those, and drops, under way: no puts */
-	uint32_t putting;	     /* threads in between cc_put_begin() and cc_put_end() */
-	uint64_t changes;	     /* begun and ended */
-	bool stored;		     /* a page was put */
-	bool forgetting;	     /* the kernel is being told to forget its attributes */
+	uint64_t looked_ns;	    /* clock of the last look that said id */
+	bool known;		    /* id says something: there was a look, and no change since */
+	bool young;		    /* that look was not settled (C3) */
+	uint64_t order, ours_order; /* of the last change of id, of ours: older looks are late */
+	bool unsure;		    /* known is false for nothing but a late look */
+	uint32_t ours_now;	    /* changes through the mount that are under way */
+	uint32_t changing;	    /* those, and drops, under way: no puts */
+	uint32_t putting;	    /* threads in between cc_put_begin() and cc_put_end() */
+	uint64_t changes;	    /* begun and ended */
+	bool stored;		    /* a page was put */
+	bool passing;	 /* its name in the store does not outlive the source's process */
+	bool forgetting; /* the kernel is being told to forget its attributes */
 	uint64_t version, confirmed; /* times that pages went; up to which the kernel's have, too */
 	struct cc_fetch *fetches;
 	/* For statistics; pages. */
@@ -125,11 +135,18 @@ struct cc_file {
 void cc_file_init(struct cc_file *f, const tmem_oid *oid);
 void cc_file_destroy(struct cc_file *f);
 
+/* Why the source was asked. */
+enum cc_why {
+	CC_ASKED,  /* for attributes */
+	CC_TOLD,   /* there was a change */
+	CC_OPENED, /* an open: what could have changed unseen is not believed (C3) */
+};
 /*
  * What a look said: when the file is not what it was (C2), or could not be told from it (C3), its
  * pages go. True: they did, and the kernel's are to go, too.
  */
-bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open);
+bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look,
+		  enum cc_why why);
 /* F4. Whether an open may keep the kernel's pages; version: what its handle confirms if not. */
 bool cc_kernel_is_fresh(struct cc_file *f, uint64_t *version);
 void cc_kernel_has_dropped(struct cc_file *f, uint64_t version);
@@ -170,6 +187,7 @@ struct cc_node {
 	uint32_t refs;		     /* ours; the same */
 	bool stale;		     /* its number is another file's now; the same */
 	bool used;		     /* since the trimmer came by; the same */
+	bool fuse;		     /* the source has it on a FUSE file system */
 	mode_t type;		     /* S_IFMT */
 	int fd;			     /* O_PATH */
 	int watch;		     /* of watch.c; -1: none */
@@ -434,6 +452,20 @@ int cc_open_flags(int flags);
  * for: ours as root would keep them. Of a caller who is not root, on an open file.
  */
 void cc_drop_privileges(struct cc_mount *m, fuse_req_t req, int fd);
+
+/*
+ * caller.c. Between them the thread is, for the source, who asks; one call apart from opening,
+ * making or changing what is meant. begin: 0 or -errno, and then there is nothing to end.
+ */
+#define CC_GROUPS_MAX 256
+struct cc_caller {
+	bool became;
+	int groups; /* of ours, before */
+	gid_t group[CC_GROUPS_MAX];
+};
+int cc_caller_begin(struct cc_mount *m, fuse_req_t req, struct cc_caller *c)
+	__attribute__((warn_unused_result));
+void cc_caller_end(struct cc_caller *c);
 
 /* locks.c */
 int cc_locks_open(struct cc_mount *m) __attribute__((warn_unused_result));

@@ -110,15 +110,17 @@ static uint64_t grain_of(const struct cc_mount *m, const struct cc_look *look)
  * another's change hides behind it. So it is as good as a change of theirs: known is false, and
  * the next open drops what is there. Looks between opens say nothing then.
  */
-bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look, bool at_open)
+bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look,
+		  enum cc_why why)
 {
+	bool at_open = why == CC_OPENED;
 	bool same, young, drops, is, ours, late;
 	int64_t gone;
 
 	os_mutex_lock(&f->lock);
 	same = f->known && cc_identity_same(&f->id, &look->id);
-	young = same && f->young && at_open;
-	drops = at_open ? !same || young : (f->known && !same) || f->unsure;
+	young = same && f->young && why != CC_ASKED;
+	drops = at_open ? !same || young : (f->known && !same) || f->unsure || young;
 	if (drops) {
 		/* Also where another drop is under way: it may not have come to its end. */
 		exclude_puts(f);
@@ -139,7 +141,9 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		f->id = look->id;
 		f->known = true;
 		f->unsure = false;
-		f->looked_ns = f->looked_ns > look->at_ns ? f->looked_ns : look->at_ns;
+		/* While it is young only a look that drops what is there says what it is. */
+		if ((at_open || drops || !f->young) && f->looked_ns < look->at_ns)
+			f->looked_ns = look->at_ns;
 		if (at_open || drops)
 			f->young = !cc_look_is_settled(look, grain_of(m, look));
 	} else if (drops) {

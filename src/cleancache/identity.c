@@ -114,6 +114,11 @@ int cc_look_fd(int fd, struct cc_look *look)
 	return look_at(fd, "", AT_EMPTY_PATH, look);
 }
 
+int cc_look_open(int fd, bool fuse, struct cc_look *look)
+{
+	return look_at(fd, "", AT_EMPTY_PATH | (fuse ? AT_STATX_FORCE_SYNC : 0), look);
+}
+
 int cc_look_at(int dir, const char *name, struct cc_look *look)
 {
 	return look_at(dir, name, 0, look);
@@ -163,6 +168,21 @@ uint64_t cc_grain_ns(int fd)
 	default:
 		return GRAIN_LOCAL_NS;
 	}
+}
+
+bool cc_is_fuse(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == FUSE_SUPER_MAGIC;
+}
+
+/* File systems number their files alike, and tar or find take equal numbers for one file. */
+ino_t cc_shown_ino(const struct cc_mount *m, const struct stat *st)
+{
+	if (st->st_dev == m->root_attr.st_dev)
+		return st->st_ino;
+	return st->st_ino ^ ((st->st_dev * 0x9e3779b97f4a7c15ull) >> 2 | 1ull << 62);
 }
 
 /*

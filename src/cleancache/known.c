@@ -24,7 +24,7 @@
 struct slot {
 	tmem_oid oid;
 	struct cc_identity id;
-	bool young, used;
+	bool young, used, passing;
 };
 
 /*
@@ -136,7 +136,7 @@ static void keep(struct cc_mount *m, const struct slot *s)
 
 void cc_known_keep(struct cc_mount *m, const struct cc_file *f)
 {
-	struct slot s = {.oid = f->oid, .id = f->id, .young = f->young};
+	struct slot s = {.oid = f->oid, .id = f->id, .young = f->young, .passing = f->passing};
 
 	/* Without pages, or with pages that nobody may have, there is nothing to know. */
 	if (f->known && f->stored && m->known)
@@ -150,7 +150,7 @@ void cc_known_adopt(struct cc_mount *m, struct cc_file *f)
 
 	os_mutex_lock(&k->lock);
 	s = find(k, &f->oid);
-	if (!is_free(s)) {
+	if (!is_free(s) && s->passing == f->passing) { /* else of a process before */
 		s->used = true;
 		f->id = s->id;
 		f->young = s->young;
@@ -183,7 +183,8 @@ void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_ident
 		keep(m, &s);
 }
 
-/* Those that were young when they were last looked at are nothing to go by later. */
+/* Those that were young when they were last looked at, or pass with the source, are nothing to go
+ * by later. */
 int cc_known_each(struct cc_mount *m,
 		  int (*fn)(void *arg, const tmem_oid *oid, const struct cc_identity *id),
 		  void *arg)
@@ -192,7 +193,7 @@ int cc_known_each(struct cc_mount *m,
 	int rc = 0;
 
 	for (uint64_t i = 0; i < k->slots && rc == 0; i++)
-		if (!is_free(&k->slot[i]) && !k->slot[i].young)
+		if (!is_free(&k->slot[i]) && !k->slot[i].young && !k->slot[i].passing)
 			rc = fn(arg, &k->slot[i].oid, &k->slot[i].id);
 	return rc;
 }

@@ -33,9 +33,10 @@ struct owner {
 	struct owner *next;
 	struct cc_node *node; /* a ref */
 	uint64_t owner;
-	const struct cc_handle *by; /* it was named first through this one */
+	const struct cc_handle *by; /* it was named first through this one, and has locks by it */
 	int fd;
 	uint32_t users; /* calls that are in it now */
+	uint32_t turns; /* times that one came or went */
 	bool closed;	/* out of the table; goes with its last user */
 };
 
@@ -81,20 +82,21 @@ static void owner_leave(struct cc_mount *m, struct owner *o)
 	bool last;
 
 	os_mutex_lock(&l->lock);
+	o->turns++;
 	last = !--o->users && o->closed;
 	os_mutex_unlock(&l->lock);
 	if (last)
 		owner_free(m, o);
 }
 
-/* Under the lock. */
-static struct owner *owner_find(struct cc_lockers *l, const struct cc_node *n, uint64_t owner)
+/* Under the lock: where the owner is in the table, or would be. */
+static struct owner **place_of(struct cc_lockers *l, const struct cc_node *n, uint64_t owner)
 {
-	struct owner *o = *bucket_of(l, n, owner);
+	struct owner **at = bucket_of(l, n, owner);
 
-	while (o && (o->node != n || o->owner != owner))
-		o = o->next;
-	return o;
+	while (*at && ((*at)->node != n || (*at)->owner != owner))
+		at = &(*at)->next;
+	return at;
 }
 
 /* A lock for writing wants a file open for writing; the owner may have another handle later. */
@@ -134,54 +136,66 @@ static struct owner *owner_enter(struct cc_mount *m, struct cc_handle *h, uint64
 
 	*rc = 0;
 	os_mutex_lock(&l->lock);
-	o = owner_find(l, h->node, owner);
+	o = *place_of(l, h->node, owner);
 	if (!o && make) {
 		os_mutex_unlock(&l->lock);
 		*rc = owner_make(m, h, owner, &mine);
 		if (*rc)
 			return NULL;
 		os_mutex_lock(&l->lock);
-		o = owner_find(l, h->node, owner);
+		o = *place_of(l, h->node, owner);
 		if (!o) {
-			struct owner **at = bucket_of(l, h->node, owner);
-
-			mine->next = *at;
-			*at = o = mine;
+			*place_of(l, h->node, owner) = o = mine; /* at the end */
 			mine = NULL;
 		}
 	}
-	if (o)
+	if (o) {
 		o->users++;
+		o->turns++;
+	}
 	os_mutex_unlock(&l->lock);
 	if (mine)
 		owner_free(m, mine);
 	return o;
 }
 
-/* Under the lock: out of the table, and its locks go. True: nobody is in it, it is to be freed. */
+/* Under the lock: out of the table. True: nobody is in it, it is to be freed, and its locks go. */
 static bool owner_close(struct owner **at)
 {
-	struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 	struct owner *o = *at;
 
 	*at = o->next;
 	o->closed = true;
-	(void)fcntl(o->fd, F_OFD_SETLK, &all);
 	return !o->users;
 }
 
+/*
+ * What it has goes; what it waits for, or gets from now on by another descriptor, is no part of
+ * that. Who came or went meanwhile may have a lock: then it stays until its next close.
+ */
 void cc_locks_closed(struct cc_mount *m, struct cc_node *n, uint64_t owner)
 {
+	struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 	struct cc_lockers *l = m->lockers;
-	struct owner **at, *o;
-	bool last = false;
+	struct owner *o;
+	uint32_t turns = 0;
+	bool last;
 
 	os_mutex_lock(&l->lock);
-	for (at = bucket_of(l, n, owner); (o = *at); at = &o->next)
-		if (o->node == n && o->owner == owner)
-			break;
-	if (o)
-		last = owner_close(at);
+	o = *place_of(l, n, owner);
+	if (o) {
+		o->users++;
+		turns = o->turns;
+		o->by = NULL; /* it is a process */
+	}
+	os_mutex_unlock(&l->lock);
+	if (!o)
+		return;
+	(void)fcntl(o->fd, F_OFD_SETLK, &all);
+	os_mutex_lock(&l->lock);
+	last = !--o->users && o->turns == turns;
+	if (last)
+		last = owner_close(place_of(l, n, owner));
 	os_mutex_unlock(&l->lock);
 	if (last)
 		owner_free(m, o);
@@ -233,12 +247,12 @@ static int try_lock(struct waiter *w)
 	return errno == EACCES || errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
-/* Tries all once; those that are done leave the list. */
-static struct waiter *try_all(struct waiter **list)
+/* Tries all once; those that are done leave the list, *end is its end then. */
+static struct waiter *try_all(struct waiter **list, struct waiter ***end)
 {
-	struct waiter *done = NULL;
+	struct waiter *done = NULL, **at, *w;
 
-	for (struct waiter **at = list, *w; (w = *at);) {
+	for (at = list; (w = *at);) {
 		int rc = atomic_load(&w->interrupted) ? -EINTR : try_lock(w);
 
 		if (rc == -EAGAIN) {
@@ -250,6 +264,7 @@ static struct waiter *try_all(struct waiter **list)
 		w->op = -rc;
 		done = w;
 	}
+	*end = at;
 	return done;
 }
 
@@ -270,7 +285,7 @@ static void *run(void *arg)
 
 	os_mutex_lock(&l->lock);
 	while (!l->stop) {
-		struct waiter *done;
+		struct waiter *mine, *done, **end;
 
 		if (!l->waiting) {
 			os_cond_wait(&l->work, &l->lock);
@@ -279,11 +294,16 @@ static void *run(void *arg)
 		}
 		if (os_cond_timedwait(&l->work, &l->lock, pause))
 			pause = TRY_FIRST_NS; /* somebody new, or interrupted */
-		done = try_all(&l->waiting);
+		mine = l->waiting;
+		l->waiting = NULL;
 		pause = pause * 2 < TRY_LAST_NS ? pause * 2 : TRY_LAST_NS;
+		/* The source may take its time; who closes a file does not wait for that. */
 		os_mutex_unlock(&l->lock);
+		done = try_all(&mine, &end);
 		answer(l->m, done);
 		os_mutex_lock(&l->lock);
+		*end = l->waiting;
+		l->waiting = mine;
 	}
 	for (struct waiter *w = l->waiting; w; w = w->next)
 		w->op = EINTR;

@@ -407,6 +407,7 @@ static int new_node(struct cc_mount *m, struct cc_node *dir, const char *name, s
 		return rc;
 	}
 	n->parent = dir;
+	n->fuse = n->dev == dir->dev ? dir->fuse : cc_is_fuse(fd);
 	cc_node_ref(m, dir);
 	won = add(m, n);
 	if (won != n)
@@ -448,6 +449,9 @@ struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n)
 	f = os_zalloc_aligned(sizeof(*f));
 	if (f) {
 		cc_file_init(f, &oid);
+		/* Numbers that are given out by a process, in the order of lookups, are other
+		 * files' in the next one. Where the time of birth is told it tells them apart. */
+		f->passing = n->fuse && !n->born_ns;
 		cc_known_adopt(m, f);
 		if (atomic_compare_exchange_strong(&n->file, &none, f))
 			return f;
@@ -580,6 +584,7 @@ int cc_nodes_open(struct cc_mount *m, int root_fd)
 	m->root = make(m, root_fd, "", &look);
 	if (!m->root)
 		return -ENOMEM;
+	m->root->fuse = cc_is_fuse(root_fd);
 	m->root->lookups = 1; /* the kernel never forgets it */
 	insert(m, shard_of(m, m->root->dev, m->root->ino), m->root);
 	return 0;

@@ -29,7 +29,8 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 		return;
 	}
 	if (f)
-		(void)cc_file_seen(m, f, &look, false);
+		(void)cc_file_seen(m, f, &look, CC_ASKED);
+	look.st.st_ino = cc_shown_ino(m, &look.st);
 	fuse_reply_attr(req, &look.st, m->attr_s);
 }
 
@@ -151,35 +152,53 @@ static bool has_none(const struct cc_node *n)
 	return n->type == S_IFLNK;
 }
 
+/*
+ * The kernel asks for an owner's rights, or an administrator's, before it passes on most
+ * attributes. Those in system.* it leaves to the file system to judge, but for POSIX ACLs: NFSv4
+ * ACLs are there. So the source is asked by who asks us.
+ */
+static int begin(fuse_req_t req, const char *name, struct cc_caller *c)
+{
+	*c = (struct cc_caller){.became = false};
+	if (strncmp(name, "system.", 7) != 0 || !strncmp(name, "system.posix_acl_", 17))
+		return 0;
+	return cc_caller_begin(cc_mount_of(req), req, c);
+}
+
 void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
 		 int flags)
 {
 	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
+	struct cc_caller c;
+	int rc = has_none(n) ? -EPERM : begin(req, name, &c);
 
-	if (has_none(n))
-		fuse_reply_err(req, EPERM);
-	else
-		fuse_reply_err(req, setxattr(cc_fd_path(path, n->fd), name, value, size, flags)
-					    ? errno
-					    : 0);
+	if (rc == 0) {
+		rc = setxattr(cc_fd_path(path, n->fd), name, value, size, flags) ? -errno : 0;
+		cc_caller_end(&c);
+	}
+	fuse_reply_err(req, -rc);
 }
 
 void cc_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
+	struct cc_caller c;
+	int rc = has_none(n) ? -EPERM : begin(req, name, &c);
 
-	if (has_none(n))
-		fuse_reply_err(req, EPERM);
-	else
-		fuse_reply_err(req, removexattr(cc_fd_path(path, n->fd), name) ? errno : 0);
+	if (rc == 0) {
+		rc = removexattr(cc_fd_path(path, n->fd), name) ? -errno : 0;
+		cc_caller_end(&c);
+	}
+	fuse_reply_err(req, -rc);
 }
 
 /* name NULL: the list of names. size 0: how much it would be. */
 static void reply_xattr(fuse_req_t req, struct cc_node *n, const char *name, size_t size)
 {
 	char path[CC_FD_PATH], *buf = NULL;
+	struct cc_caller c;
 	ssize_t got;
 
 	if (has_none(n)) {
@@ -196,9 +215,14 @@ static void reply_xattr(fuse_req_t req, struct cc_node *n, const char *name, siz
 		return;
 	}
 	cc_fd_path(path, n->fd);
-	got = name ? getxattr(path, name, buf, size) : listxattr(path, buf, size);
+	got = begin(req, name ? name : "", &c);
+	if (got == 0) {
+		got = name ? getxattr(path, name, buf, size) : listxattr(path, buf, size);
+		got = got < 0 ? -errno : got;
+		cc_caller_end(&c);
+	}
 	if (got < 0)
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, (int)-got);
 	else if (size)
 		fuse_reply_buf(req, buf, (size_t)got);
 	else

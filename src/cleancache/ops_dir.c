@@ -116,13 +116,13 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 		   size_t room, enum how how)
 {
 	struct cc_mount *m = cc_mount_of(req);
-	struct fuse_entry_param p = {
-		.attr = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12}};
+	struct fuse_entry_param p = {.attr = {.st_mode = (mode_t)e->d_type << 12}};
 	bool dots = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
 	struct cc_node *n = NULL;
 	struct cc_look look;
 	size_t bytes;
 
+	p.attr.st_ino = cc_shown_ino(m, &(struct stat){.st_dev = dir->dev, .st_ino = e->d_ino});
 	if (how == NAMES)
 		return (ssize_t)fuse_add_direntry(req, at, room, e->d_name, &p.attr, e->d_off);
 	/* How large it would be, before there is a lookup to give back. */

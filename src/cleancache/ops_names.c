@@ -2,77 +2,16 @@
 /*
  * Names: looking them up, making, renaming and removing what they name.
  *
- * What is made belongs to who asked: where several users may use the mount, the thread becomes
- * the caller for the one call (the kernel has checked already that the caller may; so the source
- * checks again, and reckons quotas and set-group-id folders right). Threads have their own
- * credentials for the kernel, which the C library hides: hence the bare system calls. The umask
- * is the caller's, too, and applied by the source, which knows whether a default ACL replaces it.
+ * What is made belongs to who asked (caller.c).
  */
 #include "cleancache/cleancache.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#define GROUPS_MAX 256
-
-struct caller {
-	bool became;
-	int groups; /* of ours, before */
-	gid_t group[GROUPS_MAX];
-};
-
-/* The umask is the thread's own from its first use on. */
-static int own_umask(mode_t mask)
-{
-	static _Thread_local bool own;
-
-	if (!own && unshare(CLONE_FS))
-		return -errno;
-	own = true;
-	(void)umask(mask);
-	return 0;
-}
-
-static void as_ourselves(struct caller *c)
-{
-	if (!c->became)
-		return;
-	/* None of these can fail on the way back; a thread that is somebody else is a disaster. */
-	if (syscall(SYS_setresuid, -1, 0, -1) || syscall(SYS_setresgid, -1, 0, -1) ||
-	    syscall(SYS_setgroups, c->groups, c->group))
-		abort();
-}
-
-static int as_caller(struct cc_mount *m, fuse_req_t req, struct caller *c)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	gid_t group[GROUPS_MAX];
-	int n, rc = own_umask(ctx->umask);
-
-	c->became = false;
-	if (rc || !m->as_root || !ctx->uid)
-		return rc;
-	n = fuse_req_getgroups(req, GROUPS_MAX, group);
-	n = n < 0 ? 0 : n > GROUPS_MAX ? GROUPS_MAX : n;
-	c->groups = (int)syscall(SYS_getgroups, GROUPS_MAX, c->group);
-	if (c->groups < 0)
-		return -errno;
-	c->became = true;
-	if (syscall(SYS_setgroups, n, group) || syscall(SYS_setresgid, -1, ctx->gid, -1) ||
-	    syscall(SYS_setresuid, -1, ctx->uid, -1)) {
-		rc = -errno;
-		as_ourselves(c);
-	}
-	return rc;
-}
 
 /* ---- entries ---------------------------------------------------------------------------- */
 
@@ -85,8 +24,9 @@ void cc_entry(struct cc_mount *m, struct cc_node *n, const struct cc_look *look,
 				       .attr = look->st,
 				       .attr_timeout = m->attr_s,
 				       .entry_timeout = m->entry_s};
+	e->attr.st_ino = cc_shown_ino(m, &look->st);
 	if (f)
-		(void)cc_file_seen(m, f, look, false);
+		(void)cc_file_seen(m, f, look, CC_ASKED);
 }
 
 /* A lookup that nobody will forget. */
@@ -148,12 +88,12 @@ void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent);
-	struct caller c;
-	int rc = as_caller(m, req, &c);
+	struct cc_caller c;
+	int rc = cc_caller_begin(m, req, &c);
 
 	if (rc == 0) {
 		rc = mknodat(dir->fd, name, mode, rdev) ? -errno : 0;
-		as_ourselves(&c);
+		cc_caller_end(&c);
 	}
 	reply_entry(req, dir, name, rc);
 }
@@ -162,12 +102,12 @@ void cc_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent);
-	struct caller c;
-	int rc = as_caller(m, req, &c);
+	struct cc_caller c;
+	int rc = cc_caller_begin(m, req, &c);
 
 	if (rc == 0) {
 		rc = mkdirat(dir->fd, name, mode) ? -errno : 0;
-		as_ourselves(&c);
+		cc_caller_end(&c);
 	}
 	reply_entry(req, dir, name, rc);
 }
@@ -176,12 +116,12 @@ void cc_symlink(fuse_req_t req, const char *to, fuse_ino_t parent, const char *n
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent);
-	struct caller c;
-	int rc = as_caller(m, req, &c);
+	struct cc_caller c;
+	int rc = cc_caller_begin(m, req, &c);
 
 	if (rc == 0) {
 		rc = symlinkat(to, dir->fd, name) ? -errno : 0;
-		as_ourselves(&c);
+		cc_caller_end(&c);
 	}
 	reply_entry(req, dir, name, rc);
 }
@@ -218,8 +158,8 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent), *n = NULL;
 	struct fuse_entry_param e;
-	struct caller c;
-	int fd = -1, rc = as_caller(m, req, &c);
+	struct cc_caller c;
+	int fd = -1, rc = cc_caller_begin(m, req, &c);
 
 	if (rc == 0) {
 		fd = openat(dir->fd, name,
@@ -227,7 +167,7 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 				    (fi->flags & O_EXCL),
 			    mode);
 		rc = fd >= 0 ? 0 : errno == ELOOP || errno == ENXIO ? -ESTALE : -errno;
-		as_ourselves(&c);
+		cc_caller_end(&c);
 	}
 	if (rc == 0)
 		rc = look_up(m, dir, name, &e, &n);

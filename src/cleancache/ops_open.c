@@ -116,10 +116,10 @@ int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 
 	*kept = false;
 	if (must_look(m, f)) {
-		rc = cc_look_fd(h->fd, &l);
+		rc = cc_look_open(h->fd, h->node->fuse, &l);
 		if (rc)
 			return rc;
-		(void)cc_file_seen(m, f, &l, true);
+		(void)cc_file_seen(m, f, &l, CC_OPENED);
 	}
 	*kept = cc_kernel_is_fresh(f, &h->version);
 	atomic_store(&h->confirms, !*kept);

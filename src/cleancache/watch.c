@@ -91,7 +91,7 @@ static void changed(struct cc_mount *m, struct cc_node *n)
 
 	if (!f || cc_look_fd(n->fd, &look))
 		return;
-	if (!cc_file_seen(m, f, &look, false))
+	if (!cc_file_seen(m, f, &look, CC_TOLD))
 		return;
 	cc_count(m, CC_INVALIDATIONS, 1);
 	cc_notify_changed(m, n);

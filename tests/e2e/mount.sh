@@ -11,7 +11,7 @@ OPERATIONS=${OPERATIONS:-40000}
 
 unmount_all() {
 	local m
-	for m in "$T"/mount* "$T"/small; do
+	for m in "$T"/mount* "$T"/small/one "$T"/small/two "$T"/small; do
 		[ ! -d "$m" ] || umount -l "$m" 2>/dev/null
 	done
 	cleanup
@@ -70,7 +70,7 @@ check invalidate_reads "the source was not read" test "$(figure source_reads)" -
 
 # ---- every operation
 cat >"$T/operations.py" <<'PY'
-import errno, fcntl, mmap, os, signal, stat, struct, sys, time
+import errno, fcntl, mmap, os, signal, stat, struct, sys, threading, time
 s, m = sys.argv[1:3]
 def both(name): return os.path.join(m, name), os.path.join(s, name)
 os.mkdir(both("dir")[0], 0o750)
@@ -150,6 +150,14 @@ for _ in range(50):                                 # the kernel releases it a l
     if not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7): break
     time.sleep(0.1)
 else: assert 0, "a lock that nobody has"
+fcntl.lockf(k, fcntl.LOCK_EX, 1, 7)                 # who waits has not got it yet: a close does not give it up
+f2 = os.open(both("dir/a")[0], os.O_RDWR)
+t = threading.Thread(target=lambda: fcntl.lockf(f2, fcntl.LOCK_EX, 1, 7)); t.start(); time.sleep(0.3)
+os.close(os.open(both("dir/a")[0], os.O_RDONLY))
+fcntl.lockf(k, fcntl.LOCK_UN); t.join()
+assert locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+os.close(f2)
+assert not locked(fcntl.lockf, k, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
 os.close(k)
 a = os.open(both("dir/append")[0], os.O_RDWR | os.O_CREAT | os.O_APPEND)
 os.write(a, b"a" * 5000); os.write(a, b"b" * 5000)
@@ -330,12 +338,50 @@ truncate -s 300M "$T/image"
 if mkfs.ext4 -q -F -I 128 "$T/image" 2>/dev/null && mount -o loop "$T/image" "$T/small" 2>/dev/null; then
 	SOURCE=$S S=$T/small
 	fsx fsx_seconds --size 32M --no-watch -- "$SEED" 8
+	# What was read while the stamp could not tell is served for a --ttl, and no longer.
+	check ttl_up "tmem mount failed" mounted --size 32M --no-watch --ttl 1
+	while [ "$(date +%N | cut -c 1)" != 0 ]; do sleep 0.02; done # a second has begun
+	echo old >"$S/trap"
+	cat "$M/trap" >/dev/null
+	echo new >"$S/trap"
+	for _ in 1 2 3 4; do
+		sleep 0.7
+		cat "$M/trap" >"$T/trap"
+	done
+	check ttl_ends "$(cat "$T/trap")" grep -qx new "$T/trap"
+	ended
+	# Two file systems within it, whose files have the same numbers.
+	mkdir "$S/one" "$S/two"
+	truncate -s 20M "$T/one"
+	if mkfs.ext4 -q -F "$T/one" && mount -o loop "$T/one" "$S/one"; then
+		mkdir "$S/one/links"
+		for i in {1..20}; do
+			echo "one $i" >"$S/one/links/$i"
+			ln "$S/one/links/$i" "$S/one/links/also-$i"
+		done
+		umount "$S/one"
+		cp "$T/one" "$T/two"
+		mount -o loop "$T/one" "$S/one" && mount -o loop "$T/two" "$S/two"
+		for i in {1..20}; do echo "two $i" >"$S/two/links/$i"; done
+		mounted --size 32M
+		check inner_twice "no two files have one number: a test of nothing" \
+			test -n "$(cd "$S" && find one/links two/links -name '[0-9]*' -printf '%i\n' | sort | uniq -d)"
+		check inner_find "$(find "$M" | wc -l) of $(find "$S" | wc -l)" test "$(find "$M" | wc -l)" = "$(find "$S" | wc -l)"
+		mkdir "$T/copy"
+		check inner_copy "tar failed" bash -c "tar -C '$M' -cf - one/links two/links | tar -C '$T/copy' -xf -"
+		check inner_same "differs" bash -c "diff -r '$S/one/links' '$T/copy/one/links' && diff -r '$S/two/links' '$T/copy/two/links'"
+		rm -rf "$T/copy"
+		ended
+		umount -l "$S/one" "$S/two"
+	else
+		skip inner "no second ext4 image may be mounted here"
+	fi
 	S=$SOURCE
 	umount -l "$T/small"
 else
 	skip fsx_seconds "no ext4 image may be mounted here"
 fi
-rm -rf "$T/image" "$T/small"
+rm -rf "$T/image" "$T/one" "$T/two" "$T/small"
 
 # ---- warm restart
 head -c 5000000 /dev/urandom >"$S/a"

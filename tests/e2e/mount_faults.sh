@@ -167,6 +167,36 @@ fi
 wait "${HUNG[@]}"
 check killed_right "differs" cmp "$R/a" "$M/a"
 
+# ---- locks: one that the source does not answer for holds up nobody else
+python3 - "$M/b" "$S/b" "$T/faults" "$M/a" "$R/a" >"$T/out" 2>&1 <<'PY'
+import fcntl, os, sys, threading, time
+m, s, faults, other, real = sys.argv[1:]
+def told(line):
+    open(faults + ".new", "w").write(line + "\n"); os.rename(faults + ".new", faults)
+cat = lambda p: open(p, "rb").read()
+assert cat(other) == cat(real)                       # kept from here on
+g = os.open(s, os.O_RDWR); fcntl.lockf(g, fcntl.LOCK_EX)
+f = os.open(m, os.O_RDWR)
+t = threading.Thread(target=lambda: fcntl.lockf(f, fcntl.LOCK_EX)); t.start()
+time.sleep(0.3)                                      # it waits
+told("lock b 0 0 hang")
+time.sleep(0.3)                                      # and who tries for it hangs
+def others():
+    for _ in range(20): os.close(os.open(other, os.O_RDONLY))
+    assert cat(other) == cat(real)
+    done.set()
+done = threading.Event(); u = threading.Thread(target=others); u.start()
+in_time = done.wait(20)
+told(""); u.join()
+assert in_time, "who closes a file waits for another's lock"
+fcntl.lockf(g, fcntl.LOCK_UN); t.join(20)
+assert not t.is_alive(), "no lock"
+try: fcntl.lockf(g, fcntl.LOCK_EX | fcntl.LOCK_NB); assert 0, "two have it"
+except OSError: pass
+print("right")
+PY
+check hang_locks "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+
 # ---- the source is gone, and comes back
 kill -KILL "$SOURCE_PID"
 while kill -0 "$SOURCE_PID" 2>/dev/null; do sleep 0.05; done
@@ -217,6 +247,55 @@ lazily() { timeout 20 "$TMEM" umount -z "$M"; }
 gives_up term kill -TERM
 gives_up lazy lazily
 ended
+
+# ---- what the kernel leaves to the source to judge is asked for by who asks
+if [ "$(id -u)" = 0 ]; then
+	chmod 755 "$T" "$R"
+	check other_up "tmem mount failed" "$TMEM" mount --size 32M --allow-other "$S" "$M"
+	rm -f "$T/faults.xattr"
+	python3 - "$M/b" <<'PY' 2>"$T/err"
+import os, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for call in (lambda n: os.setxattr(sys.argv[1], n, b"x"), lambda n: os.getxattr(sys.argv[1], n),
+             lambda n: os.removexattr(sys.argv[1], n)):
+    try: call("system.nfs4_acl"); sys.exit("not refused")
+    except OSError: pass
+PY
+	check other_asks "$(cat "$T/err" "$T/faults.xattr" | tr '\n' ' ')" \
+		test "$(grep -c '^65534 system.nfs4_acl' "$T/faults.xattr")" = 3 -a "$(grep -c '^0 system.nfs4' "$T/faults.xattr")" = 0
+	ended
+fi
+
+# ---- a source whose numbers begin anew with it, and whose kernel keeps attributes
+source_again() {
+	umount "$S" || umount -l "$S"
+	while kill -0 "$SOURCE_PID" 2>/dev/null; do sleep 0.05; done
+	source_up
+}
+export FAULTY_NUMBERS=1
+head -c 100000 /dev/urandom >"$R/x"
+head -c 100000 /dev/urandom >"$R/y"
+touch -d 2020-01-01 "$R/x" "$R/y"
+source_again
+"$TMEM" mount --size 32M --save "$T/saved" "$S" "$M"
+check numbers "differ" bash -c "cmp '$R/x' '$M/x' && cmp '$R/y' '$M/y'"
+ended
+source_again
+"$TMEM" mount --size 32M --save "$T/saved" "$S" "$M"
+check numbers_anew "another file's bytes" bash -c "cmp '$R/y' '$M/y' && cmp '$R/x' '$M/x'"
+ended
+unset FAULTY_NUMBERS
+export FAULTY_KEEPS=60
+source_again
+mounted
+echo old >"$R/changes"
+sleep 2.1 # as above
+check keeps "differs" cmp "$R/changes" "$M/changes"
+echo newer >"$R/changes"
+check keeps_looked "an open saw what was before" cmp "$R/changes" "$M/changes"
+ended
+unset FAULTY_KEEPS
+source_again
 
 # ---- not enough memory here: it is ended, and there again by one command
 GROUP=/sys/fs/cgroup/memory/tmem-e2e-mount.$$ MOST=memory.limit_in_bytes OOM=memory.oom_control

@@ -65,7 +65,7 @@ static bool opened(uint64_t size, int64_t age_ns)
 {
 	struct cc_look l = look_of(size, age_ns);
 
-	return !cc_file_seen(&mount, &file, &l, true);
+	return !cc_file_seen(&mount, &file, &l, CC_OPENED);
 }
 
 static bool kept(uint64_t *version)
@@ -77,7 +77,7 @@ static bool seen(uint64_t size, int64_t age_ns)
 {
 	struct cc_look l = look_of(size, age_ns);
 
-	return !cc_file_seen(&mount, &file, &l, false);
+	return !cc_file_seen(&mount, &file, &l, CC_ASKED);
 }
 
 static void the_same(void **state)
@@ -132,6 +132,34 @@ static void young(void **state)
 	end();
 }
 
+/* Nor does a look in between make it any newer; and who is told of a change need not see one. */
+static void young_between_opens(void **state)
+{
+	struct cc_look told;
+	uint64_t looked;
+
+	begin();
+	(void)opened(8192, 1000);
+	put(0);
+	looked = file.looked_ns;
+	assert_true(seen(8192, 1000));
+	assert_int_equal(file.looked_ns, looked);
+	told = look_of(8192, 1000);
+	assert_true(cc_file_seen(&mount, &file, &told, CC_TOLD));
+	assert_false(there(0));
+	assert_true(file.looked_ns > looked);
+	/* What is settled is the same, whoever looks. */
+	(void)opened(4096, SECOND);
+	put(0);
+	looked = file.looked_ns;
+	assert_true(seen(4096, SECOND));
+	assert_true(file.looked_ns > looked);
+	told = look_of(4096, SECOND);
+	assert_false(cc_file_seen(&mount, &file, &told, CC_TOLD));
+	assert_true(there(0));
+	end();
+}
+
 static void a_change_of_ours(void **state)
 {
 	uint64_t changes;
@@ -171,7 +199,7 @@ static void late_looks(void **state)
 	later = look_of(10000, SECOND);
 	assert_false(opened(20000, SECOND / 2));
 	put(2);
-	assert_true(cc_file_seen(&mount, &file, &late, true));
+	assert_true(cc_file_seen(&mount, &file, &late, CC_OPENED));
 	assert_false(there(2));
 	/* Nothing is believed now: least of all that it ends at 10000. */
 	assert_false(cc_put_begin(&file, cc_view(&file).changes));
@@ -180,12 +208,12 @@ static void late_looks(void **state)
 	assert_true(opened(20000, SECOND / 2));
 	/* Late and the same is no news. */
 	later.id = file.id;
-	assert_false(cc_file_seen(&mount, &file, &later, true));
+	assert_false(cc_file_seen(&mount, &file, &later, CC_OPENED));
 	assert_true(there(2));
 	late = look_of(20000, SECOND / 2);
 	cc_change_begin(&mount, &file, 0, 4096);
 	cc_change_end(&mount, &file);
-	(void)cc_file_seen(&mount, &file, &late, true);
+	(void)cc_file_seen(&mount, &file, &late, CC_OPENED);
 	assert_false(cc_put_begin(&file, cc_view(&file).changes));
 	end();
 }
@@ -331,6 +359,7 @@ int main(void)
 		cmocka_unit_test(the_same),
 		cmocka_unit_test(another),
 		cmocka_unit_test(young),
+		cmocka_unit_test(young_between_opens),
 		cmocka_unit_test(a_change_of_ours),
 		cmocka_unit_test(late_looks),
 		cmocka_unit_test(growing),

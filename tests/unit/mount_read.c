@@ -56,7 +56,7 @@ static void look(void)
 	struct cc_look l;
 
 	assert_int_equal(cc_look_fd(handle.fd, &l), 0);
-	(void)cc_file_seen(&mount, &file, &l, true);
+	(void)cc_file_seen(&mount, &file, &l, CC_OPENED);
 }
 
 static void begin(char letter, size_t bytes)

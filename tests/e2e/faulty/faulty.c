@@ -8,14 +8,16 @@
  *
  *   OPERATION NAME FROM TO WHAT [N]
  *
- *   OPERATION  open, read, write, getattr, readdir
+ *   OPERATION  open, read, write, getattr, readdir, lock
  *   NAME       the end of the path, or *
  *   FROM TO    bytes of the file, for read and write: what touches them
  *   WHAT       an error's number; "short": no more than N bytes at once; "delay": N ms late;
  *              "hang": until no line says so any more
  *
  * In the foreground until it is unmounted. Nothing is kept by the kernel, so that each look reaches
- * it.
+ * it; FAULTY_KEEPS=N in the environment: attributes are, for N seconds. FAULTY_NUMBERS=1: files are
+ * numbered as they are looked up, and their ctime is their mtime, as sshfs has it. Who asks for
+ * extended attributes is written to FAULTS.xattr: UID NAME.
  */
 #define FUSE_USE_VERSION 35
 #include <fuse.h>
@@ -106,8 +108,9 @@ static int result(int rc)
 static void *f_init(struct fuse_conn_info *conn, struct fuse_config *c)
 {
 	(void)conn;
-	c->use_ino = 1;
-	c->entry_timeout = c->attr_timeout = c->negative_timeout = 0;
+	c->use_ino = !getenv("FAULTY_NUMBERS");
+	c->entry_timeout = c->negative_timeout = 0;
+	c->attr_timeout = getenv("FAULTY_KEEPS") ? atoi(getenv("FAULTY_KEEPS")) : 0;
 	c->hard_remove = 1;
 	return NULL;
 }
@@ -119,7 +122,10 @@ static int f_getattr(const char *path, struct stat *st, struct fuse_file_info *f
 
 	if (rc)
 		return rc;
-	return result(fi ? fstat((int)fi->fh, st) : lstat(under(real, path), st));
+	rc = result(fi ? fstat((int)fi->fh, st) : lstat(under(real, path), st));
+	if (getenv("FAULTY_NUMBERS"))
+		st->st_ctim = st->st_mtim;
+	return rc;
 }
 
 static int f_readdir(const char *path, void *buf, fuse_fill_dir_t filler, off_t offset,
@@ -221,6 +227,49 @@ static int f_rename(const char *from, const char *to, unsigned flags)
 	return flags ? -EINVAL : result(rename(under(a, from), under(b, to)));
 }
 
+static int f_lock(const char *path, struct fuse_file_info *fi, int cmd, struct flock *lock)
+{
+	int rc = fault("lock", path, 0, 0, NULL);
+
+	if (rc)
+		return rc;
+	lock->l_pid = 0;
+	return result(fcntl((int)fi->fh, cmd == F_GETLK ? F_OFD_GETLK : F_OFD_SETLK, lock));
+}
+
+static int asked(const char *name)
+{
+	char log[PATH_MAX];
+	FILE *f;
+
+	snprintf(log, sizeof(log), "%s.xattr", faults);
+	f = fopen(log, "a");
+	if (f) {
+		fprintf(f, "%u %s\n", (unsigned)fuse_get_context()->uid, name);
+		fclose(f);
+	}
+	return -EPERM;
+}
+
+static int f_setxattr(const char *path, const char *name, const char *value, size_t n, int flags)
+{
+	(void)path, (void)value, (void)n, (void)flags;
+	return asked(name);
+}
+
+static int f_getxattr(const char *path, const char *name, char *value, size_t n)
+{
+	(void)path, (void)value, (void)n;
+	(void)asked(name);
+	return -ENODATA;
+}
+
+static int f_removexattr(const char *path, const char *name)
+{
+	(void)path;
+	return asked(name);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct fuse_operations ops = {
@@ -236,8 +285,12 @@ int main(int argc, char **argv)
 		.mkdir = f_mkdir,
 		.unlink = f_unlink,
 		.rename = f_rename,
+		.lock = f_lock,
+		.setxattr = f_setxattr,
+		.getxattr = f_getxattr,
+		.removexattr = f_removexattr,
 	};
-	char self[] = "e2e-faulty", foreground[] = "-f";
+	char self[] = "e2e-faulty", foreground[] = "-f", others[] = "-oallow_other";
 
 	if (argc != 4) {
 		fputs("usage: e2e-faulty FAULTS SOURCE MOUNTPOINT\n", stderr);
@@ -245,5 +298,7 @@ int main(int argc, char **argv)
 	}
 	faults = argv[1];
 	source = argv[2];
-	return fuse_main(3, ((char *[]){self, foreground, argv[3], NULL}), &ops, NULL);
+	/* As root, so that tmem mount can be somebody else here. */
+	return fuse_main(geteuid() ? 3 : 4, ((char *[]){self, foreground, argv[3], others, NULL}),
+			 &ops, NULL);
 }
