@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -324,6 +325,87 @@ static void row_wipe_again(unsigned k)
 	mem_check(m, "row-wipe-again, parent");
 	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
 	*m = block_make();
+}
+
+#define GUARD_INSTALL 102 /* Linux 6.13 */
+#define GUARD_REMOVE  103
+
+static sigjmp_buf at_guard;
+
+static void on_guard(int sig)
+{
+	(void)sig;
+	siglongjmp(at_guard, 1);
+}
+
+/* Guard pages are empty when they come off; a page that comes in beside one leaves it there. */
+static void row_guard(unsigned k)
+{
+	struct sigaction act = {.sa_handler = on_guard}, old;
+	struct mem *m = pick_block();
+	size_t from = k % (BLOCK / 2), n = 1 + k % (BLOCK / 4);
+	volatile uint64_t *p = m->base + from * WORDS;
+
+	if (k % 2)
+		sleep_ms(3);
+	if (madvise(m->base + from * WORDS, n * PAGE, GUARD_INSTALL) < 0) {
+		if (errno == EINVAL)
+			return; /* an older kernel */
+		die("MADV_GUARD_INSTALL");
+	}
+	if (k % 3 == 0)
+		sleep_ms(3);
+	if (madvise(m->base + from * WORDS, n * PAGE, GUARD_REMOVE) < 0)
+		die("MADV_GUARD_REMOVE");
+	for (size_t i = 0; i < n; i++)
+		check_page(m->base + (from + i) * WORDS, 0, 0, "row-guard");
+	/* Upwards, as the kernel or we would fill ahead, and to the guard. */
+	if (madvise(m->base, BLOCK * PAGE, MADV_DONTNEED) < 0 ||
+	    madvise(m->base + (BLOCK - 1) * WORDS, PAGE, GUARD_INSTALL) < 0)
+		die("a guard at the end");
+	for (size_t i = 0; i < BLOCK - 1; i++)
+		m->base[i * WORDS] = i;
+	sigaction(SIGSEGV, &act, &old);
+	if (sigsetjmp(at_guard, 1) == 0) {
+		p = m->base + (BLOCK - 1) * WORDS;
+		*p = 1;
+		sigaction(SIGSEGV, &old, NULL);
+		die("WRONG PAGE: where a guard was, row-guard");
+	}
+	sigaction(SIGSEGV, &old, NULL);
+	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
+	*m = block_make();
+}
+
+/* What is mapped in place of a part of a mapping that is just becoming known, is known, too. */
+static void row_again(unsigned k)
+{
+	static struct mem made[16];
+	struct mem *m = &made[k % 16];
+	uint64_t *half;
+
+	mem_check(pick_block(), "row-again, a block");
+	if (m->base) {
+		mem_check(m, "row-again");
+		munmap(m->base - WORDS, (2 * BLOCK + 2) * PAGE);
+	}
+	half = mmap(NULL, (2 * BLOCK + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (half == MAP_FAILED)
+		die("mmap");
+	*m = mem_at(half + WORDS, 2 * BLOCK);
+	if (mprotect(m->base, 2 * BLOCK * PAGE, PROT_READ | PROT_WRITE) < 0)
+		die("mprotect");
+	half = m->base + BLOCK * WORDS;
+	/* The last time, or an earlier one, may be while it is looked at. */
+	for (uint64_t i = rnd() % 4; i < 4; i++) {
+		usleep((useconds_t)(rnd() % 1000));
+		munmap(half, BLOCK * PAGE);
+		usleep((useconds_t)(rnd() % 1000));
+		if (mmap(half, BLOCK * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != half)
+			die("mmap of the half again");
+	}
+	mem_fill(m);
 }
 
 /* A child does not have them at all: what it maps there is its own. */
@@ -712,6 +794,8 @@ static void row_heap(unsigned k)
 	X("row-hasty", row_hasty)                                                                  \
 	X("row-vfork", row_vfork)                                                                  \
 	X("row-spawn", row_spawn)                                                                  \
+	X("row-again", row_again)                                                                  \
+	X("row-guard", row_guard)                                                                  \
 	X("row-wipe", row_wipe)                                                                    \
 	X("row-wipe-again", row_wipe_again)                                                        \
 	X("row-without", row_without)                                                              \

@@ -61,6 +61,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define GUARD_INSTALL 102 /* MADV_, Linux 6.13 */
 #define STACK_BYTES   65536u
 #define STAGING_BYTES (AGENT_ROUND * AGENT_PAGE)
 #define HOST_CHECK_NS 200000000L
@@ -643,6 +644,9 @@ struct agent_shm *threads_shm(void)
 		       : NULL;
 }
 
+/* Guard pages of the program: set before the first is there, and a child has them, too. */
+static _Atomic uint32_t guards;
+
 /* Have [start, end) left alone for as long as the thread tid lives. */
 static void publish(uint64_t start, uint64_t end, int32_t tid, bool dontfork)
 {
@@ -810,6 +814,7 @@ static void after_fork_in_child(void)
 			&a) == 0) {
 		agent = a;
 		agent_threads_shm = a->shm;
+		atomic_store(&a->shm->guards, atomic_load(&guards));
 		publish_main_thread();
 		publish_wiped();
 	} else {
@@ -864,7 +869,8 @@ pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *
 /*
  * A child must find wiped pages where it was told so, not what we would bring
  * back: such ranges stay where they are. Pages that are out come in first. What
- * it is not to have at all must be told from what has our guard.
+ * it is not to have at all must be told from what has our guard. Of pages that become
+ * guards (Linux 6.13) we are told nothing: they are emptied first, which is told.
  */
 __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
 {
@@ -880,6 +886,11 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 			errno = (int)-r;
 			return -1;
 		}
+	}
+	if (advice == GUARD_INSTALL && threads_shm()) {
+		atomic_store(&guards, 1);
+		atomic_store(&threads_shm()->guards, 1);
+		sys3(SYS_madvise, addr, len, MADV_DONTNEED);
 	}
 	if ((advice == MADV_DONTFORK || advice == MADV_DOFORK) && threads_shm() &&
 	    agent->flags & AGENT_CAREFUL) {

@@ -26,12 +26,18 @@
 
 static void claim(struct agent_shm *shm, const struct uffdio_register *r)
 {
-	static _Atomic uint32_t taken;
+	static _Atomic int32_t taken; /* by this process; 0: by nobody */
 	struct timespec pause = {0, 1000000}, patience = {0, 20000000};
+	int32_t us = (int32_t)sys3(SYS_getpid, 0, 0, 0), by = 0;
 	uint32_t mine;
 
-	while (atomic_exchange(&taken, 1))
+	/* A parent's is not ours: its thread that took it is not here. */
+	while (!atomic_compare_exchange_strong(&taken, &by, us)) {
+		if (by != us)
+			continue;
 		sys3(SYS_nanosleep, &pause, NULL, 0);
+		by = 0;
+	}
 	atomic_store(&shm->claim_start, r->range.start);
 	atomic_store(&shm->claim_end, r->range.start + r->range.len);
 	mine = atomic_fetch_add(&shm->claim_asked, 1) + 1;

@@ -24,7 +24,10 @@
  *       is no longer expected).
  *   I3  Deferred, or expected => some event is unread or its caller not yet
  *       awake: the kernel answers EAGAIN to COPY, ZEROPAGE and MOVE. So no page
- *       comes or goes by books that are behind.
+ *       comes or goes by books that are behind. But for two REMAPs, the second
+ *       read first, of which that one waits for a place that the other gives up:
+ *       they are told from two in a row (Y to A, and from there to D) by nothing
+ *       but that all has been read. So a fault is served when nothing is deferred.
  *   I4  quiet => nothing is deferred, nothing is expected.
  *   I5  A segment is added at a quiet point only (maps.c): it is true then.
  *
@@ -95,26 +98,54 @@ static bool must_wait(struct space *sp, const struct moved *m, uint32_t before)
 
 static void apply(struct space *sp, const struct moved *m)
 {
+	sp->changes++;
 	if (!m->len)
 		space_drop_range(sp, m->from, m->end, false);
 	else if (space_remap(sp, m->from, m->to, m->len) < 0)
 		pager_fail(sp, "out of memory for segments");
 }
 
+static void apply_deferred(struct space *sp, uint32_t i)
+{
+	struct moved m = sp->deferred[i];
+
+	sp->ndeferred--;
+	memmove(&sp->deferred[i], &sp->deferred[i + 1], (sp->ndeferred - i) * sizeof(m));
+	apply(sp, &m);
+}
+
 /* Deferred events whose time has come. */
 static void retry(struct space *sp)
 {
 	for (uint32_t i = 0; i < sp->ndeferred;) {
-		struct moved m = sp->deferred[i];
-
-		if (must_wait(sp, &m, i)) {
+		if (must_wait(sp, &sp->deferred[i], i)) {
 			i++;
-			continue;
+		} else {
+			apply_deferred(sp, i);
+			i = 0;
 		}
-		sp->ndeferred--;
-		memmove(&sp->deferred[i], &sp->deferred[i + 1], (sp->ndeferred - i) * sizeof(m));
-		apply(sp, &m);
-		i = 0;
+	}
+}
+
+/*
+ * All has been read, and some still wait. Then it is not an UNMAP that frees the place which the
+ * first is to have, but a REMAP that was read after it, and taken for one of what comes there: the
+ * place that one goes to is free.
+ */
+static void settle(struct space *sp)
+{
+	while (sp->ndeferred) {
+		uint32_t i = 0;
+
+		for (; i < sp->ndeferred; i++) {
+			const struct moved *d = &sp->deferred[i];
+
+			if (d->len && !space_any(sp, d->to, d->to + d->len))
+				break;
+		}
+		/* None: not by I3; the kernel's word, then, against our books. */
+		apply_deferred(sp, i < sp->ndeferred ? i : 0);
+		retry(sp);
 	}
 }
 
@@ -157,12 +188,7 @@ bool events_quiet(struct space *sp)
 	if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0 || errno == EAGAIN)
 		return false;
 	sp->nexpected = 0;
-	while (sp->ndeferred) { /* not by I3; the kernel's word, then, against our books */
-		struct moved m = sp->deferred[0];
-
-		memmove(&sp->deferred[0], &sp->deferred[1], --sp->ndeferred * sizeof(m));
-		apply(sp, &m);
-	}
+	settle(sp);
 	return true;
 }
 

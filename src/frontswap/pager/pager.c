@@ -223,6 +223,9 @@ static uint64_t fresh_run(struct space *sp, const struct segment *seg, uint64_t 
 	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
 	uint64_t room = (seg->end - addr) / AGENT_PAGE, n = 1;
 
+	/* A copy takes the place of a guard (MADV_GUARD_INSTALL), too. */
+	if (space_guards(sp))
+		return 1;
 	for (; n < max && n < room; n++) {
 		const uint8_t *p = space_page(sp, seg->area, page + n);
 
@@ -345,6 +348,8 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 
 	if (addr == sp->identity)
 		return tell_identity(sp);
+	if (sp->ndeferred && !events_quiet(sp))
+		return false;
 	seg = space_find(sp, addr);
 	if (!seg) { /* learnt too early, and forgotten at the UNMAP of an older mapping */
 		sp->cold.fault_addr = addr;
@@ -499,6 +504,8 @@ static void forked(struct space *sp, int uffd)
 
 	discard_changed(sp, 0, UINT64_MAX);
 	evict_drain(sp, false);
+	sp->unsharing =
+		false; /* what was its own again is shared anew, and all of it to be walked */
 	child = space_fork(sp, uffd);
 	if (!child) {
 		run_hold(r, name, 0, uffd); /* until it is killed it must not read zeros */

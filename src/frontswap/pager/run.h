@@ -350,6 +350,7 @@ struct space {
 	_Atomic bool offered;	  /* A: the pager may adopt the offer */
 	_Atomic bool agent_ready; /* A: it has */
 	bool gone, forked;
+	bool guards;  /* the program has guard pages of its own, see space_guards() */
 	bool careful; /* no fork events, see fork.c */
 	enum fork_state fork_state;
 	uint64_t fork_addr;	       /* how far it has come */
@@ -599,6 +600,8 @@ void space_slot_over(struct space *sp, uint32_t area, uint64_t page);
 int space_verify(struct space *sp);
 /* Of pages that are resident: they are, or may be, the kernel's page of zeros. */
 void space_mark_zero(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n);
+/* Whether there are MADV_GUARD_INSTALL pages in it, as far as the agent, or a parent's, told. */
+bool space_guards(struct space *sp);
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page);
 bool queue_push(struct queue *q, uint64_t v);
 bool queue_push_front(struct queue *q, uint64_t v);

@@ -394,6 +394,13 @@ void space_mark_zero(struct space *sp, const struct segment *seg, uint64_t addr,
 	}
 }
 
+bool space_guards(struct space *sp)
+{
+	if (sp->shm && atomic_load_explicit(&sp->shm->guards, memory_order_relaxed))
+		sp->guards = true;
+	return sp->guards;
+}
+
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page)
 {
 	uint64_t v = (uint64_t)area << 40 | page;
@@ -930,6 +937,7 @@ struct space *space_fork(struct space *parent, int uffd)
 	sp->own_start = parent->own_start;
 	sp->own_end = parent->own_end;
 	sp->family = parent->family;
+	sp->guards = space_guards(parent);
 	sp->together = parent->together;
 	atomic_store(&sp->managed, atomic_load(&parent->managed));
 	for (uint32_t a = 0; a < sp->nareas; a++)

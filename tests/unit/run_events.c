@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tmem run's order of events: what is read in another order than it happened comes to the same. */
+#include "frontswap/pager/run.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define PAGES 4u
+#define BYTES (PAGES * AGENT_PAGE)
+#define A     0x10000000ull
+#define Y     0x20000000ull
+#define Z     0x30000000ull
+#define D     0x40000000ull
+
+static struct run run;
+static struct space *sp;
+static uint32_t area_a, area_y, area_z;
+
+/* What events.c and space.c call of the pager. */
+void pager_fail(struct space *s, const char *why)
+{
+	(void)s;
+	fail_msg("%s", why);
+}
+
+static uint32_t area_at(uint64_t addr)
+{
+	const struct segment *s = space_find(sp, addr);
+
+	return s ? s->area : UINT32_MAX;
+}
+
+static void begin(void)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+
+	o.limit_bytes = 64 << 20;
+	o.codec = "lz4";
+	memset(&run, 0, sizeof(run));
+	run.opts.cluster = 8;
+	assert_int_equal(tmem_host_create(&o, &run.host, NULL, 0), 0);
+	assert_int_equal(tmem_client_create(run.host, "run", &run.client), 0);
+	/* Without a descriptor the kernel never says EAGAIN: all has been read whenever it is
+	 * asked. */
+	sp = space_create(&run, -1, tmem_pool_create(run.client, TMEM_POOL_PERSIST, 64));
+	assert_non_null(sp);
+	assert_int_equal(space_add_segment(sp, A, A + BYTES), 0);
+	assert_int_equal(space_add_segment(sp, Y, Y + BYTES), 0);
+	assert_int_equal(space_add_segment(sp, Z, Z + BYTES), 0);
+	area_a = area_at(A);
+	area_y = area_at(Y);
+	area_z = area_at(Z);
+}
+
+static void end(void)
+{
+	assert_true(events_quiet(sp));
+	assert_int_equal(sp->ndeferred, 0);
+	assert_int_equal(space_verify(sp), 0);
+	space_free(sp);
+	tmem_client_destroy(run.client);
+	tmem_host_destroy(run.host);
+}
+
+/* One frees A, another gets it; read the other way round. */
+static void test_unmap_after_remap(void **state)
+{
+	(void)state;
+	begin();
+	events_remap(sp, Y, A, BYTES);
+	assert_int_equal(area_at(A), area_a);
+	events_unmap(sp, A, A + BYTES);
+	assert_int_equal(area_at(A), area_y);
+	events_unmap(sp, Y, Y + BYTES);
+	assert_int_equal(area_at(Y), UINT32_MAX);
+	assert_int_equal(area_at(A), area_y);
+	end();
+}
+
+/* A moves to D, Y to where A was; the second is read first. */
+static void test_two_remaps(void **state)
+{
+	uint64_t changes;
+
+	(void)state;
+	begin();
+	events_remap(sp, Y, A, BYTES);
+	events_remap(sp, A, D, BYTES);
+	events_unmap(sp, A, A + BYTES);
+	events_unmap(sp, Y, Y + BYTES);
+	changes = sp->changes;
+	assert_true(events_quiet(sp));
+	assert_true(sp->changes > changes); /* who holds a segment has to find it again */
+	assert_int_equal(area_at(D), area_a);
+	assert_int_equal(area_at(A), area_y);
+	assert_int_equal(area_at(Y), UINT32_MAX);
+	end();
+}
+
+/* A is unmapped, Y moves there and on to D: to be told from the above by an UNMAP more. */
+static void test_two_in_a_row(void **state)
+{
+	(void)state;
+	begin();
+	events_remap(sp, Y, A, BYTES);
+	events_remap(sp, A, D, BYTES);
+	events_unmap(sp, A, A + BYTES);
+	events_unmap(sp, Y, Y + BYTES);
+	events_unmap(sp, A, A + BYTES);
+	assert_true(events_quiet(sp));
+	assert_int_equal(area_at(D), area_y);
+	assert_int_equal(area_at(A), UINT32_MAX);
+	assert_int_equal(area_at(Y), UINT32_MAX);
+	end();
+}
+
+/* Each gets the place that the one before it gave up; all of it read backwards. */
+static void test_three_remaps(void **state)
+{
+	(void)state;
+	begin();
+	events_remap(sp, Z, Y, BYTES);
+	events_remap(sp, Y, A, BYTES);
+	events_remap(sp, A, D, BYTES);
+	events_unmap(sp, Z, Z + BYTES);
+	events_unmap(sp, Y, Y + BYTES);
+	events_unmap(sp, A, A + BYTES);
+	assert_true(events_quiet(sp));
+	assert_int_equal(area_at(D), area_a);
+	assert_int_equal(area_at(A), area_y);
+	assert_int_equal(area_at(Y), area_z);
+	assert_int_equal(area_at(Z), UINT32_MAX);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_unmap_after_remap),
+		cmocka_unit_test(test_two_remaps),
+		cmocka_unit_test(test_two_in_a_row),
+		cmocka_unit_test(test_three_remaps),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
