@@ -307,7 +307,7 @@ static void row_wipe_again(unsigned k)
 	if (pid == 0) {
 		pagemap = -1; /* the parent's */
 		mem_fill(m);
-		mem_make(4 * MIB); /* it is the first to leave: all else the parent has, too */
+		mem_make(MIB); /* it is the first to leave: all else the parent has, too */
 		for (unsigned i = 0; i < 20 && !absent(m->base, BLOCK); i++)
 			sleep_ms(1);
 		below = fork();
@@ -375,37 +375,6 @@ static void row_guard(unsigned k)
 	sigaction(SIGSEGV, &old, NULL);
 	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
 	*m = block_make();
-}
-
-/* What is mapped in place of a part of a mapping that is just becoming known, is known, too. */
-static void row_again(unsigned k)
-{
-	static struct mem made[16];
-	struct mem *m = &made[k % 16];
-	uint64_t *half;
-
-	mem_check(pick_block(), "row-again, a block");
-	if (m->base) {
-		mem_check(m, "row-again");
-		munmap(m->base - WORDS, (2 * BLOCK + 2) * PAGE);
-	}
-	half = mmap(NULL, (2 * BLOCK + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (half == MAP_FAILED)
-		die("mmap");
-	*m = mem_at(half + WORDS, 2 * BLOCK);
-	if (mprotect(m->base, 2 * BLOCK * PAGE, PROT_READ | PROT_WRITE) < 0)
-		die("mprotect");
-	half = m->base + BLOCK * WORDS;
-	/* The last time, or an earlier one, may be while it is looked at. */
-	for (uint64_t i = rnd() % 4; i < 4; i++) {
-		usleep((useconds_t)(rnd() % 1000));
-		munmap(half, BLOCK * PAGE);
-		usleep((useconds_t)(rnd() % 1000));
-		if (mmap(half, BLOCK * PAGE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != half)
-			die("mmap of the half again");
-	}
-	mem_fill(m);
 }
 
 /* A child does not have them at all: what it maps there is its own. */
@@ -794,7 +763,6 @@ static void row_heap(unsigned k)
 	X("row-hasty", row_hasty)                                                                  \
 	X("row-vfork", row_vfork)                                                                  \
 	X("row-spawn", row_spawn)                                                                  \
-	X("row-again", row_again)                                                                  \
 	X("row-guard", row_guard)                                                                  \
 	X("row-wipe", row_wipe)                                                                    \
 	X("row-wipe-again", row_wipe_again)                                                        \

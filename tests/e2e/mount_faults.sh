@@ -177,7 +177,7 @@ cat = lambda p: open(p, "rb").read()
 assert cat(other) == cat(real)                       # kept from here on
 g = os.open(s, os.O_RDWR); fcntl.lockf(g, fcntl.LOCK_EX)
 f = os.open(m, os.O_RDWR)
-t = threading.Thread(target=lambda: fcntl.lockf(f, fcntl.LOCK_EX)); t.start()
+t = threading.Thread(target=lambda: fcntl.lockf(f, fcntl.LOCK_EX), daemon=True); t.start()
 time.sleep(0.3)                                      # it waits
 told("lock b 0 0 hang")
 time.sleep(0.3)                                      # and who tries for it hangs

@@ -86,7 +86,7 @@ if want fork-wipe; then
 fi
 # Or that a child's child does.
 if want row-wipe-again; then
-	go row-wipe-again row-wipe-again
+	go row-wipe-again row-wipe-again 15
 	right row-wipe-again
 fi
 if want free-reuse; then

@@ -40,7 +40,6 @@ rare() { # EVICT MODE ROUNDS
 }
 
 rare move row-hasty 60
-rare move row-again 200
 rare move row-guard 60
 rare move row-fork 150
 rare move life 100

@@ -219,25 +219,13 @@ static bool is_registered(const struct space *sp, uint64_t start, uint64_t end)
 	return ioctl(sp->uffd, UFFDIO_CONTINUE, &c) == 0 || (errno != ENOENT && errno != EAGAIN);
 }
 
-/* With checks what changes between a look and what is made of it has time to do so. */
-static void scan_rarely(bool *now)
-{
-#if TMEM_CHECKS >= 1
-	static _Atomic uint32_t scans;
-
-	*now = *now || atomic_fetch_add(&scans, 1) % 5 == 4;
-	if (*now)
-		os_sleep_ns(500000);
-#endif
-}
-
 /* Register a whole mapping; segments for the parts of it that are new. */
 static void manage(struct space *sp, int maps, uint64_t start, uint64_t end)
 {
 	struct uffdio_register reg = {.range = {start, end - start},
 				      .mode = UFFDIO_REGISTER_MODE_MISSING};
 	uint64_t at = start;
-	bool registered = false, rarely = false;
+	bool registered = false;
 
 	while (at < end) {
 		struct segment *s = space_find(sp, at);
@@ -260,10 +248,8 @@ static void manage(struct space *sp, int maps, uint64_t start, uint64_t end)
 				sp->maps_dirty = true;
 				return;
 			}
-			scan_rarely(&rarely);
 			if (ioctl(sp->uffd, UFFDIO_REGISTER, &reg) < 0)
 				return;
-			scan_rarely(&rarely);
 			/* Cut after all: the other part joins it at the next scan. */
 			if (!still_a_mapping(maps, start, end))
 				sp->maps_dirty = true;
