@@ -154,7 +154,7 @@ suits() {
 	esac
 	case $build/$test in
 	tsan/fault/* | tsan/docs/* | tsan/fuzz/* | release/fault/engine_alloc) return 1 ;;
-	tsan/unit/codec | tsan/unit/codec_dict | tsan/unit/index_spread | tsan/unit/replay) return 1 ;;
+	tsan/unit/codec | tsan/unit/codec_dict | tsan/unit/index_spread | tsan/unit/replay | tsan/unit/run_queue) return 1 ;;
 	tsan/unit/zs_shrink | tsan/unit/cli_options | tsan/model/engine_model_zbud) return 1 ;;
 	tsan/unit/run_auto | tsan/unit/tmem_ephemeral | tsan/unit/tmem_policy | tsan/unit/zsmalloc) return 1 ;;
 	esac

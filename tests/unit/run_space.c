@@ -219,14 +219,13 @@ static void test_unmapped_in_slot(void **state)
 	unmake(sp);
 }
 
-/* As evict.c takes them, and puts back the one that there is no room for. */
+/* As victims.c takes them, and puts back the one that there is no room for. */
 static void take_entries(struct space *sp, struct queue *q, unsigned n)
 {
 	uint64_t v;
 
 	for (; queue_pop(q, &v); n--) {
-		struct chunk *c =
-			space_chunk(sp, (uint32_t)(v >> 40), v & ((1ull << 40) - 1), false);
+		struct chunk *c = space_chunk(sp, entry_area(v), entry_page(v), false);
 		struct place *at = c ? &c->place[v % CHUNK_PAGES] : NULL;
 
 		if (c && !n) {

@@ -13,7 +13,7 @@
  * promotions and two and a quarter cold ages.
  *
  * Pages are taken chunk by chunk and in order, so that neighbours are stored together, and
- * do not use the queues of evict.c; these go on for the sake of --max.
+ * do not use the queues of victims.c; these go on for the sake of --max.
  *
  *   A1  in a window no more pages leave a mapping than the kernel saw idle
  *         (age.left <= age.resident - age.referenced)

@@ -40,7 +40,7 @@ struct auto_space {
 	_Atomic uint64_t away;	      /* A: pages that the program would hold, and does not */
 	_Atomic uint64_t working_set; /* A: pages referenced in the last window */
 	/* A: no window begins: a table was told, and what the pager does first (pages that a fork
-	 * shared are written to, see evict.c) would look like the program's use. */
+	 * shared are written to, see unshare.c) would look like the program's use. */
 	_Atomic bool between;
 	uint64_t seen_ns, begun_ns; /* W: first seen, window begun; 0: not */
 	uint64_t read_ns;	    /* W: the last one ended */
@@ -102,7 +102,7 @@ void auto_say(struct run *r);
 void auto_tick(struct space *sp);
 /* Whether a mapping is to be registered. */
 bool auto_wants(struct space *sp, uint64_t start, uint64_t end);
-/* The round's commands: as evict.c's own choice. */
+/* The round's commands: as the choice of victims.c. */
 void auto_victims(struct space *sp, uint64_t want, uint32_t *ncmds);
 /* A page that was out, or on its way, was touched, and is back. */
 void auto_back(struct space *sp, uint32_t area, uint64_t page);

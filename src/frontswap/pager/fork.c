@@ -3,7 +3,7 @@
  * Forks that the kernel does not tell about.
  *
  * With CAP_SYS_PTRACE a fork is an event, and the child's pages are served from
- * a clone of the pool (pager.c). Without it a child would read zeros where pages
+ * a clone of the pool (child.c). Without it a child would read zeros where pages
  * are out, and nobody would know. So, in a *careful* space (proto/agent.h):
  *
  *   I1  a page that is out => its mapping is guarded (MADV_DONTFORK): a child

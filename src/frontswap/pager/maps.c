@@ -6,7 +6,7 @@
  * least MANAGED_MIN: smaller ones are not worth a registration, and programs
  * keep their wipe-on-fork pages in such. Never stacks, file pages, special
  * mappings. Threads' stacks may lie inside a managed mapping (neighbours
- * merge); their pages are left alone one by one (evict.c).
+ * merge); their pages are left alone one by one (victims.c).
  */
 #include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"

@@ -16,9 +16,6 @@
  *   way, and become evictable at the next: until then an UNMAP may speak of an
  *   older mapping at the same addresses. Events of several threads come in any
  *   order; events.c puts them right.
- *
- * A stored page is copied in first and taken out of the store after that:
- * whatever happens in between, the page is somewhere.
  */
 #include "frontswap/pager/discard.h"
 #include "frontswap/pager/run.h"
@@ -27,24 +24,19 @@
 #include "os/check.h"
 #include "os/clock.h"
 #include "os/log.h"
-#include "os/mem.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define FRESH_WINDOW_MAX 64u
-#define MESSAGES	 32
-#define PSS_NS		 100000000ull
-#define A_LITTLE	 65536u
-#define AT_WORK_NS	 20000000ull
-
-static const char zeros[FRESH_WINDOW_MAX * AGENT_PAGE];
+#define MESSAGES   32
+#define PSS_NS	   100000000ull
+#define A_LITTLE   65536u
+#define AT_WORK_NS 20000000ull
 
 void pager_fail(struct space *sp, const char *why)
 {
@@ -52,88 +44,6 @@ void pager_fail(struct space *sp, const char *why)
 	sp->gone = true;
 	if (!peer_kill(sp))
 		run_abandon(sp->run); /* a child not known by number */
-}
-
-static void wake(struct space *sp, uint64_t addr, uint64_t n)
-{
-	struct uffdio_range r = {addr, n * AGENT_PAGE};
-
-	ioctl(sp->uffd, UFFDIO_WAKE, &r);
-}
-
-/*
- * A page that comes in is there already. Where that may be one that was to leave
- * (E3 in discard.c), it must not be free to go any more, for now the store's copy
- * does. False: come back later.
- */
-static bool stays_there(struct space *sp, uint64_t addr, const void *src)
-{
-	return sp->run->opts.evict != RUN_EVICT_DISCARD || src == zeros ||
-	       discard_hold(sp, addr) >= 0;
-}
-
-/*
- * Copy n pages to addr; *done pages are there afterwards (copied or found
- * there). 0, or -EAGAIN: come back later; -ENOENT: there is no mapping of ours, and who
- * waited was woken; -ESRCH: it has ended.
- */
-static int copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
-{
-	uint64_t most = n; /* pages of one call */
-
-	*done = 0;
-	while (*done < n) {
-		struct uffdio_copy c = {
-			.dst = addr + *done * AGENT_PAGE,
-			.src = (uintptr_t)src + *done * AGENT_PAGE,
-			.len = (n - *done < most ? n - *done : most) * AGENT_PAGE,
-		};
-
-		if (ioctl(sp->uffd, UFFDIO_COPY, &c) == 0) {
-			*done += c.len / AGENT_PAGE;
-			continue;
-		}
-		if (c.copy > 0) {
-			*done += (uint64_t)c.copy / AGENT_PAGE;
-			continue;
-		}
-		switch (errno) {
-		case EEXIST: /* somebody was served before */
-			if (!stays_there(sp, c.dst, src))
-				return -EAGAIN;
-			wake(sp, c.dst, 1);
-			(*done)++;
-			break;
-		case EAGAIN:
-			return -EAGAIN;
-		case ENOENT:
-			/* An mprotect or mlock has cut the mapping, and a call must
-			 * keep within one: page by page. Or it is gone, and its
-			 * event is to come. */
-			if (c.len > AGENT_PAGE) {
-				most = 1;
-				break;
-			}
-			wake(sp, c.dst, n - *done);
-			return -ENOENT;
-		case ESRCH:
-			sp->gone = true;
-			return -ESRCH;
-		case ENOMEM:
-			pager_fail(sp, "the kernel has no memory to give its page back");
-			return -ESRCH;
-		default:
-			pager_fail(sp, strerror(errno));
-			return -ESRCH;
-		}
-	}
-	return 0;
-}
-
-/* The same; false: not all are there, come back later, unless the process has ended. */
-bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
-{
-	return copy_in(sp, addr, src, n, done) == 0;
 }
 
 /* The total; between the kernel's own figures, which are asked for twice a millisecond, an
@@ -147,407 +57,14 @@ uint64_t pager_total(struct space *sp)
 	return run_total(sp->run);
 }
 
-/* ---- faults ------------------------------------------------------------------------ */
-
-static void pend(struct space *sp, uint64_t addr, bool write, uint64_t since)
-{
-	if (sp->npending == sp->pending_size) {
-		uint32_t size = sp->pending_size ? sp->pending_size * 2 : 64;
-		struct pending *p = size <= RUN_WAITING_MAX ? os_alloc(size * sizeof(*p)) : NULL;
-
-		if (!p) {
-			pager_fail(sp, "out of memory for a list of faults");
-			return;
-		}
-		if (sp->npending)
-			memcpy(p, sp->pending, sp->npending * sizeof(*p));
-		os_free(sp->pending);
-		sp->pending = p;
-		sp->pending_size = size;
-	}
-	sp->pending[sp->npending++] = (struct pending){addr, since, write};
-}
-
-/*
- * Keep the memory in its limits before n pages come in. False: what the caller
- * knew of segments and pages is of the past, for events were read (discard.c).
- */
-static bool make_room(struct space *sp, uint64_t n)
-{
-	struct run *r = sp->run;
-	uint64_t changes = sp->changes;
-
-	if (pager_total(sp) + n * AGENT_PAGE > run_goal_high(r))
-		evict_to(sp, run_goal_high(r) - n * AGENT_PAGE);
-	return sp->changes == changes;
-}
-
-void pager_added(struct space *sp, uint64_t n)
-{
-	atomic_fetch_add(&sp->resident, n * AGENT_PAGE);
-	atomic_fetch_add(&sp->run->total_bytes, n * AGENT_PAGE);
-}
-
-/* A page in a slot: from there, when it has been copied out; else later. */
-static bool serve_transit(struct space *sp, struct segment *seg, uint64_t addr, uint64_t page)
-{
-	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
-		struct slot *sl = &sp->slots[i];
-		uint32_t state = atomic_load(&sl->state), bit;
-		uint64_t done;
-
-		if (state == SLOT_FREE || sl->area != seg->area || page < sl->first ||
-		    page >= sl->first + sl->pages)
-			continue;
-		bit = 1u << (page - sl->first);
-		if (state != SLOT_MOVING && !(sl->moved & bit))
-			continue; /* it did not move then, and is in another slot now */
-		if (state == SLOT_MOVING || state == SLOT_COPYING || sl->dropped & bit)
-			return false;
-		if (!pager_copy_in(sp, addr, sp->shm->slots[i] + (page - sl->first) * AGENT_PAGE, 1,
-				   &done))
-			return sp->gone;
-		/* The worker may still store it; that is taken back when it is done. */
-		space_back_from_slot(sp, seg, page, sl);
-		atomic_fetch_add_explicit(&sp->run->n.second_chances, 1, memory_order_relaxed);
-		pager_added(sp, 1);
-		return true;
-	}
-	pager_fail(sp, "a page in transit is in no slot");
-	return true;
-}
-
-/* Consecutive pages from addr that were never there, at most max. */
-static uint64_t fresh_run(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t max)
-{
-	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
-	uint64_t room = (seg->end - addr) / AGENT_PAGE, n = 1;
-
-	/* A copy takes the place of a guard (MADV_GUARD_INSTALL), too. */
-	if (space_guards(sp))
-		return 1;
-	for (; n < max && n < room; n++) {
-		const uint8_t *p = space_page(sp, seg->area, page + n);
-
-		if (p && *p != PAGE_ABSENT)
-			break;
-	}
-	return n;
-}
-
-/*
- * First touch. Filling around pays: a fault served here costs several times
- * one that the kernel serves, so a program that walks forward gets a window
- * that doubles while it is used up.
- */
-static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bool write)
-{
-	uint64_t n = 1, done = 0;
-	int rc = 0;
-
-	if (seg && !(sp->run->opts.without & FILL_AROUND)) {
-		if (addr == sp->last_fresh_addr)
-			sp->fresh_window = sp->fresh_window < FRESH_WINDOW_MAX
-						   ? sp->fresh_window * 2
-						   : FRESH_WINDOW_MAX;
-		else if (sp->fresh_window > 1)
-			sp->fresh_window /= 2;
-		n = fresh_run(sp, seg, addr, sp->fresh_window);
-	}
-	if (!make_room(sp, n))
-		return sp->gone;
-	if (sp->gone)
-		return true;
-	if (write) {
-		rc = copy_in(sp, addr, zeros, n, &done);
-		if (rc == -ENOENT && !seg)
-			return true; /* unmapped meanwhile: no event is to come, see below */
-	} else {
-		struct uffdio_zeropage z = {.range = {addr, n * AGENT_PAGE}};
-
-		rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
-		if (rc < 0 && errno == ENOENT && n > 1) { /* a cut in the mapping, see above */
-			z = (struct uffdio_zeropage){.range = {addr, AGENT_PAGE}};
-			rc = ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z);
-			n = 1;
-		}
-		if (rc == 0) {
-			done = n;
-		} else if (z.zeropage > 0) {
-			done = (uint64_t)z.zeropage / AGENT_PAGE;
-		} else if (errno == EEXIST) {
-			wake(sp, addr, 1);
-			return true;
-		} else if (errno == ESRCH) {
-			sp->gone = true;
-			return true;
-		} else if (errno == EAGAIN) {
-			return false;
-		} else {
-			wake(sp, addr, 1); /* unmapped meanwhile: the thread finds out by itself */
-			return true;
-		}
-	}
-	if (seg && done) {
-		space_mark_resident(sp, seg, addr, done, ARRIVAL_FRESH);
-		if (!write)
-			space_mark_zero(sp, seg, addr, done);
-		sp->last_fresh_addr = addr + done * AGENT_PAGE;
-		atomic_fetch_add_explicit(&sp->run->n.pages_fresh, done, memory_order_relaxed);
-		pager_added(sp, write ? done : 0);
-	}
-	return rc == 0 || done > 0 || sp->gone;
-}
-
-/*
- * A fault on a page that is there by our books: two threads on one page, most
- * often, and then the kernel finds it. If it does not, the program has emptied
- * it (I9), or our books are wrong and what it had is lost: it must not read zeros.
- */
-static bool serve_resident(struct space *sp, struct segment *seg, uint64_t addr)
-{
-	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
-	const struct chunk *c = space_chunk(sp, seg->area, page, false);
-	struct uffdio_zeropage z = {.range = {addr, AGENT_PAGE},
-				    .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
-
-	if (ioctl(sp->uffd, UFFDIO_ZEROPAGE, &z) == 0) {
-		if (c->place[page % CHUNK_PAGES].emptied) {
-			space_mark_zero(sp, seg, addr, 1);
-		} else {
-			atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
-			if (!sp->pid || !maps_wiped_on_fork(sp->pid, addr)) {
-				pager_fail(sp, "a resident page is missing");
-				return true;
-			}
-		}
-	} else if (errno == EAGAIN) {
-		return false;
-	} else if (errno == ESRCH) {
-		sp->gone = true;
-	}
-	wake(sp, addr, 1);
-	return true;
-}
-
-/* False: EAGAIN. */
-static bool tell_identity(struct space *sp)
-{
-	uint64_t page[AGENT_PAGE / 8] = {sp->id};
-	uint64_t done;
-
-	return copy_in(sp, sp->identity, page, 1, &done) != -EAGAIN;
-}
-
-/* False: not yet; the fault is to be put aside. */
-static bool serve(struct space *sp, uint64_t addr, bool write)
-{
-	struct run_counters *n = &sp->run->n;
-	struct segment *seg;
-	uint8_t *p;
-
-	if (addr == sp->identity)
-		return tell_identity(sp);
-	if (sp->ndeferred && !events_quiet(sp))
-		return false;
-	seg = space_find(sp, addr);
-	if (!seg) { /* learnt too early, and forgotten at the UNMAP of an older mapping */
-		sp->cold.fault_addr = addr;
-		maps_scan(sp);
-		seg = space_find(sp, addr);
-		return serve_fresh(sp, seg, addr, write);
-	}
-	p = space_page(sp, seg->area, seg->page + (addr - seg->start) / AGENT_PAGE);
-	switch (p ? *p & PAGE_STATE : PAGE_ABSENT) {
-	case PAGE_OUT: {
-		uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
-		uint32_t age;
-
-		if (!make_room(sp, sp->run->opts.cluster))
-			return sp->gone;
-		/* Making room completes slots and evicts, but no event was read:
-		 * the segment is where it was, the page is still out. */
-		if (sp->gone)
-			return true;
-		age = watch_age(sp, seg->area, page);
-		if (!bring_in(sp, seg, page, false))
-			return false;
-		watch_refault(sp, age);
-		if (sp->run->opts.automatic)
-			auto_back(sp, seg->area, page);
-		atomic_fetch_add_explicit(&n->faults_stored, 1, memory_order_relaxed);
-		bring_ahead(sp, seg, page);
-		return true;
-	}
-	case PAGE_TRANSIT:
-		if (!serve_transit(sp, seg, addr, seg->page + (addr - seg->start) / AGENT_PAGE))
-			return false;
-		watch_refault(sp, 0);
-		if (sp->run->opts.automatic)
-			auto_back(sp, seg->area, seg->page + (addr - seg->start) / AGENT_PAGE);
-		atomic_fetch_add_explicit(&n->faults_transit, 1, memory_order_relaxed);
-		return true;
-	case PAGE_RESIDENT:
-		if (!(*p & PAGE_REMOVED))
-			return serve_resident(sp, seg, addr);
-		/* fallthrough */
-	default:
-		if (!serve_fresh(sp, seg, addr, write))
-			return false;
-		atomic_fetch_add_explicit(&n->faults_fresh, 1, memory_order_relaxed);
-		return true;
-	}
-}
-
-static void serve_pending(struct space *sp)
-{
-	uint32_t n = sp->npending, kept = 0;
-
-	if (!n)
-		return;
-	for (uint32_t i = 0; i < n && !sp->gone; i++) {
-		struct pending p = sp->pending[i];
-
-		if (serve(sp, p.addr, p.write))
-			report_fault(sp->run, os_clock_ns() - p.since_ns);
-		else
-			sp->pending[kept++] = p;
-	}
-	/* Those that were read meanwhile, by an eviction. */
-	memmove(&sp->pending[kept], &sp->pending[n], (sp->npending - n) * sizeof(sp->pending[0]));
-	sp->npending = kept + (sp->npending - n);
-}
-
 /* ---- events --------------------------------------------------------------------------- */
 
-/* Without waiting, even when the program has made its userfaultfd block: then that is the end. */
-static void read_what_is_there(struct space *sp)
+void pager_read_what_is_there(struct space *sp)
 {
 	struct pollfd p = {.fd = sp->uffd, .events = POLLIN};
 
 	if (poll(&p, 1, 0) > 0)
 		pager_read_ready(sp, p.revents);
-}
-
-/*
- * What a child did not get: mappings with MADV_DONTFORK, and those whose UNMAP
- * we have yet to read. A segment without our registration must not be: there
- * pages could leave that no fault would bring back. UFFDIO_CONTINUE changes
- * nothing and tells: EINVAL where one registered mapping, which is not shared
- * memory, covers the range; ENOENT else. False: EAGAIN.
- */
-static bool drop_unregistered(struct space *sp, uint64_t start, uint64_t end)
-{
-	struct uffdio_continue c = {.range = {start, end - start}};
-	uint64_t half = start + (end - start) / 2 / AGENT_PAGE * AGENT_PAGE;
-
-	if (ioctl(sp->uffd, UFFDIO_CONTINUE, &c) == 0)
-		return true;
-	if (errno != ENOENT)
-		return errno != EAGAIN;
-	if (end - start > AGENT_PAGE)
-		return drop_unregistered(sp, start, half) && drop_unregistered(sp, half, end);
-	space_drop_range(sp, start, end, true);
-	return true;
-}
-
-static bool drop_all_unregistered(struct space *sp)
-{
-	for (uint32_t i = sp->nsegs; i-- > 0;) {
-		struct segment seg = sp->segs[i]; /* dropping changes what lies behind it only */
-
-		if (!drop_unregistered(sp, seg.start, seg.end))
-			return false;
-	}
-	return true;
-}
-
-/* A page that the parent has in a slot, and the child nowhere: by our books it was never there. */
-static void give_child(struct space *child, uint32_t area, uint64_t page, const void *from)
-{
-	const struct chunk *c;
-	uint64_t addr, done;
-
-	while (!child->gone && (addr = space_address(child, area, page)) &&
-	       (c = space_chunk(child, area, page, false)) &&
-	       !c->place[page % CHUNK_PAGES].emptied) {
-		if (pager_copy_in(child, addr, from, 1, &done)) {
-			space_mark_resident(child, space_find(child, addr), addr, 1, ARRIVAL_FRESH);
-			return;
-		}
-		read_what_is_there(child);
-	}
-}
-
-/*
- * The child could never have its pages. It is not known by number yet, and to end its parent
- * alone would have it wait for ever; so the whole program ends.
- */
-static void abandon_child(const struct space *sp, const char *why)
-{
-	os_log(OS_LOG_ERROR, "the program is ended: %s for a child of process %d", why,
-	       (int)sp->pid);
-	run_abandon(sp->run);
-}
-
-/*
- * The kernel lets the child go as soon as we have read of it. By libc's fork() it waits at once
- * for its name; one that was forked past libc may change its mappings, and then waits until
- * somebody reads that. Here it is us: all that says EAGAIN reads the child's events.
- */
-static void forked(struct space *sp, int uffd)
-{
-	struct run *r = sp->run;
-	uint64_t name = listen_name();
-	struct space *child;
-	os_thread t;
-
-	discard_changed(sp, 0, UINT64_MAX);
-	evict_drain(sp, false);
-	sp->unsharing =
-		false; /* what was its own again is shared anew, and all of it to be walked */
-	child = space_fork(sp, uffd);
-	if (!child) {
-		run_hold(r, name, 0, uffd); /* until it is killed it must not read zeros */
-		abandon_child(sp, "out of memory");
-		close(uffd);
-		return;
-	}
-	while (!drop_all_unregistered(child) && !child->gone)
-		read_what_is_there(child);
-	/* What the store refused is in slots still, on its way back to the parent. */
-	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
-		struct slot *sl = &sp->slots[i];
-
-		if (atomic_load(&sl->state) == SLOT_FREE)
-			continue;
-		for (uint32_t k = 0; k < sl->pages; k++) {
-			uint64_t addr = space_address(child, sl->area, sl->first + k);
-
-			if (sp->discard.marking && atomic_load(&sl->state) == SLOT_MOVING && addr &&
-			    !(sl->dropped & 1u << k)) /* it is there still, in both */
-				space_mark_resident(child, space_find(child, addr), addr, 1,
-						    ARRIVAL_FOUND);
-			/* All else has been settled: of what is stored the child has a clone. */
-			tmem_assert(I2, atomic_load(&sl->state) != SLOT_STORED ||
-						!(sl->moved & sl->stored));
-			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k)
-				give_child(child, sl->area, sl->first + k,
-					   sp->shm->slots[i] + (size_t)k * AGENT_PAGE);
-		}
-	}
-	os_mutex_lock(&r->lock);
-	child->id = name;
-	child->next = r->spaces;
-	r->spaces = child;
-	atomic_fetch_add(&r->nspaces, 1);
-	os_mutex_unlock(&r->lock);
-	atomic_fetch_add(&r->n.spaces, 1);
-	atomic_fetch_add(&r->n.forks, 1);
-	run_hold(r, child->id, 0, uffd);
-	evict_resync(child);
-	if (os_thread_create(&t, "tmem-pager", pager_thread, child) < 0)
-		abandon_child(sp, "no thread");
 }
 
 /*
@@ -568,7 +85,7 @@ static void read_events(struct space *sp)
 	now = os_clock_ns();
 	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msgs[0]); i++)
 		if (msgs[i].event == UFFD_EVENT_FORK) /* first, see events.c */
-			forked(sp, (int)msgs[i].arg.fork.ufd);
+			child_begins(sp, (int)msgs[i].arg.fork.ufd);
 	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msgs[0]); i++) {
 		struct uffd_msg *m = &msgs[i];
 
@@ -582,8 +99,8 @@ static void read_events(struct space *sp)
 					  m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
 					  m->arg.pagefault.feat.ptid))
 				break;
-			pend(sp, m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
-			     m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, now);
+			serve_later(sp, m->arg.pagefault.address & ~(uint64_t)(AGENT_PAGE - 1),
+				    m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE, now);
 			break;
 		case UFFD_EVENT_REMAP:
 			discard_changed(sp, m->arg.remap.from,
@@ -750,7 +267,7 @@ static void leave_nothing_to_read(struct space *sp)
 			    !poison_page(sp, s->area, page,
 					 s->start + (page - s->page) * AGENT_PAGE) &&
 			    os_clock_ns() < until) {
-				read_what_is_there(
+				pager_read_what_is_there(
 					sp); /* segments may be others now: begin again */
 				i = UINT32_MAX;
 				break;
@@ -813,7 +330,7 @@ void pager_finish(struct space *sp)
 /* Whether the process is still there, where no agent's socket would tell. */
 static bool alive_without_agent(struct space *sp)
 {
-	tell_identity(sp);
+	serve_identity(sp);
 	return !sp->gone;
 }
 
