@@ -169,6 +169,7 @@ struct agent_shm {
 	_Atomic uint32_t forking; /* threads that are about to fork, or do: no window opens */
 	_Atomic int32_t agent_tid;
 	_Atomic uint32_t guards; /* agent: the program has guard pages; none is to be filled */
+	_Atomic uint32_t frees;	 /* agent: it has used MADV_FREE; see space_frees() */
 	struct agent_cmd cmds[AGENT_BATCH];
 	struct agent_thread threads[AGENT_THREADS];
 	_Alignas(4096) uint8_t slots[AGENT_SLOTS][AGENT_SLOT_BYTES];

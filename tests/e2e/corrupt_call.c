@@ -4,12 +4,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -193,8 +197,33 @@ static void direct(unsigned rounds)
 	close(raw);
 }
 
+/* A kernel that does not make guard pages, as before 6.13, has not emptied them either. */
+static void guard_refused(unsigned rounds)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 102 /* MADV_GUARD_INSTALL */, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {sizeof(f) / sizeof(f[0]), f};
+	struct mem m = mem_make(40 * MIB);
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
+		die("seccomp");
+	for (size_t i = 0; i + 16 <= m.pages; i += 512)
+		if (madvise(m.base + i * WORDS, 16 * PAGE, 102) == 0 || errno != EINVAL)
+			die("MADV_GUARD_INSTALL was not refused");
+	mem_check(&m, "guard-refused");
+	munmap(m.base, m.pages * PAGE);
+}
+
 const struct mode call_modes[] = {{"splice", splice_pages, 1000},
 				  {"calls", calls, 1},
 				  {"lock", lock_pages, 1},
 				  {"direct", direct, 300},
+				  {"guard-refused", guard_refused, 1},
 				  {NULL, NULL, 0}};

@@ -734,11 +734,38 @@ static void unmap_wanted(unsigned rounds)
 	sleep_ms(2500);
 }
 
+/*
+ * What was freed when nobody looked yet (MADV_FREE) goes in its own time, when the kernel wants
+ * memory; here when it is told to. Zeros then, or what was there.
+ */
+static void free_before(unsigned rounds)
+{
+	struct mem freed = mem_make(8 * MIB), m;
+
+	if (madvise(freed.base, freed.pages * PAGE, MADV_FREE) < 0)
+		die("MADV_FREE");
+	m = mem_make(40 * MIB); /* far over the limit */
+	if (madvise(freed.base, freed.pages * PAGE, MADV_PAGEOUT) < 0)
+		die("MADV_PAGEOUT");
+	for (size_t i = 0; i < freed.pages; i++)
+		if (freed.base[i * WORDS] == 0)
+			check_page(freed.base + i * WORDS, 0, 0, "free-before");
+		else
+			check_page(freed.base + i * WORDS, freed.place + i, freed.version,
+				   "free-before");
+	mem_fill(&freed);
+	mem_check(&m, "free-before, the rest");
+	mem_check(&freed, "free-before, filled again");
+	munmap(freed.base, freed.pages * PAGE);
+	munmap(m.base, m.pages * PAGE);
+}
+
 const struct mode map_modes[] = {{"discard-race", discard_race, 200},
 				 {"discard-cold", discard_cold, 2000},
 				 {"discard-ahead", discard_ahead, 20},
 				 {"free-race", free_race, 1000},
 				 {"free-reuse", free_reuse, 1},
+				 {"free-before", free_before, 1},
 				 {"map-race", map_race, 1000},
 				 {"map-fixed", map_fixed, 1000},
 				 {"move-race", move_race, 2500},

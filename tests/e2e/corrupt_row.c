@@ -238,6 +238,29 @@ static void row_hasty(unsigned k)
 		sleep_ms(2);
 }
 
+/* Two forks past libc at once: the grandchild is there before the child has all of its pages. */
+static void row_twice(unsigned k)
+{
+	size_t from = pick();
+	long pid = syscall(SYS_clone, (long)SIGCHLD, 0, 0, 0, 0), below;
+
+	if (pid < 0)
+		die("raw fork");
+	if (pid == 0) {
+		below = syscall(SYS_clone, (long)SIGCHLD, 0, 0, 0, 0);
+		if (below < 0)
+			_exit(2);
+		for (size_t i = 0; below == 0 && i < COLD; i += CHUNK)
+			look(i, "row-twice, grandchild");
+		if (below == 0)
+			_exit(0);
+		wait_child((pid_t)below, "row-twice, grandchild");
+		child_looks(from, "row-twice, child");
+	}
+	wait_child((pid_t)pid, "row-twice");
+	look(from, "row-twice, parent");
+}
+
 static void row_vfork(unsigned k)
 {
 	size_t from = pick();
@@ -288,6 +311,27 @@ static void row_wipe(unsigned k)
 	mem_check(m, "row-wipe, parent");
 	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
 	*m = block_make(); /* what was wiped once the pager leaves alone */
+}
+
+/* The same in a child that libc knows nothing of, and no agent is in. */
+static void row_wipe_raw(unsigned k)
+{
+	struct mem *m = pick_block();
+	long pid;
+
+	if (madvise(m->base, BLOCK * PAGE, MADV_WIPEONFORK) < 0)
+		die("MADV_WIPEONFORK");
+	pid = syscall(SYS_clone, (long)SIGCHLD, 0, 0, 0, 0);
+	if (pid < 0)
+		die("raw fork");
+	for (size_t i = 0; pid == 0 && i < BLOCK; i++)
+		check_page(m->base + i * WORDS, 0, 0, "row-wipe-raw, child");
+	if (pid == 0)
+		_exit(0);
+	wait_child((pid_t)pid, "row-wipe-raw");
+	mem_check(m, "row-wipe-raw, parent");
+	munmap(m->base - WORDS, (BLOCK + 2) * PAGE);
+	*m = block_make();
 }
 
 /*
@@ -761,10 +805,12 @@ static void row_heap(unsigned k)
 	X("row-fork", row_fork)                                                                    \
 	X("row-fork-raw", row_fork_raw)                                                            \
 	X("row-hasty", row_hasty)                                                                  \
+	X("row-twice", row_twice)                                                                  \
 	X("row-vfork", row_vfork)                                                                  \
 	X("row-spawn", row_spawn)                                                                  \
 	X("row-guard", row_guard)                                                                  \
 	X("row-wipe", row_wipe)                                                                    \
+	X("row-wipe-raw", row_wipe_raw)                                                            \
 	X("row-wipe-again", row_wipe_again)                                                        \
 	X("row-without", row_without)                                                              \
 	X("row-remap", row_remap)                                                                  \

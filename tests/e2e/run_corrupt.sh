@@ -70,7 +70,7 @@ gone() {
 # ---- one process, and its children: to the end ---------------------------------------------------
 for mode in discard-race discard-cold discard-ahead free-race map-race map-fixed move-race move-grow protect protect-fresh brk shared \
 	small-maps churn huge-space own-uffd fork-raw fork-raw-fork fork-short fork-mixed fork-without spawn \
-	close-all storm own-stacks signals barriers splice calls lock direct; do
+	close-all storm own-stacks signals barriers splice calls lock direct guard-refused free-before; do
 	want $mode || continue
 	go $mode $mode
 	right $mode
@@ -88,6 +88,10 @@ fi
 if want row-wipe-again; then
 	go row-wipe-again row-wipe-again 15
 	right row-wipe-again
+fi
+if want row-wipe-raw; then
+	go row-wipe-raw row-wipe-raw 15
+	right row-wipe-raw
 fi
 if want free-reuse; then
 	go free-reuse free-reuse

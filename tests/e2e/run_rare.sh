@@ -40,6 +40,7 @@ rare() { # EVICT MODE ROUNDS
 }
 
 rare move row-hasty 60
+rare move row-twice 20
 rare move row-guard 60
 rare move row-fork 150
 rare move life 100

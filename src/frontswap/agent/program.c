@@ -25,8 +25,8 @@
 /* Of the program's memory, used by its own threads only. */
 static struct agent *agent;
 static struct agent_shm *agent_threads_shm;
-/* Guard pages of the program: set before the first is there, and a child has them, too. */
-static _Atomic uint32_t guards;
+/* What the program has, or has done: set before the first is there, and a child has it, too. */
+static _Atomic uint32_t guards, frees;
 
 struct agent_shm *threads_shm(void)
 {
@@ -106,6 +106,7 @@ static void after_fork_in_child(void)
 		agent = a;
 		agent_threads_shm = a->shm;
 		atomic_store(&a->shm->guards, atomic_load(&guards));
+		atomic_store(&a->shm->frees, atomic_load(&frees));
 		publish_main_thread();
 		publish_wiped();
 	} else {
@@ -115,10 +116,32 @@ static void after_fork_in_child(void)
 }
 
 /*
+ * Of pages that become guards (Linux 6.13) the host is told nothing. So they are emptied then, of
+ * which it is; and made guards once more, for it may have brought some back in between. Where the
+ * kernel refuses, all is as it was.
+ */
+static int guard_install(void *addr, size_t len)
+{
+	long r = sys3(SYS_madvise, addr, 0, GUARD_INSTALL); /* whether it knows of them */
+
+	if (r == 0) {
+		atomic_store(&guards, 1);
+		atomic_store(&threads_shm()->guards, 1);
+		r = sys3(SYS_madvise, addr, len, GUARD_INSTALL);
+	}
+	if (r == 0) {
+		sys3(SYS_madvise, addr, len, MADV_DONTNEED);
+		r = sys3(SYS_madvise, addr, len, GUARD_INSTALL);
+	}
+	if (r < 0)
+		errno = (int)-r;
+	return r < 0 ? -1 : 0;
+}
+
+/*
  * A child must find wiped pages where it was told so, not what we would bring
  * back: such ranges stay where they are. Pages that are out come in first. What
- * it is not to have at all must be told from what has our guard. Of pages that become
- * guards (Linux 6.13) we are told nothing: they are emptied first, which is told.
+ * it is not to have at all must be told from what has our guard.
  */
 __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
 {
@@ -135,11 +158,12 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 			return -1;
 		}
 	}
-	if (advice == GUARD_INSTALL && threads_shm()) {
-		atomic_store(&guards, 1);
-		atomic_store(&threads_shm()->guards, 1);
-		sys3(SYS_madvise, addr, len, MADV_DONTNEED);
+	if (advice == MADV_FREE && threads_shm()) {
+		atomic_store(&frees, 1);
+		atomic_store(&threads_shm()->frees, 1);
 	}
+	if (advice == GUARD_INSTALL && threads_shm())
+		return guard_install(addr, len);
 	if ((advice == MADV_DONTFORK || advice == MADV_DOFORK) && threads_shm() &&
 	    agent->flags & AGENT_CAREFUL) {
 		/* Between the marks of a fork: no guard of ours is on then, or comes off. */

@@ -66,6 +66,34 @@ static void give_child(struct space *child, uint32_t area, uint64_t page, const 
 }
 
 /*
+ * What the store refused is in slots still, on its way back to the parent; or to the parent's
+ * parent, when that is still giving it to the parent, which forked past libc.
+ */
+static void give_from_slots(struct space *child, const struct space *giver)
+{
+	for (unsigned i = 0; giver->shm && i < AGENT_SLOTS; i++) {
+		const struct slot *sl = &giver->slots[i];
+
+		if (atomic_load(&sl->state) == SLOT_FREE)
+			continue;
+		for (uint32_t k = 0; k < sl->pages; k++) {
+			uint64_t addr = space_address(child, sl->area, sl->first + k);
+
+			if (giver->discard.marking && atomic_load(&sl->state) == SLOT_MOVING &&
+			    addr && !(sl->dropped & 1u << k)) /* it is there still, in both */
+				space_mark_resident(child, space_find(child, addr), addr, 1,
+						    ARRIVAL_FOUND);
+			/* All else has been settled: of what is stored the child has a clone. */
+			tmem_assert(I2, atomic_load(&sl->state) != SLOT_STORED ||
+						!(sl->moved & sl->stored));
+			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k)
+				give_child(child, sl->area, sl->first + k,
+					   giver->shm->slots[i] + (size_t)k * AGENT_PAGE);
+		}
+	}
+}
+
+/*
  * The child could never have its pages. It is not known by number yet, and to end its parent
  * alone would have it wait for ever; so the whole program ends.
  */
@@ -93,35 +121,23 @@ void child_begins(struct space *sp, int uffd)
 	sp->unsharing =
 		false; /* what was its own again is shared anew, and all of it to be walked */
 	child = space_fork(sp, uffd);
+	if (child && !events_inherit(child, sp)) {
+		child->uffd = -1;
+		space_free(child);
+		child = NULL;
+	}
 	if (!child) {
 		run_hold(r, name, 0, uffd); /* until it is killed it must not read zeros */
 		abandon_child(sp, "out of memory");
 		close(uffd);
 		return;
 	}
+	child->giver = sp;
 	while (!drop_all_unregistered(child) && !child->gone)
 		pager_read_what_is_there(child);
-	/* What the store refused is in slots still, on its way back to the parent. */
-	for (unsigned i = 0; i < AGENT_SLOTS; i++) {
-		struct slot *sl = &sp->slots[i];
-
-		if (atomic_load(&sl->state) == SLOT_FREE)
-			continue;
-		for (uint32_t k = 0; k < sl->pages; k++) {
-			uint64_t addr = space_address(child, sl->area, sl->first + k);
-
-			if (sp->discard.marking && atomic_load(&sl->state) == SLOT_MOVING && addr &&
-			    !(sl->dropped & 1u << k)) /* it is there still, in both */
-				space_mark_resident(child, space_find(child, addr), addr, 1,
-						    ARRIVAL_FOUND);
-			/* All else has been settled: of what is stored the child has a clone. */
-			tmem_assert(I2, atomic_load(&sl->state) != SLOT_STORED ||
-						!(sl->moved & sl->stored));
-			if (sl->moved & ~sl->dropped & ~sl->stored & 1u << k)
-				give_child(child, sl->area, sl->first + k,
-					   sp->shm->slots[i] + (size_t)k * AGENT_PAGE);
-		}
-	}
+	for (const struct space *giver = sp; giver; giver = giver->giver)
+		give_from_slots(child, giver);
+	child->giver = NULL;
 	os_mutex_lock(&r->lock);
 	child->id = name;
 	child->next = r->spaces;

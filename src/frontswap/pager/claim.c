@@ -123,7 +123,8 @@ bool claim_step(struct space *sp)
 	sp->foreign.start = atomic_load(&shm->claim_start) & -(uint64_t)AGENT_PAGE;
 	sp->foreign.end = atomic_load(&shm->claim_end) & -(uint64_t)AGENT_PAGE;
 	sp->foreign_until = UINT64_MAX;
-	if (!all_in(sp) || !events_quiet(sp))
+	/* Books that are behind are put right first: I1. */
+	if ((sp->ndeferred && !events_quiet(sp)) || !all_in(sp) || !events_quiet(sp))
 		return !sp->gone;
 	tmem_assert(I1, !sp->slots_busy);
 	let_go(sp);

@@ -3,9 +3,9 @@
  * The order of events: what happened, told out of order.
  *
  * The kernel changes mappings under its lock and queues the event after it has
- * let go of it, the newest first. So two threads that free and move mappings at
- * once have their events read in any order, and the addresses that one gives up
- * the other gets within the same microsecond:
+ * let go of it. So two threads that free and move mappings at once have their
+ * events read in any order, and the addresses that one gives up the other gets
+ * within the same microsecond:
  *
  *      thread 1   munmap(A)               -> UNMAP(A)             read second
  *      thread 2   mremap(Y), gets A       -> REMAP(Y to A)        read first
@@ -28,6 +28,7 @@
  *       read first, of which that one waits for a place that the other gives up:
  *       they are told from two in a row (Y to A, and from there to D) by nothing
  *       but that all has been read. So a fault is served when nothing is deferred.
+ *       Nor is anything else done that asks at which address a page is.
  *   I4  quiet => nothing is deferred, nothing is expected.
  *   I5  A segment is added at a quiet point only (maps.c): it is true then.
  *
@@ -84,8 +85,8 @@ static bool was_expected(struct space *sp, uint64_t start, uint64_t end)
 	return false;
 }
 
-/* Whether an event must wait: for its new place to be free, or for one deferred before it. */
-static bool must_wait(struct space *sp, const struct moved *m, uint32_t before)
+/* Whether an event is of what one of those deferred before it has moved there. */
+static bool follows(const struct space *sp, const struct moved *m, uint32_t before)
 {
 	for (uint32_t i = 0; i < before; i++) {
 		const struct moved *d = &sp->deferred[i];
@@ -93,7 +94,13 @@ static bool must_wait(struct space *sp, const struct moved *m, uint32_t before)
 		if (d->len && m->from < d->to + d->len && d->to < m->end)
 			return true;
 	}
-	return m->len && space_any(sp, m->to, m->to + m->len);
+	return false;
+}
+
+/* Whether an event must wait: for its new place to be free, or for one deferred before it. */
+static bool must_wait(struct space *sp, const struct moved *m, uint32_t before)
+{
+	return follows(sp, m, before) || (m->len && space_any(sp, m->to, m->to + m->len));
 }
 
 static void apply(struct space *sp, const struct moved *m)
@@ -127,24 +134,43 @@ static void retry(struct space *sp)
 	}
 }
 
+static bool overlap(const struct moved *a, const struct moved *b)
+{
+	return a->from < b->end && b->from < a->end;
+}
+
+/* The first of the deferred REMAPs, from i on, that could have happened: its new place is free. */
+static uint32_t next_settled(struct space *sp, uint32_t i)
+{
+	for (; i < sp->ndeferred; i++) {
+		const struct moved *d = &sp->deferred[i];
+
+		if (d->len && !space_any(sp, d->to, d->to + d->len))
+			break;
+	}
+	return i;
+}
+
 /*
  * All has been read, and some still wait. Then it is not an UNMAP that frees the place which the
  * first is to have, but a REMAP that was read after it, and taken for one of what comes there: the
- * place that one goes to is free.
+ * place that one goes to is free. Where two of the same range could be it, one of them is of what
+ * came there later, and nothing tells which: then the process ends, for either choice may give one
+ * mapping's pages to the other.
  */
 static void settle(struct space *sp)
 {
-	while (sp->ndeferred) {
-		uint32_t i = 0;
+	while (sp->ndeferred && !sp->gone) {
+		uint32_t n = sp->ndeferred, i = next_settled(sp, 0), k = i;
 
-		for (; i < sp->ndeferred; i++) {
-			const struct moved *d = &sp->deferred[i];
-
-			if (d->len && !space_any(sp, d->to, d->to + d->len))
-				break;
-		}
+		while (i < n && (k = next_settled(sp, k + 1)) < n)
+			if (overlap(&sp->deferred[i], &sp->deferred[k])) {
+				pager_fail(sp, "it moved several mappings at once, and which went "
+					       "where cannot be told");
+				return;
+			}
 		/* None: not by I3; the kernel's word, then, against our books. */
-		apply_deferred(sp, i < sp->ndeferred ? i : 0);
+		apply_deferred(sp, i < n ? i : 0);
 		retry(sp);
 	}
 }
@@ -172,10 +198,32 @@ void events_remove(struct space *sp, uint64_t start, uint64_t end)
 	take(sp, &(struct moved){.from = start, .end = end});
 }
 
+/*
+ * What is unmapped, but for what our books still have there and a REMAP that is deferred has moved
+ * away: that was mapped, all of it, when it moved, so this speaks of what came there later.
+ */
+static void unmap(struct space *sp, uint64_t start, uint64_t end, uint32_t i)
+{
+	for (; i < sp->ndeferred; i++) {
+		const struct moved *m = &sp->deferred[i];
+
+		if (m->len && m->from < end && start < m->end && !follows(sp, m, i)) {
+			uint64_t from = m->from, to = m->end;
+
+			if (start < from)
+				unmap(sp, start, from, i + 1);
+			if (to < end)
+				unmap(sp, to, end, i + 1);
+			return;
+		}
+	}
+	space_drop_range(sp, start, end, true);
+}
+
 void events_unmap(struct space *sp, uint64_t start, uint64_t end)
 {
 	if (!was_expected(sp, start, end))
-		space_drop_range(sp, start, end, true);
+		unmap(sp, start, end, 0);
 	retry(sp);
 	sp->maps_dirty = true;
 }
@@ -189,7 +237,7 @@ bool events_quiet(struct space *sp)
 		return false;
 	sp->nexpected = 0;
 	settle(sp);
-	return true;
+	return !sp->gone;
 }
 
 /* Callers of events that were read need a moment to go on. */
@@ -201,4 +249,19 @@ bool events_quiet_soon(struct space *sp)
 		sched_yield();
 	}
 	return false;
+}
+
+bool events_inherit(struct space *child, const struct space *parent)
+{
+	uint32_t n = parent->ndeferred;
+
+	if (!n)
+		return true;
+	child->deferred = os_alloc(n * sizeof(*child->deferred));
+	if (!child->deferred)
+		return false;
+	memcpy(child->deferred, parent->deferred, n * sizeof(*child->deferred));
+	child->ndeferred = child->deferred_size = n;
+	settle(child);
+	return true;
 }

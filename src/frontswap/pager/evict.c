@@ -358,6 +358,8 @@ static bool complete(struct space *sp, bool give_back, bool force)
 	if (!sp->slots_busy)
 		return false;
 	copied_out(sp, force, &some);
+	if (sp->ndeferred && !events_quiet(sp)) /* by books that are behind nothing comes in */
+		give_back = false;
 	for (unsigned i = 0; i < AGENT_SLOTS; i++)
 		if (atomic_load(&sp->slots[i].state) == SLOT_STORED)
 			some |= settle_stored(sp, i, give_back);

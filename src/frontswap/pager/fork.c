@@ -99,7 +99,8 @@ bool fork_allows(struct space *sp)
 {
 	uint32_t n;
 
-	if (sp->fork_state != FORK_NONE || forks_pending(sp))
+	if (sp->fork_state != FORK_NONE || forks_pending(sp) ||
+	    (sp->ndeferred && !events_quiet(sp)))
 		return false;
 	sp->fork_addr = 0;
 	/* What is marked must be what the books say: see events.c. */
@@ -180,13 +181,17 @@ static void answer(struct space *sp)
 
 bool fork_step(struct space *sp)
 {
+	/* By books that are behind, what is out could not be told. */
+	if ((sp->fork_state == FORK_RESTORE || sp->fork_state == FORK_UNGUARD) && sp->ndeferred &&
+	    !events_quiet(sp))
+		return !sp->gone;
 	switch (sp->fork_state) {
 	case FORK_NONE:
 		if (!forks_pending(sp))
 			return false;
 		sp->fork_state = FORK_RESTORE;
 		sp->fork_addr = sp->fork_brought = 0;
-		/* fallthrough */
+		break;
 	case FORK_RESTORE:
 		if (!restore(sp))
 			break;

@@ -260,6 +260,8 @@ static void manage(struct space *sp, int maps, uint64_t start, uint64_t end)
 				sp->maps_dirty = true;
 				return;
 			}
+			at = start; /* and what was deferred may have moved some */
+			continue;
 		}
 		if (!is_registered(sp, at, stop)) { /* what is will be found at the next scan */
 			sp->maps_dirty = true;
@@ -292,6 +294,10 @@ void maps_scan(struct space *sp)
 
 	if (!sp->pid || !atomic_load(&sp->agent_ready) || begun < sp->next_scan_ns)
 		return;
+	if (sp->ndeferred && !events_quiet(sp)) {
+		sp->maps_dirty = true;
+		return;
+	}
 	sp->maps_dirty = false;
 	maps_prune_threads(sp);
 	if (sp->pagemap < 0) {

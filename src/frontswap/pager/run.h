@@ -152,6 +152,8 @@ struct range {
 	uint64_t start, end;
 };
 
+#define EARLY_REMOVES 16u
+
 struct moved { /* a REMAP, or with len 0 a REMOVE, that has to wait for other events */
 	uint64_t from, end, to, len;
 };
@@ -222,8 +224,13 @@ struct space {
 	_Atomic bool offered;	  /* A: the pager may adopt the offer */
 	_Atomic bool agent_ready; /* A: it has */
 	bool gone, forked;
-	bool guards;  /* the program has guard pages of its own, see space_guards() */
-	bool careful; /* no fork events, see fork.c */
+	bool guards; /* the program has guard pages of its own, see space_guards() */
+	bool frees;  /* it has used MADV_FREE, see space_frees() */
+	struct range early[EARLY_REMOVES]; /* REMOVEs, the last, where there was no segment: I9 */
+	unsigned early_next;
+	pid_t parent_pid;	   /* of a fork's child */
+	const struct space *giver; /* its parent, while that gives it what it has in slots */
+	bool careful;		   /* no fork events, see fork.c */
 	enum fork_state fork_state;
 	uint64_t fork_addr;	       /* how far it has come */
 	uint64_t fork_brought;	       /* clusters that this walk has brought in */
@@ -473,6 +480,8 @@ bool serve_identity(struct space *sp);
 void child_begins(struct space *sp, int uffd);
 
 /* events.c */
+/* In a fork's child: what the parent has deferred has happened, here as well. False: no memory. */
+bool events_inherit(struct space *child, const struct space *parent);
 /* Events in the order in which they are read; the books follow in that in which they happened. */
 void events_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len);
 void events_remove(struct space *sp, uint64_t start, uint64_t end);

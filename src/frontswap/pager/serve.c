@@ -276,7 +276,8 @@ static bool serve_resident(struct space *sp, struct segment *seg, uint64_t addr)
 			space_mark_zero(sp, seg, addr, 1);
 		} else {
 			atomic_fetch_add_explicit(&sp->run->n.anomalies, 1, memory_order_relaxed);
-			if (!sp->pid || !maps_wiped_on_fork(sp->pid, addr)) {
+			/* A child that is not known by number yet has its parent's marks. */
+			if (!maps_wiped_on_fork(sp->pid ? sp->pid : sp->parent_pid, addr)) {
 				pager_fail(sp, "a resident page is missing");
 				return true;
 			}

@@ -72,6 +72,20 @@ static int seg_insert(struct space *sp, const struct segment *s)
 	return 0;
 }
 
+/* What was to be emptied where there was no segment: some of it may be there still. */
+static void note_early(struct space *sp, uint64_t start, uint64_t end)
+{
+	sp->early[sp->early_next++ % EARLY_REMOVES] = (struct range){start, end};
+}
+
+bool space_removed_early(const struct space *sp, uint64_t start, uint64_t end)
+{
+	for (unsigned i = 0; i < EARLY_REMOVES; i++)
+		if (sp->early[i].start < end && start < sp->early[i].end)
+			return true;
+	return false;
+}
+
 int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
 {
 	struct segment s = {.start = start, .end = end};
@@ -107,6 +121,7 @@ static int seg_split(struct space *sp, uint64_t addr)
 }
 void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmapped)
 {
+	uint64_t known = 0;
 	uint32_t i;
 
 	if (unmapped && (seg_split(sp, start) < 0 || seg_split(sp, end) < 0)) {
@@ -119,6 +134,7 @@ void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmap
 		uint64_t from = start > s->start ? start : s->start;
 		uint64_t to = end < s->end ? end : s->end;
 
+		known += to - from;
 		space_drop_pages(sp, s->area, s->page + (from - s->start) / AGENT_PAGE,
 				 (to - from) / AGENT_PAGE, unmapped);
 		if (unmapped) {
@@ -130,6 +146,8 @@ void space_drop_range(struct space *sp, uint64_t start, uint64_t end, bool unmap
 	}
 	if (unmapped)
 		space_tidy(sp);
+	else if (known < end - start)
+		note_early(sp, start, end);
 }
 
 int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
@@ -156,12 +174,21 @@ int space_remap(struct space *sp, uint64_t from, uint64_t to, uint64_t len)
 	}
 	return 0;
 }
+
 bool space_guards(struct space *sp)
 {
 	if (sp->shm && atomic_load_explicit(&sp->shm->guards, memory_order_relaxed))
 		sp->guards = true;
 	return sp->guards;
 }
+
+bool space_frees(struct space *sp)
+{
+	if (sp->shm && atomic_load_explicit(&sp->shm->frees, memory_order_relaxed))
+		sp->frees = true;
+	return sp->frees;
+}
+
 struct space *space_create(struct run *r, int uffd, tmem_pool pool)
 {
 	struct space *sp = os_zalloc_aligned(sizeof(*sp));

@@ -38,6 +38,8 @@
  *   I9  the program empties a page (REMOVE) => place->emptied, until it leaves.
  *       The kernel does it some time after we are told: what was filled in
  *       meanwhile goes again, and then a page that is RESIDENT may be missing.
+ *       If we were told before there was a segment (sp->early), or not at all
+ *       (MADV_FREE before it was registered), all that is found has the mark.
  *   I10 chunk->mapped = pages of it that segments name, area->mapped likewise
  *   I11 a chunk is there => mapped or out. Without either nothing can come to name
  *       its pages again but entries in queues, which are *dead* then: sp->dead_entries
@@ -203,6 +205,11 @@ int space_verify(struct space *sp);
 void space_mark_zero(struct space *sp, const struct segment *seg, uint64_t addr, uint64_t n);
 /* Whether there are MADV_GUARD_INSTALL pages in it, as far as the agent, or a parent's, told. */
 bool space_guards(struct space *sp);
+/*
+ * Whether the program has used MADV_FREE, likewise: what it did so with before there was a segment
+ * looks as before, and the kernel may take it without a word (I9).
+ */
+bool space_frees(struct space *sp);
 void space_enqueue(struct space *sp, struct place *at, uint32_t area, uint64_t page);
 
 #endif

@@ -117,6 +117,10 @@ struct space *space_fork(struct space *parent, int uffd)
 	sp->own_end = parent->own_end;
 	sp->family = parent->family;
 	sp->guards = space_guards(parent);
+	sp->frees = space_frees(parent);
+	memcpy(sp->early, parent->early, sizeof(sp->early));
+	sp->early_next = parent->early_next;
+	sp->parent_pid = parent->pid;
 	sp->together = parent->together;
 	atomic_store(&sp->managed, atomic_load(&parent->managed));
 	for (uint32_t a = 0; a < sp->nareas; a++)

@@ -31,6 +31,10 @@ static inline bool page_counted(uint8_t state)
 	return page_away(state) || state & (PAGE_BUSY | PAGE_KEPT);
 }
 
+/* space.c */
+/* Whether some of [start, end) was to be emptied when there was no segment. */
+bool space_removed_early(const struct space *sp, uint64_t start, uint64_t end);
+
 /* space_pages.c */
 
 /* Chunk i of an area, all of its pages ABSENT, not yet in its table; NULL: no memory. */

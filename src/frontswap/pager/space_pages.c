@@ -234,6 +234,8 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 			 enum arrival how)
 {
 	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
+	bool emptied = how == ARRIVAL_FOUND &&
+		       (space_frees(sp) || space_removed_early(sp, addr, addr + n * AGENT_PAGE));
 
 	sp->arrivals += (uint32_t)n;
 	sp->areas[seg->area].seg = (uint32_t)(seg - sp->segs);
@@ -248,6 +250,7 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 			       (uint8_t)((c->page[page % CHUNK_PAGES] &
 					  ~(PAGE_STATE | PAGE_REMOVED | PAGE_ZERO)) |
 					 PAGE_RESIDENT));
+		at->emptied |= emptied; /* I9 */
 		if (at->queued == QUEUED || at->queued == QUEUED_AGAIN)
 			continue;
 		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&
