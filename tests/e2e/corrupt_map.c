@@ -742,7 +742,8 @@ static void free_before(unsigned rounds)
 {
 	struct mem freed = mem_make(8 * MIB), m;
 
-	if (madvise(freed.base, freed.pages * PAGE, MADV_FREE) < 0)
+	if ((rounds % 2 ? madvise(freed.base, freed.pages * PAGE, MADV_FREE)
+			: (int)syscall(SYS_madvise, freed.base, freed.pages * PAGE, MADV_FREE)) < 0)
 		die("MADV_FREE");
 	m = mem_make(40 * MIB); /* far over the limit */
 	if (madvise(freed.base, freed.pages * PAGE, MADV_PAGEOUT) < 0)

@@ -70,7 +70,7 @@ gone() {
 # ---- one process, and its children: to the end ---------------------------------------------------
 for mode in discard-race discard-cold discard-ahead free-race map-race map-fixed move-race move-grow protect protect-fresh brk shared \
 	small-maps churn huge-space own-uffd fork-raw fork-raw-fork fork-short fork-mixed fork-without spawn \
-	close-all storm own-stacks signals barriers splice calls lock direct guard-refused free-before; do
+	close-all storm own-stacks signals barriers splice calls lock direct guard-refused; do
 	want $mode || continue
 	go $mode $mode
 	right $mode
@@ -89,6 +89,12 @@ if want row-wipe-again; then
 	go row-wipe-again row-wipe-again 15
 	right row-wipe-again
 fi
+# Freed before anybody looked, by libc and past it.
+for n in 1 2; do
+	want free-before || continue
+	go free-before.$n free-before $n
+	right free-before.$n
+done
 if want row-wipe-raw; then
 	go row-wipe-raw row-wipe-raw 15
 	right row-wipe-raw

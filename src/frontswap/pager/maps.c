@@ -49,7 +49,8 @@ bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t
 		      shared, data) == 4;
 }
 
-uint64_t maps_pss_anon(pid_t pid)
+/* A sum over all mappings, in bytes; the kernel walks all of their pages. */
+static uint64_t rollup(pid_t pid, const char *what)
 {
 	char path[40], *text, *at;
 	uint64_t kib = 0;
@@ -58,11 +59,16 @@ uint64_t maps_pss_anon(pid_t pid)
 	text = os_file_slurp(path, 65536, NULL);
 	if (!text)
 		return 0;
-	at = strstr(text, "Pss_Anon:");
+	at = strstr(text, what);
 	if (at)
-		kib = strtoull(at + 9, NULL, 10);
+		kib = strtoull(at + strlen(what), NULL, 10);
 	os_free(text);
 	return kib << 10;
+}
+
+uint64_t maps_pss_anon(pid_t pid)
+{
+	return rollup(pid, "Pss_Anon:");
 }
 
 bool maps_wiped_on_fork(pid_t pid, uint64_t addr)
@@ -310,6 +316,8 @@ void maps_scan(struct space *sp)
 	f = fopen(path, "re");
 	if (!f)
 		return;
+	if (!sp->nsegs && rollup(sp->pid, "LazyFree:")) /* by a system call past libc, perhaps */
+		sp->frees = true;
 	while (fgets(line, sizeof(line), f)) {
 		uint64_t start, end, inode;
 		char perms[8], name[256] = "";

@@ -610,6 +610,7 @@ void maps_scan(struct space *sp);
 /* /proc/PID/statm (0: our own) by a descriptor in *fd that is opened when it is -1. Pages. */
 bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
 		uint64_t *data);
+/* Bytes of a process, shared ones by share. */
 uint64_t maps_pss_anon(pid_t pid);
 /* Whether some mapping begins at start and some ends at end, now. */
 bool maps_whole(pid_t pid, uint64_t start, uint64_t end);
