@@ -556,6 +556,8 @@ static void row_brk(unsigned k)
 		m = mem_at((uint64_t *)(void *)((char *)sbrk(0) - 4 * MIB * PAGE), 4 * MIB);
 		mem_fill(&m);
 	}
+	if (k % 100 == 0) /* so small a heap stays, else, for it is in use */
+		press();
 	hits += absent(m.base + some * WORDS, CHUNK) > 0;
 	bytes = less * PAGE;
 	if (sbrk(-(intptr_t)bytes) == (void *)-1 || sbrk((intptr_t)bytes) == (void *)-1)
