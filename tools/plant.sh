@@ -11,9 +11,10 @@
 #   tsan    the same under the race detector
 #   run     whole programs under tmem run, release build
 #   rare    the same in a build that brings about what is rare
-#   mount   files through tmem mount, the same build
+#   corrupt, mount  other programs under tmem run, files through tmem mount: the same build as run
 # and "test: NAME...", the tests that ought to catch it (of where: run, the modes of run_pages.sh; of
-# where: rare, those of run_rare.sh; of where: mount, scripts of tests/e2e).
+# where: corrupt, those of run_corrupt.sh; of where: rare, those of run_rare.sh; of where: mount,
+# scripts of tests/e2e).
 # Those alone are built and run at first; what they let through goes through all tests at the end.
 # What fails without any bug is left out of the judgement, and said. Exit code 1 when a bug was not
 # caught, or a patch no longer applies.
@@ -77,9 +78,17 @@ for t in json.load(sys.stdin):
             print(os.path.relpath(f, sys.argv[1]))' "$T/$1" >"$T/$1.modules"
 }
 
+tree_of() {
+	case $1 in
+	corrupt | mount) echo run ;;
+	*) echo "$1" ;;
+	esac
+}
+
 # build BUILD [TEST...]: these tests with the modules they load; everything when none is named.
 build() {
-	local dir=${1/mount/run} t targets=()
+	local dir t targets=()
+	dir=$(tree_of "$1")
 	shift
 	configure "$dir" || return
 	if [ "$dir" = rare ]; then
@@ -103,6 +112,11 @@ failing() {
 		for t in "${@:-mount}"; do
 			TMEM_BUILD=$T/run timeout -k 5 240 bash "$T/tree/tests/e2e/$t.sh" 2>&1 </dev/null
 		done | sed -nE 's/^not ok ([^:]*):.*/\1/p'
+		return
+	fi
+	if [ "$dir" = corrupt ]; then
+		TMEM_BUILD=$T/run timeout -k 5 240 bash "$T/tree/tests/e2e/run_corrupt.sh" "$@" 2>&1 </dev/null |
+			sed -nE 's/^not ok ([^:]*):.*/\1/p'
 		return
 	fi
 	if [ "$dir" = run ]; then
@@ -178,7 +192,7 @@ judge() {
 }
 
 row bug where "caught by"
-for where in checks tsan run rare mount; do
+for where in checks tsan run corrupt rare mount; do
 	patches=() named=()
 	for patch in "$ROOT"/tests/plant/*.patch; do
 		name=$(basename "$patch" .patch)
@@ -193,16 +207,16 @@ for where in checks tsan run rare mount; do
 		mapfile -t -O ${#named[@]} named < <(field "$patch" test | tr ' ' '\n')
 	done
 	[ ${#patches[@]} -gt 0 ] || continue
-	if [[ $where = @(run|rare) ]]; then
+	if [[ $where = @(run|corrupt|rare) ]]; then
 		build "$where" || die "the tree does not build ($where): $(tail -n 5 "$T/log")"
-		if ! run_works "$T/$where"; then
+		if ! run_works "$T/$(tree_of "$where")"; then
 			row "${#patches[@]} bugs" "$where" "not tried: tmem run cannot be had: $RUN_REASON"
 			continue
 		fi
 	fi
 	mapfile -t named < <(printf '%s\n' "${named[@]}" | sort -u | grep .)
-	configure "${where/mount/run}" || die "the tree cannot be configured ($where): $(tail -n 3 "$T/log")"
-	[[ $where = @(run|rare|mount) ]] || for t in "${named[@]}"; do
+	configure "$(tree_of "$where")" || die "the tree cannot be configured ($where): $(tail -n 3 "$T/log")"
+	[[ $where = @(run|corrupt|rare|mount) ]] || for t in "${named[@]}"; do
 		grep -q "^[a-z]* $t " "$T/$where.tests" || die "no test is called $t"
 	done
 	[ ${#named[@]} = 0 ] || baseline "$where" "${named[@]}"
