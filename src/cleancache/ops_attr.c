@@ -155,12 +155,16 @@ static bool has_none(const struct cc_node *n)
 /*
  * The kernel asks for an owner's rights, or an administrator's, before it passes on most
  * attributes. Those in system.* it leaves to the file system to judge, but for POSIX ACLs: NFSv4
- * ACLs are there. So the source is asked by who asks us.
+ * ACLs are there. So the source is asked by who asks us. A POSIX ACL is changed by who asks, too:
+ * it sets mode bits, and from one who is not in the file's group the source then takes the
+ * set-group-id bit.
  */
-static int begin(fuse_req_t req, const char *name, struct cc_caller *c)
+static int begin(fuse_req_t req, const char *name, bool changes, struct cc_caller *c)
 {
+	bool judged = !strncmp(name, "system.posix_acl_", 17);
+
 	*c = (struct cc_caller){.became = false};
-	if (strncmp(name, "system.", 7) != 0 || !strncmp(name, "system.posix_acl_", 17))
+	if (strncmp(name, "system.", 7) != 0 || (judged && !changes))
 		return 0;
 	return cc_caller_begin(cc_mount_of(req), req, c);
 }
@@ -171,7 +175,7 @@ void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
 	struct cc_caller c;
-	int rc = has_none(n) ? -EPERM : begin(req, name, &c);
+	int rc = has_none(n) ? -EPERM : begin(req, name, true, &c);
 
 	if (rc == 0) {
 		rc = setxattr(cc_fd_path(path, n->fd), name, value, size, flags) ? -errno : 0;
@@ -185,7 +189,7 @@ void cc_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
 	struct cc_caller c;
-	int rc = has_none(n) ? -EPERM : begin(req, name, &c);
+	int rc = has_none(n) ? -EPERM : begin(req, name, true, &c);
 
 	if (rc == 0) {
 		rc = removexattr(cc_fd_path(path, n->fd), name) ? -errno : 0;
@@ -215,7 +219,7 @@ static void reply_xattr(fuse_req_t req, struct cc_node *n, const char *name, siz
 		return;
 	}
 	cc_fd_path(path, n->fd);
-	got = begin(req, name ? name : "", &c);
+	got = begin(req, name ? name : "", false, &c);
 	if (got == 0) {
 		got = name ? getxattr(path, name, buf, size) : listxattr(path, buf, size);
 		got = got < 0 ? -errno : got;

@@ -491,6 +491,20 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	done
 	other perl -e 'use Fcntl; umask 0; sysopen(F, $ARGV[0], O_WRONLY | O_CREAT | O_TRUNC, 04755) or die' "$M/new-setuid"
 	check setuid_new "$(stat -c %a "$S/new-setuid")" test "$(stat -c %a "$S/new-setuid")" = 4755
+	mkdir "$S/shared" && chgrp 12345 "$S/shared" && chmod 2777 "$S/shared"
+	python3 - "$M/shared/acl" <<'PY' 2>"$T/err"
+import os, struct, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534); os.umask(0)
+f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o2666)
+os.write(f, b"x")
+rights = b"".join(struct.pack("<HHI", tag, bits, 0xffffffff) for tag, bits in ((1, 7), (4, 7), (32, 5)))
+os.setxattr(f, "system.posix_acl_access", struct.pack("<I", 2) + rights)
+PY
+	if grep -q 'not supported' "$T/err"; then
+		skip setgid_acl "no ACLs where it is tested"
+	else
+		check setgid_acl "$(stat -c %a "$S/shared/acl") $(tail -n 1 "$T/err")" test "$(stat -c %a "$S/shared/acl")" = 775
+	fi
 	check not_his_folder "listed" bash -c "mkdir -m 700 '$S/closed'; ! setpriv --reuid 65534 --clear-groups ls '$M/closed' 2>/dev/null"
 	ended
 	mounted --size 32M
