@@ -43,20 +43,45 @@ static ssize_t write_at(int fd, struct fuse_bufvec *in, size_t size, off_t off)
 	return fuse_buf_copy(&out, in, 0);
 }
 
+/* All of it in a buffer of this thread. Bytes, or -errno. */
+static ssize_t collect(struct cc_mount *m, struct fuse_bufvec *in, size_t size, char **at)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
+
+	*at = size <= CC_IO_BYTES ? cc_scratch(m) : NULL;
+	out.buf[0].mem = *at;
+	return *at ? fuse_buf_copy(&out, in, 0) : -ENOMEM;
+}
+
+/*
+ * What is written back of a mapping. The kernel looks for an error, and not at how much was
+ * written: fewer bytes than all are none that anybody would hear of.
+ */
+static ssize_t write_back(struct cc_mount *m, int fd, struct fuse_bufvec *in, size_t size,
+			  off_t off)
+{
+	ssize_t n, got, done = 0;
+	char *at;
+
+	got = collect(m, in, size, &at);
+	for (; done < got; done += n) {
+		n = pwrite(fd, at + done, (size_t)(got - done), off + done);
+		if (n <= 0)
+			return n ? -errno : -EIO;
+	}
+	return got < 0 || got == (ssize_t)size ? got : -EIO;
+}
+
 /* Where the source's end is, not where the kernel takes it to be. */
 static ssize_t append_to(struct cc_mount *m, int fd, struct fuse_bufvec *in, size_t size)
 {
-	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
 	struct iovec v;
-	ssize_t n;
+	char *at;
+	ssize_t n = collect(m, in, size, &at);
 
-	out.buf[0].mem = size <= CC_IO_BYTES ? cc_scratch(m) : NULL;
-	if (!out.buf[0].mem)
-		return -ENOMEM;
-	n = fuse_buf_copy(&out, in, 0);
 	if (n <= 0)
 		return n;
-	v = (struct iovec){out.buf[0].mem, (size_t)n};
+	v = (struct iovec){at, (size_t)n};
 	n = pwritev2(fd, &v, 1, 0, RWF_APPEND);
 	return n < 0 ? -errno : n;
 }
@@ -86,7 +111,9 @@ void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		cc_change_begin(m, f, 0, UINT64_MAX);
 	else
 		cc_change_begin(m, f, (uint64_t)off, size);
-	done = append ? append_to(m, h->fd, in, size) : write_at(h->fd, in, size, off);
+	done = append	       ? append_to(m, h->fd, in, size)
+	       : fi->writepage ? write_back(m, h->fd, in, size, off)
+			       : write_at(h->fd, in, size, off);
 	cc_change_end(m, f);
 	/* The kernel has the bytes where it took the end to be. */
 	if (append && done > 0 && end_of(h->fd) != off + done)

@@ -452,6 +452,17 @@ if mount -t tmpfs -o size=1M tmem-e2e "$T/small" 2>/dev/null; then
 	check full "no error" bash -c "! head -c 3000000 /dev/zero >'$M/fill' 2>'$T/err'"
 	check full_says "$(cat "$T/err")" grep -q "No space" "$T/err"
 	check full_reads "differs" cmp "$T/small/fill" "$M/fill"
+	rm "$M/fill"
+	head -c $((960 << 10)) /dev/zero >"$T/small/fill" # 64 KiB are left
+	truncate -s 128K "$T/small/mapped"
+	check full_mapped "what was lost was not told" python3 - "$M/mapped" <<'PY'
+import errno, mmap, os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+p = mmap.mmap(f, 131072)
+p[:] = b"x" * 131072
+try: p.flush(); sys.exit(1)
+except OSError as e: assert e.errno in (errno.ENOSPC, errno.EIO), e
+PY
 	umount -l "$T/small"
 	check gone_reads "what was open is not readable" test -r "$M"
 	ended
