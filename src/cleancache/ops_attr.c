@@ -157,16 +157,20 @@ static bool has_none(const struct cc_node *n)
  * attributes. Those in system.* it leaves to the file system to judge, but for POSIX ACLs: NFSv4
  * ACLs are there. So the source is asked by who asks us. A POSIX ACL is changed by who asks, too:
  * it sets mode bits, and from one who is not in the file's group the source then takes the
- * set-group-id bit.
+ * set-group-id bit. Where we cannot be who asks, what he may do is not ours to say: he may not.
  */
 static int begin(fuse_req_t req, const char *name, bool changes, struct cc_caller *c)
 {
+	struct cc_mount *m = cc_mount_of(req);
+	uid_t uid = fuse_req_ctx(req)->uid;
 	bool judged = !strncmp(name, "system.posix_acl_", 17);
 
 	*c = (struct cc_caller){.became = false};
 	if (strncmp(name, "system.", 7) != 0 || (judged && !changes))
 		return 0;
-	return cc_caller_begin(cc_mount_of(req), req, c);
+	if (!judged && !m->as_root && uid && uid != geteuid())
+		return changes ? -EPERM : -EOPNOTSUPP;
+	return cc_caller_begin(m, req, c);
 }
 
 void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,

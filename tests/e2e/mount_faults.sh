@@ -252,18 +252,39 @@ ended
 if [ "$(id -u)" = 0 ]; then
 	chmod 755 "$T" "$R"
 	check other_up "tmem mount failed" "$TMEM" mount --size 32M --allow-other "$S" "$M"
-	rm -f "$T/faults.xattr"
-	python3 - "$M/b" <<'PY' 2>"$T/err"
+	cat >"$T/ask.py" <<'PY'
 import os, sys
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-for call in (lambda n: os.setxattr(sys.argv[1], n, b"x"), lambda n: os.getxattr(sys.argv[1], n),
-             lambda n: os.removexattr(sys.argv[1], n)):
-    try: call("system.nfs4_acl"); sys.exit("not refused")
+path, uid, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+os.setgroups([]); os.setgid(uid); os.setuid(uid)
+for call in (lambda: os.setxattr(path, name, b"x"), lambda: os.getxattr(path, name), lambda: os.removexattr(path, name)):
+    try: call(); sys.exit("not refused")
     except OSError: pass
 PY
+	rm -f "$T/faults.xattr"
+	python3 "$T/ask.py" "$M/b" 65534 system.nfs4_acl 2>"$T/err"
 	check other_asks "$(cat "$T/err" "$T/faults.xattr" | tr '\n' ' ')" \
 		test "$(grep -c '^65534 system.nfs4_acl' "$T/faults.xattr")" = 3 -a "$(grep -c '^0 system.nfs4' "$T/faults.xattr")" = 0
 	ended
+	# Of a mount that another user has made, which cannot become who asks.
+	cat >"$T/users.sh" <<'SH'
+T=$1 TMEM=$2 M=$3
+echo user_allow_other >"$T/fuse.conf"
+mknod -m 666 "$T/fuse" c 10 229
+mount --bind "$T/fuse.conf" /etc/fuse.conf && mount --bind "$T/fuse" /dev/fuse && chown 65534 "$M" &&
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$TMEM" mount --size 32M --allow-other "$T/source" "$M" || exit 2
+rm -f "$T/faults.xattr"
+python3 "$T/ask.py" "$M/b" 65534 system.nfs4_acl
+python3 "$T/ask.py" "$M/b" 65533 system.his
+umount "$M"
+SH
+	unshare -m bash "$T/users.sh" "$T" "$TMEM" "$M" 2>"$T/err"
+	if [ $? = 2 ]; then
+		skip no_other_asks "no other user may mount here: $(tail -n 1 "$T/err")"
+	else
+		check no_other_asks "$(cat "$T/err" "$T/faults.xattr" | tr '\n' ' ')" \
+			test "$(grep -c '^65534 system.nfs4_acl' "$T/faults.xattr")" = 3 -a "$(grep -c system.his "$T/faults.xattr")" = 0
+	fi
+	chown 0 "$M"
 fi
 
 # ---- a source whose numbers begin anew with it, and whose kernel keeps attributes
