@@ -186,6 +186,7 @@ struct cc_node {
 	uint64_t lookups;	     /* that the kernel has not forgotten; under the shard's lock */
 	uint32_t refs;		     /* ours; the same */
 	bool stale;		     /* its number is another file's now; the same */
+	_Atomic bool linked;	     /* it was seen to have several names */
 	bool used;		     /* since the trimmer came by; the same */
 	bool fuse;		     /* the source has it on a FUSE file system */
 	mode_t type;		     /* S_IFMT */
@@ -352,17 +353,10 @@ void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups);
 void cc_node_stale(struct cc_mount *m, struct cc_node *n);
 void cc_node_ref(struct cc_mount *m, struct cc_node *n);
 void cc_node_unref(struct cc_mount *m, struct cc_node *n);
-/* It is called so now, by a rename of ours. */
-void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name);
 /* The node of a name if the kernel knows it, with a ref; no new one is made. NULL: it is not. */
 struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char *name);
 /* The same of a node that may be on its way out: false, then. */
 bool cc_node_try_ref(struct cc_mount *m, struct cc_node *n);
-/* Its name of now, and its folder with a ref (NULL: the root). False: longer than room. */
-bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room,
-		  struct cc_node **parent);
-/* Whether a folder is above it, or is it, by the names that were seen last. */
-bool cc_node_is_under(struct cc_mount *m, struct cc_node *n, struct cc_node *dir);
 /* Made at the first call; NULL: --size. */
 struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n);
 /* Its file, or NULL. */
@@ -386,14 +380,29 @@ void cc_nodes_verify(struct cc_mount *m);
  */
 unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, bool folders);
 
+/* names.c. It is called so now, by a rename of ours. */
+void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name);
+/* A lookup has found it under this name, which it may have got without us. */
+void cc_node_called(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name);
+/* Its name of now, and its folder with a ref (NULL: the root). False: longer than room. */
+bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room,
+		  struct cc_node **parent);
+/* Whether a folder is above it, or is it, by the names that were seen last; of several names one
+ * may be there. */
+bool cc_node_is_under(struct cc_mount *m, struct cc_node *n, struct cc_node *dir);
+
 /* known.c: identities of files whose pages are in the store and whose nodes have gone. */
 int cc_known_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_known_close(struct cc_mount *m);
+/* Drawn before a node leaves its table. */
+uint64_t cc_known_generation(struct cc_mount *m);
 /* The node goes: its identity stays for as long as there is room. */
-void cc_known_keep(struct cc_mount *m, const struct cc_file *f);
+void cc_known_keep(struct cc_mount *m, const struct cc_file *f, uint64_t generation);
 /* A file as it was known before, if it was. */
 void cc_known_adopt(struct cc_mount *m, struct cc_file *f);
-
+/* All go; of nodes that leave their table in between none stays. */
+void cc_known_drop_begin(struct cc_mount *m);
+void cc_known_drop_end(struct cc_mount *m);
 void cc_known_verify(struct cc_mount *m);
 /* From a file. */
 void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_identity *id);

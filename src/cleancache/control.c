@@ -140,7 +140,9 @@ static int invalidate_path(struct cc_mount *m, struct cc_node *n)
 	struct cc_file *f = cc_node_data(n);
 
 	if (n->type == S_IFDIR) {
+		cc_known_drop_begin(m);
 		(void)cc_nodes_each(m, invalidate_under, &u);
+		cc_known_drop_end(m);
 		return u.files;
 	}
 	if (f)

@@ -7,6 +7,9 @@
  * 64 bytes each, for as long as there is room: in turns, those that were not asked for since the
  * last turn go. Their pages are left to the store, which evicts what nobody gets.
  *
+ * Whose they are is not known, so where a folder's files are dropped all of them go: before those
+ * are looked for that have a node, and none comes in until all of them were found (K2).
+ *
  * What is saved over a restart is this table, and the pages (warm.c).
  */
 #include "cleancache/cleancache.h"
@@ -31,12 +34,16 @@ struct slot {
  * Open addressing, linear probing; at most three quarters are taken.
  *
  *   K1  every identity is found by its name; n of them
+ *   K2  closed > 0  =>  n = 0; none comes in of a node that left its table before the last change
+ *       of generation
  */
 struct cc_known {
 	struct os_mutex lock;
 	struct slot *slot;
 	uint64_t slots, n; /* 2^n; taken */
 	uint64_t hand;
+	uint32_t closed;	     /* invalidations of folders under way */
+	_Atomic uint64_t generation; /* they began and ended */
 };
 
 static bool is_free(const struct slot *s)
@@ -117,12 +124,16 @@ static void evict_one(struct cc_known *k)
 	}
 }
 
-static void keep(struct cc_mount *m, const struct slot *s)
+static void keep(struct cc_mount *m, const struct slot *s, uint64_t generation)
 {
 	struct cc_known *k = m->known;
 	struct slot *at;
 
 	os_mutex_lock(&k->lock);
+	if (k->closed || generation != atomic_load(&k->generation)) {
+		os_mutex_unlock(&k->lock);
+		return;
+	}
 	at = find(k, &s->oid);
 	if (is_free(at)) {
 		if (k->n >= k->slots - k->slots / 4 && !grow(m, k))
@@ -134,13 +145,18 @@ static void keep(struct cc_mount *m, const struct slot *s)
 	os_mutex_unlock(&k->lock);
 }
 
-void cc_known_keep(struct cc_mount *m, const struct cc_file *f)
+uint64_t cc_known_generation(struct cc_mount *m)
+{
+	return m->known ? atomic_load(&m->known->generation) : 0;
+}
+
+void cc_known_keep(struct cc_mount *m, const struct cc_file *f, uint64_t generation)
 {
 	struct slot s = {.oid = f->oid, .id = f->id, .young = f->young, .passing = f->passing};
 
 	/* Without pages, or with pages that nobody may have, there is nothing to know. */
 	if (f->known && f->stored && m->known)
-		keep(m, &s);
+		keep(m, &s, generation);
 }
 
 void cc_known_adopt(struct cc_mount *m, struct cc_file *f)
@@ -159,6 +175,28 @@ void cc_known_adopt(struct cc_mount *m, struct cc_file *f)
 	os_mutex_unlock(&k->lock);
 }
 
+void cc_known_drop_begin(struct cc_mount *m)
+{
+	struct cc_known *k = m->known;
+
+	os_mutex_lock(&k->lock);
+	memset(k->slot, 0, k->slots * sizeof(*k->slot));
+	k->n = 0;
+	k->closed++;
+	atomic_fetch_add(&k->generation, 1);
+	os_mutex_unlock(&k->lock);
+}
+
+void cc_known_drop_end(struct cc_mount *m)
+{
+	struct cc_known *k = m->known;
+
+	os_mutex_lock(&k->lock);
+	k->closed--;
+	atomic_fetch_add(&k->generation, 1);
+	os_mutex_unlock(&k->lock);
+}
+
 void cc_known_verify(struct cc_mount *m)
 {
 	struct cc_known *k = m->known;
@@ -171,6 +209,7 @@ void cc_known_verify(struct cc_mount *m)
 			n++;
 		}
 	tmem_assert(K1, n == k->n && n <= k->slots - k->slots / 4);
+	tmem_assert(K2, !k->closed || !n);
 	os_mutex_unlock(&k->lock);
 	(void)n;
 }
@@ -180,7 +219,7 @@ void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_ident
 	struct slot s = {.oid = *oid, .id = *id};
 
 	if (!is_free(&s))
-		keep(m, &s);
+		keep(m, &s, cc_known_generation(m));
 }
 
 /* Those that were young when they were last looked at, or pass with the source, are nothing to go

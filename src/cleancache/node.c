@@ -170,15 +170,15 @@ static struct cc_node *make(struct cc_mount *m, int fd, const char *name,
 	return n;
 }
 
-/* Nobody has it any more. */
-static void discard(struct cc_mount *m, struct cc_node *n)
+/* Nobody has it any more. generation: of when it left the table. */
+static void discard(struct cc_mount *m, struct cc_node *n, uint64_t generation)
 {
 	struct cc_file *f = cc_node_data(n);
 	struct cc_node *parent = n->parent;
 
 	cc_unwatch_node(m, n);
 	if (f) {
-		cc_known_keep(m, f);
+		cc_known_keep(m, f, generation);
 		cc_file_destroy(f);
 		os_free(f);
 		cc_uncharge(m, sizeof(*f) + OVERHEAD / 2);
@@ -196,9 +196,11 @@ static void discard(struct cc_mount *m, struct cc_node *n)
 static void let_go(struct cc_mount *m, struct cc_node *n, uint64_t lookups, uint32_t refs)
 {
 	struct cc_shard *s = shard_of(m, n->dev, n->ino);
+	uint64_t generation;
 	bool last;
 
 	os_mutex_lock(&s->lock);
+	generation = cc_known_generation(m);
 	n->lookups -= lookups < n->lookups ? lookups : n->lookups;
 	n->refs -= refs;
 	last = !n->lookups && !n->refs;
@@ -206,7 +208,7 @@ static void let_go(struct cc_mount *m, struct cc_node *n, uint64_t lookups, uint
 		take_out(s, n);
 	os_mutex_unlock(&s->lock);
 	if (last)
-		discard(m, n);
+		discard(m, n, generation);
 }
 
 void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups)
@@ -240,70 +242,6 @@ bool cc_node_try_ref(struct cc_mount *m, struct cc_node *n)
 	return alive;
 }
 
-bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room,
-		  struct cc_node **parent)
-{
-	bool fits;
-
-	os_mutex_lock(&m->names);
-	fits = strlen(n->name) < room;
-	*parent = fits ? n->parent : NULL;
-	if (fits)
-		memcpy(name, n->name, strlen(n->name) + 1);
-	if (*parent)
-		cc_node_ref(m, *parent); /* the node has one: it is alive */
-	os_mutex_unlock(&m->names);
-	return fits;
-}
-
-bool cc_node_is_under(struct cc_mount *m, struct cc_node *n, struct cc_node *dir)
-{
-	os_mutex_lock(&m->names);
-	while (n && n != dir)
-		n = n->parent;
-	os_mutex_unlock(&m->names);
-	return n != NULL;
-}
-
-void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name)
-{
-	size_t len = strlen(name) + 1;
-	const struct cc_node *up;
-	struct cc_node *was;
-	char *copy, *old;
-
-	/* Names are for trimming: an old one that is left costs a descriptor. */
-	if (!cc_charge(m, len))
-		return;
-	copy = os_alloc(len);
-	if (!copy) {
-		cc_uncharge(m, len);
-		return;
-	}
-	memcpy(copy, name, len);
-	cc_node_ref(m, dir);
-	os_mutex_lock(&m->names);
-	/* The source may have moved folders about without us: not into a ring. */
-	for (up = dir; up && up != n; up = up->parent)
-		;
-	if (up) {
-		os_mutex_unlock(&m->names);
-		cc_uncharge(m, len);
-		os_free(copy);
-		cc_node_unref(m, dir);
-		return;
-	}
-	was = n->parent;
-	old = n->name;
-	n->parent = dir;
-	n->name = copy;
-	os_mutex_unlock(&m->names);
-	cc_uncharge(m, strlen(old) + 1);
-	os_free(old);
-	if (was)
-		cc_node_unref(m, was);
-}
-
 /* ---- names ------------------------------------------------------------------------------ */
 
 /* A number that was given to another file since: the old node is not found any more. */
@@ -311,6 +249,11 @@ static bool is_other(const struct cc_node *n, const struct cc_look *look)
 {
 	return n->type != (look->st.st_mode & S_IFMT) ||
 	       (n->born_ns && look->born_ns && n->born_ns != look->born_ns);
+}
+
+static bool has_names(const struct cc_look *look)
+{
+	return S_ISREG(look->st.st_mode) && look->st.st_nlink > 1;
 }
 
 void cc_node_stale(struct cc_mount *m, struct cc_node *n)
@@ -341,6 +284,8 @@ static struct cc_node *known(struct cc_mount *m, const struct cc_look *look, uin
 		n->lookups += lookups;
 		n->refs += refs;
 		n->used = true;
+		if (has_names(look))
+			atomic_store(&n->linked, true);
 	}
 	os_mutex_unlock(&s->lock);
 	return n;
@@ -407,11 +352,12 @@ static int new_node(struct cc_mount *m, struct cc_node *dir, const char *name, s
 		return rc;
 	}
 	n->parent = dir;
+	atomic_init(&n->linked, has_names(look));
 	n->fuse = n->dev == dir->dev ? dir->fuse : cc_is_fuse(fd);
 	cc_node_ref(m, dir);
 	won = add(m, n);
 	if (won != n)
-		discard(m, n);
+		discard(m, n, cc_known_generation(m));
 	*out = won;
 	return 0;
 }
@@ -427,7 +373,10 @@ int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, st
 	if (look->st.st_dev == atomic_load_explicit(&m->own_dev, memory_order_relaxed))
 		return -ELOOP;
 	*out = known(m, look, 1, 0);
-	return *out ? 0 : new_node(m, dir, name, out, look);
+	rc = *out ? 0 : new_node(m, dir, name, out, look);
+	if (rc == 0)
+		cc_node_called(m, *out, dir, name);
+	return rc;
 }
 
 struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char *name)
@@ -448,12 +397,19 @@ struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n)
 		return NULL;
 	f = os_zalloc_aligned(sizeof(*f));
 	if (f) {
+		bool ours;
+
 		cc_file_init(f, &oid);
 		/* Numbers that are given out by a process, in the order of lookups, are other
 		 * files' in the next one. Where the time of birth is told it tells them apart. */
 		f->passing = n->fuse && !n->born_ns;
-		cc_known_adopt(m, f);
-		if (atomic_compare_exchange_strong(&n->file, &none, f))
+		/* Who drops a folder's files finds it, or has emptied the identities before. */
+		os_mutex_lock(&f->lock);
+		ours = atomic_compare_exchange_strong(&n->file, &none, f);
+		if (ours)
+			cc_known_adopt(m, f);
+		os_mutex_unlock(&f->lock);
+		if (ours)
 			return f;
 		cc_file_destroy(f);
 		os_free(f);
@@ -599,7 +555,7 @@ void cc_nodes_close(struct cc_mount *m)
 			for (struct cc_node *n = s->bucket[k], *next; n; n = next) {
 				next = n->hash_next;
 				n->parent = NULL;
-				discard(m, n);
+				discard(m, n, cc_known_generation(m));
 			}
 		os_free(s->bucket);
 		cc_uncharge(m, s->buckets * sizeof(*s->bucket));

@@ -396,6 +396,22 @@ mounted --size 32M --save "$T/saved"
 check restored "differs" cmp "$S/a" "$M/a"
 check restored_reads_nothing "the source was read" test "$(figure source_reads)" = 0
 check restored_changed "an old file" cmp "$S/b" "$M/b"
+"$TMEM" invalidate "$M"
+check dropped "the source was not read" bash -c "cmp '$S/a' '$M/a' && ! '$TMEM' stat '$M' | grep -qx 'source_reads 0'"
+ended
+mounted --size 32M --save "$T/saved"
+"$TMEM" invalidate "$M"
+before=$(figure source_bytes) # of a file that the kernel does not know yet
+check dropped_unknown "the source was not read" test "$(cmp "$S/a" "$M/a" && figure source_bytes)" -gt "$before"
+mkdir "$S/from" "$S/to"
+cp "$S/a" "$S/from/moved"
+cat "$M/from/moved" >/dev/null
+mv "$S/from/moved" "$S/to/moved"
+stat "$M/to/moved" >/dev/null
+before=$(figure invalidations)
+"$TMEM" invalidate "$M/to"
+check dropped_moved "$(figure invalidations) - $before" test "$(figure invalidations)" -gt "$before"
+rm -r "$S/from" "$S/to"
 kill -TERM "$(figure pid)"
 for _ in {1..50}; do
 	mountpoint -q "$M" || break

@@ -54,6 +54,11 @@ static void begin(void)
 	assert_int_equal(cc_known_open(&mount), 0);
 }
 
+static void keep(const struct cc_file *f)
+{
+	cc_known_keep(&mount, f, cc_known_generation(&mount));
+}
+
 static void end(void)
 {
 	cc_known_verify(&mount);
@@ -67,7 +72,7 @@ static void all_are_found(void **state)
 	for (uint64_t i = 1; i <= 50000; i++) {
 		struct cc_file f = file_of(i);
 
-		cc_known_keep(&mount, &f);
+		keep(&f);
 	}
 	cc_known_verify(&mount);
 	for (uint64_t i = 1; i <= 50000; i++)
@@ -81,9 +86,9 @@ static void the_last_word_counts(void **state)
 	struct cc_file f = file_of(9), g = file_of(9);
 
 	begin();
-	cc_known_keep(&mount, &f);
+	keep(&f);
 	g.id.size = 77;
-	cc_known_keep(&mount, &g);
+	keep(&g);
 	cc_known_adopt(&mount, &f);
 	assert_int_equal(f.id.size, 77);
 	end();
@@ -97,10 +102,33 @@ static void nothing_to_know(void **state)
 	begin();
 	f.known = false;
 	g.stored = false;
-	cc_known_keep(&mount, &f);
-	cc_known_keep(&mount, &g);
+	keep(&f);
+	keep(&g);
 	assert_false(is_kept(2));
 	assert_false(is_kept(4));
+	end();
+}
+
+/* What was on its way when a folder was dropped does not come in later. */
+static void dropped(void **state)
+{
+	struct cc_file f = file_of(2), g = file_of(4);
+	uint64_t before, meanwhile;
+
+	begin();
+	keep(&f);
+	before = cc_known_generation(&mount);
+	cc_known_drop_begin(&mount);
+	assert_false(is_kept(2));
+	keep(&f);
+	assert_false(is_kept(2));
+	meanwhile = cc_known_generation(&mount);
+	cc_known_drop_end(&mount);
+	cc_known_keep(&mount, &f, before);
+	cc_known_keep(&mount, &f, meanwhile);
+	assert_false(is_kept(2));
+	keep(&g);
+	assert_true(is_kept(4));
 	end();
 }
 
@@ -113,7 +141,7 @@ static void bounded(void **state)
 	for (uint64_t i = 1; i <= 20000; i++) {
 		struct cc_file f = file_of(i);
 
-		cc_known_keep(&mount, &f);
+		keep(&f);
 		assert_true(is_kept(i));
 		/* The first one is asked for all the time, and stays. */
 		assert_true(is_kept(1));
@@ -141,7 +169,7 @@ static void each(void **state)
 	for (uint64_t i = 1; i <= 150; i++) {
 		struct cc_file f = file_of(i);
 
-		cc_known_keep(&mount, &f);
+		keep(&f);
 	}
 	assert_int_equal(cc_known_each(&mount, count_one, &n), 0);
 	assert_int_equal(n, 75);
@@ -151,11 +179,9 @@ static void each(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(all_are_found),
-		cmocka_unit_test(the_last_word_counts),
-		cmocka_unit_test(nothing_to_know),
-		cmocka_unit_test(bounded),
-		cmocka_unit_test(each),
+		cmocka_unit_test(all_are_found),   cmocka_unit_test(the_last_word_counts),
+		cmocka_unit_test(nothing_to_know), cmocka_unit_test(dropped),
+		cmocka_unit_test(bounded),	   cmocka_unit_test(each),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
