@@ -235,6 +235,8 @@ struct cc_account {
 	uint64_t fixed; /* what the process takes without a node, buffers of all threads included */
 	_Atomic uint64_t used; /* nodes, files, handles */
 	uint64_t granted;      /* the store's limit leaves room for so much `used` */
+	uint64_t most;	       /* used, since it was given back */
+	bool giving;	       /* a thread gives back what was freed */
 };
 
 enum cc_counter {

@@ -48,6 +48,7 @@
 #define FOREVER_S     (10 * 365 * 86400.0)
 #define CLOSE_ATTR_S  1.0
 #define DESCRIPTORS   (1u << 20)
+#define HEAPS	      2u /* of the C library: one for each thread would keep what others need */
 
 static int failed(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int failed(const char *fmt, ...)
@@ -357,6 +358,7 @@ static int run(const struct cc_options *o, int ready_fd)
 		return failed("no memory");
 	m->o = o;
 	(void)prctl(PR_SET_NAME, "tmem-mount");
+	os_blocks_heaps(HEAPS);
 	cc_guard_open(m);
 	raise_descriptors();
 	root = open(o->source, O_PATH | O_DIRECTORY | O_CLOEXEC);

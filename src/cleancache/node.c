@@ -175,6 +175,7 @@ static void discard(struct cc_mount *m, struct cc_node *n, uint64_t generation)
 {
 	struct cc_file *f = cc_node_data(n);
 	struct cc_node *parent = n->parent;
+	uint64_t bytes = cost(n->name);
 
 	cc_unwatch_node(m, n);
 	if (f) {
@@ -184,9 +185,9 @@ static void discard(struct cc_mount *m, struct cc_node *n, uint64_t generation)
 		cc_uncharge(m, sizeof(*f) + OVERHEAD / 2);
 	}
 	close(n->fd);
-	cc_uncharge(m, cost(n->name));
 	os_free(n->name);
 	os_free(n);
+	cc_uncharge(m, bytes);
 	atomic_fetch_sub(&m->nodes, 1);
 	if (parent)
 		cc_node_unref(m, parent);

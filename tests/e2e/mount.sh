@@ -212,6 +212,19 @@ note "nodes at most $(figure nodes_max)"
 sum=$(($(figure fixed) + $(figure nodes_bytes) + $(figure store_limit)))
 check size_lent "$sum of $(figure size): what names take is not taken from the store" \
 	test "$sum" -le "$(figure size)" -a "$(figure nodes_bytes)" -gt 1000000
+# Files come and go, but for a few; then the store takes what they had.
+cat "$M"/many/* >"$T/out"
+check size_names "$(python3 - "$M" 2>&1 <<'PY'
+import os, sys
+m = sys.argv[1]
+held = [os.open(m + "/many/%d" % i, os.O_RDONLY) for i in range(19700, 20001)]
+for i in range(1, 20001): os.unlink(m + "/many/%d" % i)
+f = os.open(m + "/big", os.O_RDONLY)
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
+while os.read(f, 1 << 20): pass
+print("right")
+PY
+)" test "$(figure nodes)" -lt 1000
 check_peak size "$pid" 32768
 check size_evicts "nothing was evicted" test "$(figure evicted)" -gt 10000
 ended
