@@ -16,15 +16,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct folder {
 	struct os_mutex lock;
-	DIR *dir; /* NULL: not open yet */
-	off_t at; /* the cookie that dir stands at */
+	DIR *dir;	 /* NULL: not open yet */
+	off_t at;	 /* the cookie that dir stands at */
+	uint64_t buffer; /* of the C library, charged; bytes */
 };
 
-#define COST (sizeof(struct folder) + (32u << 10) + 64) /* the C library reads by 32 KiB */
+#define COST	   sizeof(struct folder)
+#define BUFFER_MIN ((uint64_t)32 << 10)
+#define BUFFER_MAX ((uint64_t)1 << 20)
 
 static struct folder *folder_of(struct fuse_file_info *fi)
 {
@@ -36,14 +40,26 @@ static void folder_free(struct cc_mount *m, struct folder *d)
 	if (d->dir)
 		closedir(d->dir);
 	os_mutex_destroy(&d->lock);
+	cc_uncharge(m, d->buffer);
 	os_free(d);
 	cc_uncharge(m, COST);
 	atomic_fetch_sub(&m->handles, 1);
 }
 
-/* With its lock held, or nobody else there yet. 0, or the source's error. */
-static int open_source(struct folder *d, const struct cc_node *n)
+/* The C library reads by what the source calls a block, within bounds. */
+static uint64_t buffer_of(int fd)
 {
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &x) || x.stx_blksize < BUFFER_MIN)
+		return BUFFER_MIN + 64;
+	return (x.stx_blksize < BUFFER_MAX ? x.stx_blksize : BUFFER_MAX) + 64;
+}
+
+/* With its lock held, or nobody else there yet. 0, or the source's error. */
+static int open_source(struct cc_mount *m, struct folder *d, const struct cc_node *n)
+{
+	uint64_t buffer;
 	int fd;
 
 	if (d->dir)
@@ -51,9 +67,15 @@ static int open_source(struct folder *d, const struct cc_node *n)
 	fd = openat(n->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno;
-	d->dir = fdopendir(fd);
-	if (d->dir)
-		return 0;
+	buffer = buffer_of(fd);
+	if (cc_charge(m, buffer)) {
+		d->dir = fdopendir(fd);
+		if (d->dir) {
+			d->buffer = buffer;
+			return 0;
+		}
+		cc_uncharge(m, buffer);
+	}
 	close(fd);
 	return ENOMEM;
 }
@@ -68,7 +90,7 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc == 0 && !(d = os_zalloc(sizeof(*d))))
 		rc = ENOMEM;
 	if (rc == 0 && ino != FUSE_ROOT_ID)
-		rc = open_source(d, cc_node_of(m, ino));
+		rc = open_source(m, d, cc_node_of(m, ino));
 	if (rc == ESTALE)
 		cc_node_stale(m, cc_node_of(m, ino));
 	if (rc == 0) {
@@ -94,11 +116,12 @@ void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct cc_mount *m = cc_mount_of(req);
 	struct folder *d = folder_of(fi);
 	int rc;
 
 	os_mutex_lock(&d->lock);
-	rc = open_source(d, cc_node_of(cc_mount_of(req), ino));
+	rc = open_source(m, d, cc_node_of(m, ino));
 	os_mutex_unlock(&d->lock);
 	if (rc == 0 && (datasync ? fdatasync(dirfd(d->dir)) : fsync(dirfd(d->dir))))
 		rc = errno;
@@ -147,7 +170,8 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi,
 		 enum how how)
 {
-	struct cc_node *dir = cc_node_of(cc_mount_of(req), ino);
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_node *dir = cc_node_of(m, ino);
 	struct folder *d = folder_of(fi);
 	char *buf = os_alloc(size);
 	size_t used = 0;
@@ -158,7 +182,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		return;
 	}
 	os_mutex_lock(&d->lock);
-	rc = open_source(d, dir);
+	rc = open_source(m, d, dir);
 	if (rc == 0 && off != d->at) {
 		seekdir(d->dir, off);
 		d->at = off;

@@ -316,6 +316,14 @@ echo newer >"$R/changes"
 check keeps_looked "an open saw what was before" cmp "$R/changes" "$M/changes"
 ended
 unset FAULTY_KEEPS
+export FAULTY_BLOCK=1048576
+source_again
+mounted
+exec 7<"$M/dir"
+check large_folder "its buffer is not in $(figure nodes_bytes)" test "$(figure nodes_bytes)" -gt 1048576
+exec 7<&-
+ended
+unset FAULTY_BLOCK
 source_again
 
 # ---- not enough memory here: it is ended, and there again by one command

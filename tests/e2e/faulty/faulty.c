@@ -16,8 +16,9 @@
  *
  * In the foreground until it is unmounted. Nothing is kept by the kernel, so that each look reaches
  * it; FAULTY_KEEPS=N in the environment: attributes are, for N seconds. FAULTY_NUMBERS=1: files are
- * numbered as they are looked up, and their ctime is their mtime, as sshfs has it. Who asks for
- * extended attributes is written to FAULTS.xattr: UID NAME.
+ * numbered as they are looked up, and their ctime is their mtime, as sshfs has it. FAULTY_BLOCK=N:
+ * so many bytes are best read at once. Who asks for extended attributes is written to
+ * FAULTS.xattr: UID NAME.
  */
 #define FUSE_USE_VERSION 35
 #include <fuse.h>
@@ -125,6 +126,8 @@ static int f_getattr(const char *path, struct stat *st, struct fuse_file_info *f
 	rc = result(fi ? fstat((int)fi->fh, st) : lstat(under(real, path), st));
 	if (getenv("FAULTY_NUMBERS"))
 		st->st_ctim = st->st_mtim;
+	if (getenv("FAULTY_BLOCK"))
+		st->st_blksize = atoi(getenv("FAULTY_BLOCK"));
 	return rc;
 }
 
