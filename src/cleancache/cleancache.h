@@ -277,8 +277,9 @@ struct cc_mount {
 	_Atomic uint64_t own_dev; /* of the mount itself; 0: not known yet */
 	double entry_s, attr_s;	  /* how long the kernel may trust a name, attributes */
 	unsigned threads;
-	bool served;  /* what it holds is worth something */
-	bool as_root; /* others may be callers: what they make is theirs */
+	bool served;	    /* what it holds is worth something */
+	bool as_root;	    /* others may be callers: what they make is theirs */
+	_Atomic bool twins; /* names were looked up below .tmem/files */
 	_Atomic uint64_t nodes, nodes_max, handles;
 	uint64_t nodes_most; /* descriptors and memory allow so many */
 	_Atomic uint64_t counter[CC_COUNTERS];
@@ -340,6 +341,11 @@ static inline struct cc_node *cc_node_of(struct cc_mount *m, fuse_ino_t ino)
 static inline fuse_ino_t cc_ino_of(const struct cc_mount *m, const struct cc_node *n)
 {
 	return n == m->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
+}
+/* What has its figures, below .tmem/files: no node has an odd number. */
+static inline fuse_ino_t cc_twin_of(const struct cc_node *n)
+{
+	return (fuse_ino_t)(uintptr_t)n | 1;
 }
 int cc_nodes_open(struct cc_mount *m, int root_fd) __attribute__((warn_unused_result));
 /* All of them, whatever is counted: nobody asks any more. */

@@ -22,7 +22,8 @@
  *
  * Trimming: nodes cost a descriptor each, and memory. When there are many, names that were not
  * asked for since the last time are taken out of the kernel's cache, until half of what may be is
- * left; the kernel then forgets the nodes. What is open stays. A folder goes only when there is
+ * left; the kernel then forgets the nodes. It may know a name twice, by the folder and by its twin
+ * below .tmem/files (virtual.c). What is open stays. A folder goes only when there is
  * nothing else: who stands in one, or has mounted something there, notices.
  */
 #include "cleancache/cleancache.h"
@@ -52,6 +53,17 @@ static bool name_of(struct cc_mount *m, struct cc_node *n, char name[NAME_ROOM],
 	return cc_node_name(m, n, name, NAME_ROOM, parent) && *parent;
 }
 
+/* False: it is not a name that the kernel knows. */
+static bool forget_name(struct cc_mount *m, struct cc_node *parent, const char *name)
+{
+	size_t n = strlen(name);
+	bool known = !fuse_lowlevel_notify_inval_entry(m->se, cc_ino_of(m, parent), name, n);
+
+	if (atomic_load(&m->twins))
+		known |= !fuse_lowlevel_notify_inval_entry(m->se, cc_twin_of(parent), name, n);
+	return known;
+}
+
 static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool folders)
 {
 	struct cc_node *idle[TRIM_BATCH];
@@ -68,13 +80,11 @@ static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool 
 			char name[NAME_ROOM];
 
 			if (name_of(m, idle[i], name, &parent)) {
-				(void)fuse_lowlevel_notify_inval_entry(m->se, cc_ino_of(m, parent),
-								       name, strlen(name));
+				done += forget_name(m, parent, name);
 				cc_node_unref(m, parent);
 			}
 			cc_node_unref(m, idle[i]);
 		}
-		done += n;
 	}
 	return done;
 }

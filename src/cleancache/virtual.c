@@ -47,11 +47,6 @@ static struct cc_node *node_of(fuse_ino_t twin)
 	return (struct cc_node *)(uintptr_t)(twin & ~(fuse_ino_t)1);
 }
 
-static fuse_ino_t twin_of(const struct cc_node *n)
-{
-	return (fuse_ino_t)(uintptr_t)n | 1;
-}
-
 static bool is_folder(fuse_ino_t ino)
 {
 	return is_twin(ino) ? node_of(ino)->type == S_IFDIR : ino < INO_FIGURE;
@@ -132,11 +127,12 @@ static void our_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int rc = 0;
 
 	if (is_twin(parent)) {
+		atomic_store(&m->twins, true);
 		rc = cc_node_lookup(m, node_of(parent), name, &n, &look);
-		ino = rc ? 0 : twin_of(n);
+		ino = rc ? 0 : cc_twin_of(n);
 	} else if (parent == INO_CONTROL) {
 		ino = !strcmp(name, "stats")   ? INO_STATS
-		      : !strcmp(name, "files") ? twin_of(m->root)
+		      : !strcmp(name, "files") ? cc_twin_of(m->root)
 					       : 0;
 	} else {
 		ino = figure_of(m, name);
@@ -303,7 +299,7 @@ static bool name_in(struct cc_mount *m, fuse_ino_t ino, const char *text, unsign
 	const char *value;
 
 	if (ino == INO_CONTROL) {
-		*is = k ? twin_of(m->root) : INO_STATS;
+		*is = k ? cc_twin_of(m->root) : INO_STATS;
 		if (k < 2)
 			snprintf(name, 64, "%s", control[k]);
 		return k < 2;

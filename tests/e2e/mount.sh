@@ -230,6 +230,23 @@ check size_evicts "nothing was evicted" test "$(figure evicted)" -gt 10000
 ended
 rm -rf "$S/many" "$S/big"
 
+# More files than it may have open, looked up by their figures' names alone.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	mkdir "$S/many"
+	(cd "$S/many" && seq 1 6000 | xargs touch)
+	(
+		ulimit -n 4000
+		setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$TMEM" mount --size 32M "$S" "$M"
+	)
+	for _ in 1 2; do
+		timeout 60 find "$M/.tmem/files/many" -type f -printf '%s\n' 2>"$T/err" | wc -l >"$T/out"
+	done
+	check many_figures "$(cat "$T/out") of 6000, $(tail -n 1 "$T/err")" test "$(cat "$T/out")" = 6000
+	note "nodes at most $(figure nodes_max)"
+	ended
+	rm -rf "$S/many"
+fi
+
 # ---- changes by others, by ourselves, all at once
 fsx() { # NAME OPTIONS... -- ARGUMENTS of e2e-fsx...
 	local name=$1 options=()
