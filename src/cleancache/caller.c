@@ -12,11 +12,25 @@
 #include "cleancache/cleancache.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+void cc_caller_quotas(void)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[_LINUX_CAPABILITY_U32S_3], *its;
+
+	if (syscall(SYS_capget, &h, d))
+		return;
+	its = &d[CAP_TO_INDEX(CAP_SYS_RESOURCE)];
+	its->effective &= ~CAP_TO_MASK(CAP_SYS_RESOURCE);
+	its->permitted &= ~CAP_TO_MASK(CAP_SYS_RESOURCE);
+	(void)syscall(SYS_capset, &h, d); /* less than it has it may always ask for */
+}
 
 /* The umask is the thread's own from its first use on. */
 static int own_umask(mode_t mask)

@@ -483,6 +483,11 @@ struct cc_caller {
 int cc_caller_begin(struct cc_mount *m, fuse_req_t req, struct cc_caller *c)
 	__attribute__((warn_unused_result));
 void cc_caller_end(struct cc_caller *c);
+/*
+ * What callers write we write, and quotas do not hold for who may exceed them: root may not any
+ * more. Before there are threads.
+ */
+void cc_caller_quotas(void);
 
 /* locks.c */
 int cc_locks_open(struct cc_mount *m) __attribute__((warn_unused_result));

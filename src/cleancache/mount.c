@@ -360,7 +360,9 @@ static int run(const struct cc_options *o, int ready_fd)
 	(void)prctl(PR_SET_NAME, "tmem-mount");
 	os_blocks_heaps(HEAPS);
 	cc_guard_open(m);
-	raise_descriptors();
+	raise_descriptors(); /* which root may not do afterwards */
+	if (o->allow_other)
+		cc_caller_quotas();
 	root = open(o->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		rc = failed("%s: %s", o->source, strerror(errno));

@@ -523,6 +523,16 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	mounted --size 32M --allow-other
 	other() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 	other sh -c "umask 027; echo his >'$M/his'"
+	# With it what users write would go beyond their quotas.
+	may_exceed() { [ $((0x$(sed -n 's/^CapEff:[^0-9a-f]*//p' "$1") >> 24 & 1)) = 1 ]; }
+	if may_exceed /proc/self/status; then
+		for i in /proc/"$(figure pid)"/task/*/status; do
+			! may_exceed "$i" || echo "$i"
+		done >"$T/exceed"
+		check quotas "$(wc -l <"$T/exceed") threads with CAP_SYS_RESOURCE" test ! -s "$T/exceed"
+	else
+		skip quotas "root has no CAP_SYS_RESOURCE here"
+	fi
 	check owner "$(stat -c '%u %g %a' "$S/his")" test "$(stat -c '%u %g %a' "$S/his")" = "65534 65534 640"
 	echo one >"$S/log"
 	if chattr +a "$S/log" 2>/dev/null; then
