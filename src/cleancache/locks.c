@@ -271,10 +271,13 @@ static struct waiter *try_all(struct waiter **list, struct waiter ***end)
 static void answer(struct cc_mount *m, struct waiter *done)
 {
 	for (struct waiter *next; done; done = next) {
+		fuse_req_t req = done->req;
+		int rc = done->op;
+
 		next = done->next;
-		fuse_req_interrupt_func(done->req, NULL, NULL);
-		fuse_reply_err(done->req, done->op);
-		waiter_free(m, done);
+		fuse_req_interrupt_func(req, NULL, NULL);
+		waiter_free(m, done); /* who is answered may close at once: we are not in its way */
+		fuse_reply_err(req, rc);
 	}
 }
 
