@@ -70,6 +70,7 @@ struct cc_look {
 	int64_t taken_ns; /* our wall clock, read before the source was asked; */
 	uint64_t at_ns;	  /* and the other one */
 	uint64_t order;	  /* cc_order() of then */
+	bool automount;	  /* a folder that something is mounted on when it is used */
 };
 
 /* Larger each time: what came before what. */
@@ -189,6 +190,7 @@ struct cc_node {
 	_Atomic bool linked;	     /* it was seen to have several names */
 	bool used;		     /* since the trimmer came by; the same */
 	bool fuse;		     /* the source has it on a FUSE file system */
+	bool automount;		     /* the source mounts something on it when it is used */
 	mode_t type;		     /* S_IFMT */
 	int fd;			     /* O_PATH */
 	int watch;		     /* of watch.c; -1: none */
@@ -356,6 +358,11 @@ void cc_nodes_close(struct cc_mount *m);
  */
 int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, struct cc_node **out,
 		   struct cc_look *look) __attribute__((warn_unused_result));
+/*
+ * Before a folder is used: what the source mounts on it is mounted. -ESTALE: it is another folder
+ * now, which the kernel finds when it looks its name up again; other errors: the source's.
+ */
+int cc_node_automount(struct cc_mount *m, struct cc_node *n) __attribute__((warn_unused_result));
 void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups);
 /* The source does not know its file any more (ESTALE): the next lookup finds another one. */
 void cc_node_stale(struct cc_mount *m, struct cc_node *n);

@@ -93,6 +93,7 @@ static void take(struct cc_look *look, const struct statx *x)
 					.mtime_ns = stamp_ns(&x->stx_mtime),
 					.ctime_ns = stamp_ns(&x->stx_ctime)};
 	look->born_ns = x->stx_mask & STATX_BTIME ? stamp_ns(&x->stx_btime) : 0;
+	look->automount = x->stx_attributes & STATX_ATTR_AUTOMOUNT;
 }
 
 static int look_at(int dir, const char *name, int flags, struct cc_look *look)

@@ -26,6 +26,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -164,6 +165,7 @@ static struct cc_node *make(struct cc_mount *m, int fd, const char *name,
 	n->incarnation = cc_incarnation(fd, look);
 	n->type = look->st.st_mode & S_IFMT;
 	n->fd = fd;
+	n->automount = look->automount;
 	n->watch = -1;
 	atomic_init(&n->told, CC_TOLD_NOTHING);
 	count_node(m);
@@ -363,11 +365,33 @@ static int new_node(struct cc_mount *m, struct cc_node *dir, const char *name, s
 	return 0;
 }
 
+/* By its name: below a descriptor of it is what was there before. */
+int cc_node_automount(struct cc_mount *m, struct cc_node *n)
+{
+	char name[NAME_MAX + 1];
+	struct cc_node *parent;
+	struct cc_look look;
+	int fd, rc;
+
+	if (!n->automount || !cc_node_name(m, n, name, sizeof(name), &parent) || !parent)
+		return 0;
+	fd = openat(parent->fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	rc = fd < 0 ? -errno : cc_look_fd(fd, &look);
+	if (rc == 0 && !look.automount)
+		rc = -ESTALE;
+	if (fd >= 0)
+		close(fd);
+	cc_node_unref(m, parent);
+	return rc;
+}
+
 int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, struct cc_node **out,
 		   struct cc_look *look)
 {
-	int rc = cc_look_at(dir->fd, name, look);
+	int rc = cc_node_automount(m, dir);
 
+	if (rc == 0)
+		rc = cc_look_at(dir->fd, name, look);
 	if (rc)
 		return rc;
 	/* We are mounted somewhere in our source: what we show there would ask us. */

@@ -84,8 +84,15 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct folder *d = NULL;
-	int rc = cc_charge(m, COST) ? 0 : ENOMEM;
-	bool charged = rc == 0;
+	int rc = -cc_node_automount(m, cc_node_of(m, ino));
+	bool charged;
+
+	if (rc) {
+		fuse_reply_err(req, rc);
+		return;
+	}
+	charged = cc_charge(m, COST);
+	rc = charged ? 0 : ENOMEM;
 
 	if (rc == 0 && !(d = os_zalloc(sizeof(*d))))
 		rc = ENOMEM;

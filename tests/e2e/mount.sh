@@ -491,6 +491,24 @@ else
 	not_ok inside "cannot be mounted"
 fi
 
+# ---- a source that mounts by itself what is used
+cat >"$T/automount.sh" <<'SH'
+mount -t debugfs none "$1" && [ -d "$1/tracing" ] || exit 2
+ls "$1/tracing/" | grep -q . || exit 2
+for how in "ls $2/tracing" "stat $2/tracing/README"; do
+	umount "$1/tracing" && "$3" mount --size 32M "$1" "$2" && ! mountpoint -q "$1/tracing" || exit 2
+	timeout 20 $how && mountpoint -q "$1/tracing" || exit 1
+	"$3" umount "$2" || exit 1
+done
+SH
+unshare -m bash "$T/automount.sh" "$S" "$M" "$TMEM" >"$T/out" 2>"$T/err"
+code=$?
+if [ "$code" = 2 ]; then
+	skip automount "no debugfs with tracefs in it may be mounted here"
+else
+	check automount "$(tail -n 1 "$T/err")" test "$code" = 0 -a "$(grep -c README "$T/out")" -gt 1
+fi
+
 # ---- a source that fails
 mkdir "$T/small"
 if mount -t tmpfs -o size=1M tmem-e2e "$T/small" 2>/dev/null; then
