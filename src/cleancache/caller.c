@@ -8,6 +8,9 @@
  * kernel leaves to the file system to judge, as attributes in system.* are. Threads have their own
  * credentials for the kernel, which the C library hides: hence the bare system calls. The umask
  * is the caller's, too, and applied by the source, which knows whether a default ACL replaces it.
+ *
+ * All else the kernel has judged, and it is done by us. A source may judge once more, and root be
+ * nobody to it (NFS, root_squash): what it refuses to us is asked again by who asks.
  */
 #include "cleancache/cleancache.h"
 
@@ -75,4 +78,15 @@ int cc_caller_begin(struct cc_mount *m, fuse_req_t req, struct cc_caller *c)
 		cc_caller_end(c);
 	}
 	return rc;
+}
+
+bool cc_caller_again(struct cc_mount *m, fuse_req_t req, int rc, struct cc_caller *c)
+{
+	bool was = c->became;
+
+	cc_caller_end(c);
+	c->became = false;
+	if (was || (rc != -EACCES && rc != -EPERM))
+		return false;
+	return cc_caller_begin(m, req, c) == 0 && c->became;
 }

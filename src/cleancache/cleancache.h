@@ -490,6 +490,16 @@ struct cc_caller {
 int cc_caller_begin(struct cc_mount *m, fuse_req_t req, struct cc_caller *c)
 	__attribute__((warn_unused_result));
 void cc_caller_end(struct cc_caller *c);
+#define CC_CALLER                                                                                  \
+	{                                                                                          \
+		.became = false                                                                    \
+	}
+/*
+ * After a call that ended with rc: true, to make it again as who asks, where the source has refused
+ * it to us. After that one: false, and the thread is itself. c begins as CC_CALLER.
+ */
+bool cc_caller_again(struct cc_mount *m, fuse_req_t req, int rc, struct cc_caller *c)
+	__attribute__((warn_unused_result));
 /*
  * What callers write we write, and quotas do not hold for who may exceed them: root may not any
  * more. Before there are threads.

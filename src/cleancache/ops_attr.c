@@ -87,13 +87,10 @@ static int set_times(struct cc_node *n, const struct stat *a, int to_set)
 	return utimensat(n->fd, "", t, AT_EMPTY_PATH) ? -errno : 0;
 }
 
-void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
-		struct fuse_file_info *fi)
+static int set(struct cc_mount *m, struct cc_node *n, int fd, const struct stat *a, int to_set)
 {
-	struct cc_mount *m = cc_mount_of(req);
-	struct cc_node *n = cc_node_of(m, ino);
-	int fd = fi ? cc_handle_of(fi)->fd : -1, rc = 0;
 	char path[CC_FD_PATH];
+	int rc = 0;
 
 	if (to_set & FUSE_SET_ATTR_MODE && chmod(cc_fd_path(path, n->fd), a->st_mode))
 		rc = -errno;
@@ -104,6 +101,20 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 	if (rc == 0 && to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME |
 				 FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW))
 		rc = set_times(n, a, to_set);
+	return rc;
+}
+
+void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
+		struct fuse_file_info *fi)
+{
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_node *n = cc_node_of(m, ino);
+	int fd = fi ? cc_handle_of(fi)->fd : -1, rc;
+	struct cc_caller c = CC_CALLER;
+
+	do
+		rc = set(m, n, fd, a, to_set);
+	while (cc_caller_again(m, req, rc, &c));
 	if (rc)
 		fuse_reply_err(req, -rc);
 	else

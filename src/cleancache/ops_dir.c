@@ -57,16 +57,21 @@ static uint64_t buffer_of(int fd)
 }
 
 /* With its lock held, or nobody else there yet. 0, or the source's error. */
-static int open_source(struct cc_mount *m, struct folder *d, const struct cc_node *n)
+static int open_source(fuse_req_t req, struct folder *d, const struct cc_node *n)
 {
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_caller c = CC_CALLER;
 	uint64_t buffer;
 	int fd;
 
 	if (d->dir)
 		return 0;
-	fd = openat(n->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	do {
+		fd = openat(n->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	} while (cc_caller_again(m, req, fd, &c));
 	if (fd < 0)
-		return errno;
+		return -fd;
 	buffer = buffer_of(fd);
 	if (cc_charge(m, buffer)) {
 		d->dir = fdopendir(fd);
@@ -97,7 +102,7 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc == 0 && !(d = os_zalloc(sizeof(*d))))
 		rc = ENOMEM;
 	if (rc == 0 && ino != FUSE_ROOT_ID)
-		rc = open_source(m, d, cc_node_of(m, ino));
+		rc = open_source(req, d, cc_node_of(m, ino));
 	if (rc == ESTALE)
 		cc_node_stale(m, cc_node_of(m, ino));
 	if (rc == 0) {
@@ -123,12 +128,11 @@ void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cc_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	struct cc_mount *m = cc_mount_of(req);
 	struct folder *d = folder_of(fi);
 	int rc;
 
 	os_mutex_lock(&d->lock);
-	rc = open_source(m, d, cc_node_of(m, ino));
+	rc = open_source(req, d, cc_node_of(cc_mount_of(req), ino));
 	os_mutex_unlock(&d->lock);
 	if (rc == 0 && (datasync ? fdatasync(dirfd(d->dir)) : fsync(dirfd(d->dir))))
 		rc = errno;
@@ -177,8 +181,7 @@ static ssize_t add(fuse_req_t req, struct cc_node *dir, const struct dirent *e, 
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi,
 		 enum how how)
 {
-	struct cc_mount *m = cc_mount_of(req);
-	struct cc_node *dir = cc_node_of(m, ino);
+	struct cc_node *dir = cc_node_of(cc_mount_of(req), ino);
 	struct folder *d = folder_of(fi);
 	char *buf = os_alloc(size);
 	size_t used = 0;
@@ -189,7 +192,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		return;
 	}
 	os_mutex_lock(&d->lock);
-	rc = open_source(m, d, dir);
+	rc = open_source(req, d, dir);
 	if (rc == 0 && off != d->at) {
 		seekdir(d->dir, off);
 		d->at = off;

@@ -53,6 +53,20 @@ static int look_up(struct cc_mount *m, struct cc_node *dir, const char *name,
 	return 0;
 }
 
+/* The same, if need be by who asks. */
+static int look_up_for(fuse_req_t req, struct cc_node *dir, const char *name,
+		       struct fuse_entry_param *e, struct cc_node **n)
+{
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_caller c = CC_CALLER;
+	int rc;
+
+	do
+		rc = look_up(m, dir, name, e, n);
+	while (cc_caller_again(m, req, rc, &c));
+	return rc;
+}
+
 static void reply_entry(fuse_req_t req, struct cc_node *dir, const char *name, int rc)
 {
 	struct cc_mount *m = cc_mount_of(req);
@@ -60,7 +74,7 @@ static void reply_entry(fuse_req_t req, struct cc_node *dir, const char *name, i
 	struct cc_node *n;
 
 	if (rc == 0)
-		rc = look_up(m, dir, name, &e, &n);
+		rc = look_up_for(req, dir, name, &e, &n);
 	if (rc)
 		fuse_reply_err(req, -rc);
 	else if (fuse_reply_entry(req, &e))
@@ -72,7 +86,7 @@ void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct cc_mount *m = cc_mount_of(req);
 	struct fuse_entry_param none = {.entry_timeout = m->entry_s}, e;
 	struct cc_node *n;
-	int rc = look_up(m, cc_node_of(m, parent), name, &e, &n);
+	int rc = look_up_for(req, cc_node_of(m, parent), name, &e, &n);
 
 	if (rc == -ENOENT && m->entry_s > 0)
 		fuse_reply_entry(req, &none); /* that there is none may be remembered */
@@ -130,12 +144,14 @@ void cc_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino), *dir = cc_node_of(m, parent);
+	struct cc_caller c = CC_CALLER;
 	char path[CC_FD_PATH];
-	int rc = 0;
+	int rc;
 
-	/* By its descriptor's name: AT_EMPTY_PATH wants a capability. */
-	if (linkat(AT_FDCWD, cc_fd_path(path, n->fd), dir->fd, name, AT_SYMLINK_FOLLOW))
-		rc = -errno;
+	cc_fd_path(path, n->fd);
+	do /* by its descriptor's name: AT_EMPTY_PATH wants a capability */
+		rc = linkat(AT_FDCWD, path, dir->fd, name, AT_SYMLINK_FOLLOW) ? -errno : 0;
+	while (cc_caller_again(m, req, rc, &c));
 	reply_entry(req, dir, name, rc);
 }
 
@@ -170,7 +186,7 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		cc_caller_end(&c);
 	}
 	if (rc == 0)
-		rc = look_up(m, dir, name, &e, &n);
+		rc = look_up_for(req, dir, name, &e, &n);
 	if (rc == 0)
 		rc = is_open_file(n, fd) ? 0 : -ESTALE;
 	if (rc == 0)
@@ -214,21 +230,33 @@ static void removed(struct cc_mount *m, struct cc_node *n)
 	cc_node_unref(m, n);
 }
 
+static int unlink_at(fuse_req_t req, struct cc_node *dir, const char *name, int flags)
+{
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_caller c = CC_CALLER;
+	int rc;
+
+	do
+		rc = unlinkat(dir->fd, name, flags) ? -errno : 0;
+	while (cc_caller_again(m, req, rc, &c));
+	return rc;
+}
+
 void cc_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *dir = cc_node_of(m, parent), *n = cc_node_find(m, dir, name);
-	int rc = unlinkat(dir->fd, name, 0) ? errno : 0;
+	int rc = unlink_at(req, dir, name, 0);
 
 	removed(m, n);
-	fuse_reply_err(req, rc);
+	fuse_reply_err(req, -rc);
 }
 
 void cc_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct cc_mount *m = cc_mount_of(req);
+	struct cc_node *dir = cc_node_of(cc_mount_of(req), parent);
 
-	fuse_reply_err(req, unlinkat(cc_node_of(m, parent)->fd, name, AT_REMOVEDIR) ? errno : 0);
+	fuse_reply_err(req, -unlink_at(req, dir, name, AT_REMOVEDIR));
 }
 
 void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
@@ -237,8 +265,12 @@ void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *from = cc_node_of(m, parent), *to = cc_node_of(m, newparent);
 	struct cc_node *n = cc_node_find(m, from, name), *over = cc_node_find(m, to, newname);
-	int rc = renameat2(from->fd, name, to->fd, newname, flags) ? errno : 0;
+	struct cc_caller c = CC_CALLER;
+	int rc;
 
+	do
+		rc = renameat2(from->fd, name, to->fd, newname, flags) ? -errno : 0;
+	while (cc_caller_again(m, req, rc, &c));
 	if (rc == 0 && n)
 		cc_node_renamed(m, n, to, newname);
 	if (rc == 0 && over && flags & RENAME_EXCHANGE)
@@ -246,5 +278,5 @@ void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	removed(m, over);
 	if (n)
 		cc_node_unref(m, n);
-	fuse_reply_err(req, rc);
+	fuse_reply_err(req, -rc);
 }

@@ -126,17 +126,21 @@ int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 	return 0;
 }
 
-static int open_source(const char *path, int flags)
+static int open_source(struct cc_mount *m, fuse_req_t req, const char *path, int flags)
 {
-	int fd = open(path, flags);
+	struct cc_caller c = CC_CALLER;
+	int fd;
 
-	if (fd < 0)
-		return -errno;
+	do {
+		fd = open(path, flags);
+		fd = fd < 0 ? -errno : fd;
+	} while (cc_caller_again(m, req, fd, &c));
 	return fd;
 }
 
 /* Emptied by being opened. */
-static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *path, int flags)
+static int open_truncated(struct cc_mount *m, fuse_req_t req, struct cc_node *n, const char *path,
+			  int flags)
 {
 	struct cc_file *f = cc_node_file(m, n);
 	int fd;
@@ -144,7 +148,7 @@ static int open_truncated(struct cc_mount *m, struct cc_node *n, const char *pat
 	if (!f)
 		return -ENOMEM;
 	cc_change_begin(m, f, 0, UINT64_MAX);
-	fd = open_source(path, flags);
+	fd = open_source(m, req, path, flags);
 	cc_change_end(m, f);
 	return fd;
 }
@@ -159,12 +163,12 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	cc_fd_path(path, n->fd);
 	if (flags & O_TRUNC && n->type == S_IFREG) {
-		fd = open_truncated(m, n, path, flags);
+		fd = open_truncated(m, req, n, path, flags);
 	} else {
-		fd = open_source(path, flags);
+		fd = open_source(m, req, path, flags);
 		/* It may be a file that can only be appended to. */
 		if (fd == -EPERM && fi->flags & O_APPEND)
-			fd = open_source(path, flags | O_APPEND);
+			fd = open_source(m, req, path, flags | O_APPEND);
 	}
 	if (fd == -EMFILE || fd == -ENFILE) {
 		cc_notify_trim(m);

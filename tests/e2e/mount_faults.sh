@@ -316,6 +316,32 @@ echo newer >"$R/changes"
 check keeps_looked "an open saw what was before" cmp "$R/changes" "$M/changes"
 ended
 unset FAULTY_KEEPS
+export FAULTY_SQUASH=1
+source_again
+if [ "$(id -u)" = 0 ]; then
+	mkdir -m 700 "$R/his"
+	echo his >"$R/his/file"
+	echo his >"$R/mine"
+	chmod 600 "$R/mine" "$R/his/file"
+	chown -R 65534:65534 "$R/his" "$R/mine"
+	"$TMEM" mount --size 32M --allow-other "$S" "$M"
+	check squashed "opened by root" bash -c "! cat '$S/mine' 2>'$T/err'"
+	python3 - "$M" >"$T/out" 2>&1 <<'PY'
+import os, sys
+os.chdir(sys.argv[1])
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+assert open("mine").read() == "his\n" and os.listdir("his") == ["file"]
+with open("his/file", "r+") as f: assert f.read() == "his\n"; f.write("more")
+with open("his/file", "w") as f: f.write("anew")
+os.chmod("his/file", 0o640); os.rename("his/file", "his/name")
+assert open("his/name").read() == "anew"
+os.unlink("his/name")
+print("right")
+PY
+	check squashed_his "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+	ended
+fi
+unset FAULTY_SQUASH
 export FAULTY_BLOCK=1048576
 source_again
 mounted

@@ -17,8 +17,8 @@
  * In the foreground until it is unmounted. Nothing is kept by the kernel, so that each look reaches
  * it; FAULTY_KEEPS=N in the environment: attributes are, for N seconds. FAULTY_NUMBERS=1: files are
  * numbered as they are looked up, and their ctime is their mtime, as sshfs has it. FAULTY_BLOCK=N:
- * so many bytes are best read at once. Who asks for extended attributes is written to
- * FAULTS.xattr: UID NAME.
+ * so many bytes are best read at once. FAULTY_SQUASH=1: root is nobody, as NFS has it. Who asks for
+ * extended attributes is written to FAULTS.xattr: UID NAME.
  */
 #define FUSE_USE_VERSION 35
 #include <fuse.h>
@@ -104,6 +104,26 @@ static int result(int rc)
 	return rc < 0 ? -errno : 0;
 }
 
+/* What is not for others (4: to read, 2: to change) is not for root. */
+static int squashed(const char *path, mode_t bits)
+{
+	char real[PATH_MAX];
+	struct stat st;
+
+	if (!getenv("FAULTY_SQUASH") || fuse_get_context()->uid || lstat(under(real, path), &st))
+		return 0;
+	return (st.st_mode & bits) == bits ? 0 : -EACCES;
+}
+
+/* The same of the folder that it is in. */
+static int squashed_in(const char *path)
+{
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') - path), path);
+	return squashed(dir, 02);
+}
+
 /* ---- the operations --------------------------------------------------------------------- */
 
 static void *f_init(struct fuse_conn_info *conn, struct fuse_config *c)
@@ -151,11 +171,19 @@ static int f_readdir(const char *path, void *buf, fuse_fill_dir_t filler, off_t 
 	return 0;
 }
 
+static int f_opendir(const char *path, struct fuse_file_info *fi)
+{
+	(void)fi;
+	return squashed(path, 04);
+}
+
 static int f_open(const char *path, struct fuse_file_info *fi)
 {
 	char real[PATH_MAX];
 	int rc = fault("open", path, 0, 0, NULL), fd;
 
+	if (rc == 0)
+		rc = squashed(path, (fi->flags & O_ACCMODE) == O_RDONLY ? 04 : 06);
 	if (rc)
 		return rc;
 	fd = open(under(real, path), fi->flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW));
@@ -219,15 +247,27 @@ static int f_mkdir(const char *path, mode_t mode)
 static int f_unlink(const char *path)
 {
 	char real[PATH_MAX];
+	int rc = squashed_in(path);
 
-	return result(unlink(under(real, path)));
+	return rc ? rc : result(unlink(under(real, path)));
 }
 
 static int f_rename(const char *from, const char *to, unsigned flags)
 {
 	char a[PATH_MAX], b[PATH_MAX];
+	int rc = flags ? -EINVAL : squashed_in(from);
 
-	return flags ? -EINVAL : result(rename(under(a, from), under(b, to)));
+	return rc ? rc : result(rename(under(a, from), under(b, to)));
+}
+
+static int f_chmod(const char *path, mode_t mode, struct fuse_file_info *fi)
+{
+	char real[PATH_MAX];
+
+	(void)fi;
+	if (getenv("FAULTY_SQUASH") && !fuse_get_context()->uid)
+		return -EPERM;
+	return result(chmod(under(real, path), mode));
 }
 
 static int f_lock(const char *path, struct fuse_file_info *fi, int cmd, struct flock *lock)
@@ -279,6 +319,7 @@ int main(int argc, char **argv)
 		.init = f_init,
 		.getattr = f_getattr,
 		.readdir = f_readdir,
+		.opendir = f_opendir,
 		.open = f_open,
 		.create = f_create,
 		.read = f_read,
@@ -288,6 +329,7 @@ int main(int argc, char **argv)
 		.mkdir = f_mkdir,
 		.unlink = f_unlink,
 		.rename = f_rename,
+		.chmod = f_chmod,
 		.lock = f_lock,
 		.setxattr = f_setxattr,
 		.getxattr = f_getxattr,
