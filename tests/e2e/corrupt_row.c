@@ -261,6 +261,43 @@ static void row_twice(unsigned k)
 	look(from, "row-twice, parent");
 }
 
+/*
+ * After a fork, and the child's end, a page is copied when it is first written to. What is written
+ * just as it leaves must not be lost; what was written is in memory that nobody manages, too.
+ */
+static void row_written(unsigned k)
+{
+	enum { PAGES = 2 * MIB };
+	static uint64_t *page, *shadow;
+	pid_t pid;
+
+	if (!page) {
+		page = map_pages(PAGES);
+		shadow = mmap(NULL, PAGES * 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			      -1, 0);
+		if (shadow == MAP_FAILED)
+			die("mmap");
+	}
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid == 0)
+		_exit(0);
+	wait_child(pid, "row-written");
+	look(pick(), "row-written");
+	for (unsigned n = 0; n < 1000; n++) {
+		size_t i = rnd() % PAGES;
+		uint64_t *at = page + i * WORDS + i % WORDS;
+
+		if (*at != shadow[i]) {
+			fprintf(stderr, "WRONG PAGE (stale) in row-written: %llu is %llu\n",
+				(unsigned long long)shadow[i], (unsigned long long)*at);
+			_exit(1);
+		}
+		shadow[i] = ++*at;
+	}
+}
+
 static void row_vfork(unsigned k)
 {
 	size_t from = pick();
@@ -808,6 +845,7 @@ static void row_heap(unsigned k)
 	X("row-fork-raw", row_fork_raw)                                                            \
 	X("row-hasty", row_hasty)                                                                  \
 	X("row-twice", row_twice)                                                                  \
+	X("row-written", row_written)                                                              \
 	X("row-vfork", row_vfork)                                                                  \
 	X("row-spawn", row_spawn)                                                                  \
 	X("row-guard", row_guard)                                                                  \

@@ -47,4 +47,10 @@ rare move life 100
 rare discard row-hasty 60
 rare discard row-without 200
 rare discard row-fork 150
+# Without CAP_SYS_PTRACE all is shared at a fork, and leaves again while it is.
+if careful; then
+	rare discard row-wipe-again 40
+else
+	skip discard.row-wipe-again "a fork is told of, or userfaultfd is not permitted"
+fi
 finish

@@ -3,7 +3,8 @@
  * Eviction without UFFDIO_MOVE, in the target. pager/discard.c has the protocol
  * and why it holds; here are its steps:
  *
- *   mark     vmsplice: the pages lie in a pipe, by reference     (kernel keeps them)
+ *   mark     they are written to                                 (the kernel copies them now)
+ *            vmsplice: the pages lie in a pipe, by reference     (kernel keeps them)
  *            MADV_FREE: they are clean now, the kernel may drop them
  *   finish   read the pipe into the slots                        (kernel may drop them)
  *            MADV_PAGEOUT: it does, if nobody has written and nobody holds them
@@ -12,6 +13,9 @@
  *   D1  marked => in the pipe since before; in the pipe until it was copied
  *   D2  a page that stays was written to after it was marked
  *   D3  finish touches no page that is missing: it cannot wait for the host
+ *   D4  in the pipe => the program's own: it was written to before. After a fork a page is
+ *       copied when it is first written to, and is so too when nobody else has it any more,
+ *       for the pipe holds it. Then the mark would be on the copy, which no pipe holds.
  */
 #include "frontswap/agent/discard.h"
 #include "frontswap/agent/sys.h"
@@ -122,6 +126,18 @@ static uint32_t dirty(struct discard *d, uint64_t addr, uint32_t mask)
 
 /* ---- first half ------------------------------------------------------------------ */
 
+/* With checks the agent is, now and then, off its processor between the two halves of a mark. */
+static void mark_rarely(void)
+{
+#if TMEM_CHECKS >= 1
+	static uint32_t marks;
+	struct timespec pause = {0, 300000};
+
+	if (++marks % 4 == 0)
+		sys3(SYS_nanosleep, &pause, NULL, 0);
+#endif
+}
+
 /* A run of pages that are there and nobody else's. How many were looked at. */
 static uint32_t mark_run(struct discard *d, struct agent_cmd *cmd, uint32_t i, uint32_t n)
 {
@@ -136,6 +152,7 @@ static uint32_t mark_run(struct discard *d, struct agent_cmd *cmd, uint32_t i, u
 	}
 	cmd->moved |= bits(i, held);
 	atomic_fetch_or(&cmd->tried, bits(i, held));
+	mark_rarely();
 	r = sys3(SYS_madvise, addr, (uint64_t)held * AGENT_PAGE, MADV_FREE);
 	/* The kernel puts marks off until this processor has a batch of them, or until
 	 * advice like this, whatever it is for; and we may be on another one later. */
@@ -173,6 +190,7 @@ static void mark(struct discard *d, struct agent_cmd *cmd)
 	}
 	cmd->absent = look(d, cmd->addr, pages, 0, PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 	ok = look(d, cmd->addr, pages, PAGEMAP_PRESENT | PAGEMAP_EXCLUSIVE, PAGEMAP_FILE);
+	ok = dirty(d, cmd->addr, ok); /* D4 */
 	if ((ok | cmd->absent) != bits(0, pages))
 		cmd->error = EBUSY;
 	for (uint32_t i = 0; ok >> i;) {

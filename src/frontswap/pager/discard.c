@@ -18,6 +18,7 @@
  * by a processor or by a device, and nobody else holds a reference. So:
  *
  *    agent                                       kernel             host
+ *    write to it  - - - - - - - - - - - - - - -> it is nobody else's, since a fork
  *    vmsplice page into a pipe  - - - - - - - -> a reference: the page cannot go
  *    MADV_FREE                  - REMOVE event - - - - - - - - - -> reads it
  *                                 clean: may go, but for the reference
@@ -35,7 +36,8 @@
  *
  *   E1  the kernel may drop a page  =>  its content, as it would be dropped, is in
  *       the pipe, or in its slot, or in the store. (Copied after the mark. Dropped
- *       means: not written to since the mark.)
+ *       means: not written to since the mark. And what is in the pipe is what the
+ *       mark is on: D4 in agent/discard.c.)
  *   E2  RESIDENT  =>  the kernel may not drop it (unless the program said so)
  *   E3  OUT  =>  the store's copy is right, or the page is there. A page that is
  *       there never faults, and UFFDIO_COPY does not write over it. So what we
