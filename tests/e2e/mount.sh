@@ -212,40 +212,10 @@ note "nodes at most $(figure nodes_max)"
 sum=$(($(figure fixed) + $(figure nodes_bytes) + $(figure store_limit)))
 check size_lent "$sum of $(figure size): what names take is not taken from the store" \
 	test "$sum" -le "$(figure size)" -a "$(figure nodes_bytes)" -gt 1000000
-# Files come and go, but for a few; then the store takes what they had.
-cat "$M"/many/* >"$T/out"
-check size_names "$(python3 - "$M" 2>&1 <<'PY'
-import os, sys
-m = sys.argv[1]
-held = [os.open(m + "/many/%d" % i, os.O_RDONLY) for i in range(19700, 20001)]
-for i in range(1, 20001): os.unlink(m + "/many/%d" % i)
-f = os.open(m + "/big", os.O_RDONLY)
-os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
-while os.read(f, 1 << 20): pass
-print("right")
-PY
-)" test "$(figure nodes)" -lt 1000
 check_peak size "$pid" 32768
 check size_evicts "nothing was evicted" test "$(figure evicted)" -gt 10000
 ended
 rm -rf "$S/many" "$S/big"
-
-# More files than it may have open, looked up by their figures' names alone.
-if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-	mkdir "$S/many"
-	(cd "$S/many" && seq 1 6000 | xargs touch)
-	(
-		ulimit -n 4000
-		setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$TMEM" mount --size 32M "$S" "$M"
-	)
-	for _ in 1 2; do
-		timeout 60 find "$M/.tmem/files/many" -type f -printf '%s\n' 2>"$T/err" | wc -l >"$T/out"
-	done
-	check many_figures "$(cat "$T/out") of 6000, $(tail -n 1 "$T/err")" test "$(cat "$T/out")" = 6000
-	note "nodes at most $(figure nodes_max)"
-	ended
-	rm -rf "$S/many"
-fi
 
 # ---- changes by others, by ourselves, all at once
 fsx() { # NAME OPTIONS... -- ARGUMENTS of e2e-fsx...
