@@ -370,7 +370,7 @@ int cc_node_automount(struct cc_mount *m, struct cc_node *n)
 {
 	char name[NAME_MAX + 1];
 	struct cc_node *parent;
-	struct cc_look look;
+	struct cc_look look = {0};
 	int fd, rc;
 
 	if (!n->automount || !cc_node_name(m, n, name, sizeof(name), &parent) || !parent)
