@@ -2,9 +2,11 @@
 /* tmem SUBCOMMAND: finds the subcommand and hands over. */
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <tmem/tmem.h>
+#include <unistd.h>
 
 /* A build without frontswap has no `tmem run`; it is then neither listed nor known. */
 #pragma weak cmd_run
@@ -54,7 +56,14 @@ static int help(void)
 int main(int argc, char **argv)
 {
 	size_t i;
+	int fd;
 
+	/* Where these were closed, what is opened first would be taken for them. */
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 	if (argc < 2)
 		return cli_usage("", "which command?");
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))

@@ -121,6 +121,34 @@ PY
 else
 	not_ok report_fields "$(tail -n 1 "$T/err")"
 fi
+# However it was started, and whoever sends it what.
+code=0
+timeout -k 1 20 python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' "$TMEM" run -- /bin/sh -c 'exit 7' 2>/dev/null || code=$?
+check sigchld_ignored "exit code $code" test $code = 7
+timeout -k 1 20 "$TMEM" run -- /bin/sh -c "kill -PIPE \$PPID; sleep 0.3; echo ok >'$T/pipe'" 2>/dev/null
+check sigpipe "it was ended" test -s "$T/pipe"
+code=0
+timeout -k 1 20 python3 -c 'import os, signal, sys
+signal.alarm(1)
+os.execv(sys.argv[1], sys.argv[1:])' "$TMEM" run -- /bin/sleep 15 2>/dev/null || code=$?
+check alarm "exit code $code" test $code = 142
+code=0
+timeout -k 1 20 setsid -w "$TMEM" run -- /bin/bash -c 'trap "" TERM; kill 0; trap - TERM; sleep 0.5; exit 5' 2>/dev/null || code=$?
+check kills_its_group "exit code $code" test $code = 5
+timeout -k 1 20 "$TMEM" run -- /bin/sh -c "env -u LD_PRELOAD sleep 3; echo ok >'$T/closed'" <&- >&- 2>&-
+check closed_descriptors "it was ended" test -s "$T/closed"
+# Who has dropped root may not make a userfaultfd, and goes on without us.
+if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ]; then
+	mkdir -m 755 "$T/bin" && cp "$BUILD/tmem" "$BUILD/libtmem-agent.so" "$T/bin" && chmod 755 "$T" "$T"/bin/*
+	code=0
+	LD_LIBRARY_PATH=$BUILD "$T/bin/tmem" run -- /bin/sh -c 'setpriv --reuid=65534 --regid=65534 --clear-groups id -u' \
+		>"$T/dropped" 2>"$T/err" || code=$?
+	check dropped_root "exit code $code: $(tail -n 1 "$T/err")" test "$code $(cat "$T/dropped")" = "0 65534"
+else
+	skip dropped_root "who may make a userfaultfd"
+fi
 # Nothing of ours stays behind in the program's environment or among its descriptors.
 /bin/sh -c 'ls /proc/self/fd | sort -n' >"$T/fds.bare"
 "$TMEM" run -- /bin/sh -c 'ls /proc/self/fd | sort -n' >"$T/fds" 2>/dev/null

@@ -222,8 +222,9 @@ __attribute__((constructor)) static void agent_init(void)
 			strstr(colon, AGENT_DISCARD) != NULL, &addr,
 			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + name), &agent);
 	if (r == -ECONNREFUSED || r == -ENOENT) {
-		/* The run is over, or this is another network namespace: the
-		 * program has its memory to itself and nothing is out. */
+		/* The run is over, or this is another network namespace, or it may not make a
+		 * userfaultfd, as the first could: the program has its memory to itself and
+		 * nothing is out. */
 		agent = NULL;
 		return;
 	}

@@ -208,8 +208,16 @@ static void visit_exec(struct run *r, struct line *l, const struct agent_hello *
 	struct space *sp;
 	os_thread t;
 
+	/*
+	 * A process after the first that may not make a userfaultfd (it has dropped its privileges,
+	 * or is in a sandbox) is as if the run were over: of what was just executed nothing is out.
+	 */
+	if (hello->error < 0) {
+		refuse(l->sock, atomic_load(&r->n.spaces) ? -ENOENT : hello->error);
+		return;
+	}
 	if (hello->error || uffd < 0 || !peer_userfaultfd(uffd)) {
-		refuse(l->sock, hello->error < 0 ? hello->error : -EPROTO);
+		refuse(l->sock, -EPROTO);
 		return;
 	}
 	/* Nothing is registered before the pager runs, so no fault waits for it. */

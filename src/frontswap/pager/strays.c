@@ -127,7 +127,9 @@ static const char *reason(pid_t pid, bool *sure)
 		return "it is a zygote, which may have one thread only";
 	*sure = false;
 	if (proc_holds(pid, "maps", "libtmem-agent.so"))
-		return "it was forked past libc, or by a process that is not managed";
+		return "it may not make a userfaultfd, or was forked past libc, or by a process "
+		       "that "
+		       "is not managed";
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	why = probe_unloadable(path);
 	*sure = why != NULL;

@@ -52,6 +52,7 @@ struct supervisor {
 	struct held *held;
 	unsigned nheld, held_size;
 	sigset_t old_mask;
+	struct sigaction old_chld;
 	struct rlimit old_files;
 	struct live live;
 	uint64_t started_ns; /* the program */
@@ -235,6 +236,7 @@ static void child_exec(const struct supervisor *s, const char *file, int report)
 {
 	int error;
 
+	sigaction(SIGCHLD, &s->old_chld, NULL);
 	sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
 	setrlimit(RLIMIT_NOFILE, &s->old_files);
 	execv(file, s->opts->argv);
@@ -276,18 +278,31 @@ static int start_program(struct supervisor *s, const char *file, const char *add
 	return 0;
 }
 
-/* A signal for us is for the program; one from the terminal it has had itself. */
+/*
+ * A signal for us is for the program, but for one that it has had itself: from the terminal, to the
+ * group that both are in (the end of the terminal is told to a session's leader alone), or from one
+ * of its own processes, to the same.
+ */
+static bool has_had(const struct supervisor *s, const struct signalfd_siginfo *si)
+{
+	int n = (int)si->ssi_signo;
+
+	if (si->ssi_code == SI_USER)
+		return descends_from_us((pid_t)si->ssi_pid);
+	return si->ssi_code == SI_KERNEL && getpgid(s->program) == getpgrp() &&
+	       (n == SIGINT || n == SIGQUIT || n == SIGWINCH ||
+		(n == SIGHUP && getsid(0) != getpid()));
+}
+
 static void pass_on(struct supervisor *s, const struct signalfd_siginfo *si)
 {
-	bool terminal = si->ssi_code == SI_KERNEL;
-
 	if (si->ssi_signo == SIGWINCH)
 		live_resized(&s->live);
 	if (si->ssi_signo == SIGCHLD)
 		reap(s);
 	else if (si->ssi_signo == SIGTSTP)
 		live_pause(&s->live);
-	else if (!terminal && s->program > 0 && !s->program_over && si->ssi_signo != SIGTTOU)
+	else if (s->program > 0 && !s->program_over && si->ssi_signo != SIGTTOU && !has_had(s, si))
 		kill(s->program, (int)si->ssi_signo);
 }
 
@@ -376,8 +391,12 @@ int run_program(const struct run_options *opts)
 	with.board = opts->live ? live_board() : NULL;
 	live_start(&s.live, with.board, descends_from_us);
 	live_signals(&s.live, &mask);
-	sigprocmask(SIG_BLOCK, &mask, &s.old_mask);
 	s.signals = signalfd(-1, &mask, SFD_CLOEXEC);
+	/* Who has gone from the other end of stderr is not worth a program's end. */
+	sigaddset(&mask, SIGPIPE);
+	sigprocmask(SIG_BLOCK, &mask, &s.old_mask);
+	/* Whoever started us may have ignored it, and then no child's end would be told. */
+	sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL}, &s.old_chld);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	raise_file_limit(&s);
 	rc = start_host(&s, &ready);
