@@ -126,7 +126,8 @@ void cc_uncharge(struct cc_mount *m, uint64_t bytes)
 	bool gives;
 
 	os_mutex_lock(&a->lock);
-	used = a->used -= bytes;
+	a->used -= bytes;
+	used = a->used;
 	gives = has_too_much(m, used) && !a->giving;
 	a->giving |= gives;
 	os_mutex_unlock(&a->lock);
