@@ -343,6 +343,7 @@ typedef struct tmem_save {
 	char error[160];	       /* one line, if it failed */
 	/* In. */
 	uint32_t ephemeral; /* save: 1: pools that are ephemeral, too */
+	uint32_t own;	    /* restore: 1: only a file of this user that nobody else may write to */
 } tmem_save;
 #define TMEM_SAVE ((tmem_save){.size = sizeof(tmem_save)})
 
@@ -364,11 +365,12 @@ TMEM_API int tmem_client_save(tmem_client *client, const char *path, tmem_save *
  * Make a client from such a file: all of it, or nothing (but ephemeral pages, for which the
  * host has no room, are evicted as always). Its pools have new ids, see
  * io->pool (in the order of the file; io->pools says how many there are). io may be NULL.
- * May take long; allocates some 300 KiB, not charged. 0; -EBADMSG: not such a file,
- * cut short, or damaged: io->offset and io->error say where and how; -EOPNOTSUPP: from a
- * newer version, or needs a codec that is not here; -E2BIG: holds a zpage that is too large
+ * May take long; allocates some 300 KiB, not charged. 0; -EINVAL: not such a file at all; -EBADMSG:
+ * cut short, or damaged: io->offset and io->error say where and how; -EPERM: another user could
+ * have written it, and io->own is set (who forges one decides what its pages hold); -EOPNOTSUPP:
+ * from a newer version, or needs a codec that is not here; -E2BIG: holds a zpage that is too large
  * for the host's allocator (zbud takes less than a page, zsmalloc clusters of 16); -ENOMEM,
- * -EINVAL, -ECANCELED; or the error of the file. After any failure there is no new client,
+ * -ECANCELED; or the error of the file. After any failure there is no new client,
  * and *out is NULL.
  */
 TMEM_API int tmem_client_restore(tmem_host *host, const char *path, tmem_save *io,

@@ -426,9 +426,10 @@ int cc_known_each(struct cc_mount *m,
 		  int (*fn)(void *arg, const tmem_oid *oid, const struct cc_identity *id),
 		  void *arg);
 
-/* warm.c: to and from --save. While nothing runs. Say on the log what went wrong. */
+/* warm.c: to and from --save. While nothing runs. Say on the log what went wrong. -EINVAL: the file
+ * is none of these, and should not become one. */
 int cc_warm_save(struct cc_mount *m);
-void cc_warm_load(struct cc_mount *m);
+int cc_warm_load(struct cc_mount *m);
 
 /* /proc/self/fd/N, which names a file that is open by O_PATH. */
 #define CC_FD_PATH 32

@@ -207,8 +207,8 @@ static int open_parts(struct cc_mount *m, int root)
 	rc = os_tls_create(&m->scratch, os_free);
 	if (rc == 0)
 		rc = cc_known_open(m);
-	if (rc == 0 && m->o->save)
-		cc_warm_load(m);
+	if (rc == 0 && m->o->save && cc_warm_load(m)) /* has said why */
+		return failed("%s would be overwritten: name another file", m->o->save);
 	if (rc == 0)
 		rc = cc_nodes_open(m, root);
 	return rc ? failed("no memory") : 0;
@@ -385,6 +385,7 @@ int cc_mount_run(const struct cc_options *o)
 	char byte;
 	pid_t pid;
 
+	(void)signal(SIGCHLD, SIG_DFL); /* where it is ignored, nobody can be waited for */
 	if (pipe2(fd, O_CLOEXEC))
 		return failed("%s", strerror(errno));
 	if (o->foreground) {

@@ -8,6 +8,10 @@
  * file. Nothing in it is believed that the source does not confirm: a page is found only under
  * the identity that its file turns out to have when it is opened.
  *
+ * Whoever can write such a file decides what the files of the mount seem to hold. So one that
+ * another user may have written is not taken; and what is no such file, a slip of the keyboard
+ * perhaps, ends the mount at its beginning, and is not overwritten at its end.
+ *
  * Files are named by device and inode number in it, the device of the source's root as 0: that
  * may be numbered anew at each boot.
  */
@@ -17,6 +21,7 @@
 #include "os/mem.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define MAGIC 0x6e776f6e6b636374ull /* in each page of identities */
@@ -48,12 +53,10 @@ struct packer {
 
 static int flush(struct packer *p)
 {
-	int rc = 0;
+	int rc;
 
-	if (p->page.n) {
-		p->page.magic = MAGIC;
-		rc = tmem_put(p->m->client, p->pool, &identities, p->pages++, &p->page);
-	}
+	p->page.magic = MAGIC;
+	rc = tmem_put(p->m->client, p->pool, &identities, p->pages++, &p->page);
 	memset(&p->page, 0, sizeof(p->page));
 	return rc;
 }
@@ -83,7 +86,8 @@ static int pack_all(struct cc_mount *m)
 		p->m = m;
 		p->pool = tmem_pool_create(m->client, TMEM_POOL_PERSIST, 1);
 		rc = p->pool < 0 ? p->pool : cc_known_each(m, pack, p);
-		if (rc == 0)
+		/* One at least: by it the file is a mount's. */
+		if (rc == 0 && (p->page.n || !p->pages))
 			rc = flush(p);
 		os_free(p);
 	}
@@ -129,17 +133,17 @@ static int unpack(struct cc_mount *m, tmem_client *client, tmem_pool pool)
 		}
 	}
 	os_free(page);
-	return rc;
+	return rc == 0 && at == 1 ? -EINVAL : rc; /* none */
 }
 
-/* The mount's client and pool from now on; the file is left as it is. */
+/* The mount's client and pool from now on; the file is left as it is. -EINVAL: not of a mount. */
 static int take(struct cc_mount *m, tmem_client *client, const tmem_save *io)
 {
 	tmem_pool ids;
 	int rc;
 
 	if (io->pools != 2)
-		return -EBADMSG;
+		return -EINVAL;
 	/* In the order of their making: the mount's came first. */
 	ids = io->pool[1].is;
 	rc = unpack(m, client, ids);
@@ -152,7 +156,7 @@ static int take(struct cc_mount *m, tmem_client *client, const tmem_save *io)
 	return 0;
 }
 
-void cc_warm_load(struct cc_mount *m)
+int cc_warm_load(struct cc_mount *m)
 {
 	tmem_pool_pair pair[2];
 	tmem_save io = TMEM_SAVE;
@@ -161,15 +165,20 @@ void cc_warm_load(struct cc_mount *m)
 
 	io.pool = pair;
 	io.pool_room = 2;
+	io.own = 1;
 	rc = tmem_client_restore(m->host, m->o->save, &io, &client);
 	if (rc == -ENOENT)
-		return; /* the first time */
+		return 0; /* the first time */
 	if (rc == 0) {
 		rc = take(m, client, &io);
 		if (rc)
 			tmem_client_destroy(client);
+		if (rc == -EINVAL)
+			snprintf(io.error, sizeof(io.error), "saved by something else");
 	}
-	if (rc)
-		os_log(OS_LOG_WARNING, "%s: not used, it begins empty: %s", m->o->save,
-		       io.error[0] ? io.error : tmem_strerror(rc));
+	if (rc == 0)
+		return 0;
+	os_log(OS_LOG_WARNING, "%s: not used: %s", m->o->save,
+	       io.error[0] ? io.error : tmem_strerror(rc));
+	return rc == -EINVAL ? rc : 0;
 }

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,9 +198,11 @@ int cmd_stat(int argc, char **argv)
 /* For who may not unmount by himself. */
 static int fusermount(const char *dir, bool lazy)
 {
-	pid_t pid = fork();
+	pid_t pid;
 	int status;
 
+	(void)signal(SIGCHLD, SIG_DFL); /* where it is ignored, nobody can be waited for */
+	pid = fork();
 	if (pid == 0) {
 		if (lazy)
 			execlp("fusermount3", "fusermount3", "-u", "-z", "--", dir, (char *)NULL);

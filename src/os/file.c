@@ -216,6 +216,7 @@ int os_file_about(int fd, struct os_file_about *about)
 	*about = (struct os_file_about){
 		.regular = S_ISREG(st.st_mode),
 		.mine = st.st_uid == geteuid(),
+		.open_to_others = st.st_mode & 022,
 		.bytes = (uint64_t)st.st_size,
 		.links = st.st_nlink,
 		.device = st.st_dev,

@@ -44,7 +44,8 @@ int os_file_settle(int fd, uint64_t offset, uint64_t bytes) __attribute__((warn_
 /* Lock the whole file against others that ask for it so. 0; -EBUSY: somebody has it; or -errno. */
 int os_file_lock(int fd) __attribute__((warn_unused_result));
 struct os_file_about {
-	bool regular, mine; /* an ordinary file; of this user */
+	bool regular, mine;  /* an ordinary file; of this user */
+	bool open_to_others; /* by its mode they may write to it */
 	uint64_t bytes, links, device, inode;
 };
 int os_file_about(int fd, struct os_file_about *about) __attribute__((warn_unused_result));

@@ -52,6 +52,13 @@ static int damaged(struct restorer *r, const char *what)
 	return -EBADMSG;
 }
 
+/* Not for what is in it. */
+static int refused(struct restorer *r, int rc, const char *why)
+{
+	snprintf(r->io->error, sizeof(r->io->error), "%s", why);
+	return rc;
+}
+
 /* n bytes in a row at buf + at. 1, if end_ok, where the file ends; elsewhere that is damage. */
 static int need(struct restorer *r, size_t n, bool end_ok)
 {
@@ -76,14 +83,13 @@ static int need(struct restorer *r, size_t n, bool end_ok)
 
 static int read_header(struct restorer *r)
 {
-	const uint8_t *p;
+	const uint8_t *p = r->buf;
 	int rc = need(r, SAVE_HEADER, false);
 
+	if ((rc == 0 || rc == -EBADMSG) && memcmp(p, SAVE_MAGIC, r->have < 8 ? r->have : 8) != 0)
+		return refused(r, -EINVAL, "not a save file");
 	if (rc)
 		return rc;
-	p = r->buf;
-	if (memcmp(p, SAVE_MAGIC, 8) != 0)
-		return damaged(r, "not a save file");
 	/* Before its checksum: what comes after the version may be elsewhere then. */
 	if (save_get32(p + 8) > SAVE_VERSION) {
 		snprintf(r->io->error, sizeof(r->io->error),
@@ -547,6 +553,21 @@ static int read_file(struct restorer *r)
 	return rc == 1 ? 0 : rc;
 }
 
+/* By what is known of it without reading it. */
+static int judge_file(struct restorer *r)
+{
+	struct os_file_about about;
+	int rc = os_file_about(r->fd, &about);
+
+	if (rc)
+		return rc;
+	if (!about.regular)
+		return refused(r, -EINVAL, "not an ordinary file");
+	if (r->io->own && (!about.mine || about.open_to_others))
+		return refused(r, -EPERM, "another user's, or others may write to it");
+	return 0;
+}
+
 int tmem_client_restore(tmem_host *h, const char *path, tmem_save *io, tmem_client **out)
 {
 	tmem_save none = TMEM_SAVE;
@@ -569,11 +590,14 @@ int tmem_client_restore(tmem_host *h, const char *path, tmem_save *io, tmem_clie
 	r->pool = os_alloc(ZC_SLOTS * sizeof(struct zc_slot *));
 	if (!r->buf || !r->pool)
 		goto out;
-	r->fd = os_file_open(path, O_RDONLY, 0);
+	/* Whatever has that name: opening it does nothing yet, and waits for nobody. */
+	r->fd = os_file_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	rc = r->fd;
 	if (r->fd < 0)
 		goto out;
-	rc = read_file(r);
+	rc = judge_file(r);
+	if (rc == 0)
+		rc = read_file(r);
 	os_file_close(r->fd);
 	if (rc) {
 		tmem_client_destroy(r->c);

@@ -496,8 +496,8 @@ static int write_file(struct saver *v)
 
 /*
  * The file under its temporary name, empty and ours alone. One that a crash has left
- * is used again; one that somebody is writing is not (he holds the lock until it has
- * its final name, so whoever gets the lock looks whether it still has this one).
+ * is used again, another user's is not; one that somebody is writing is not (he holds the lock
+ * until it has its final name, so whoever gets the lock looks whether it still has this one).
  */
 static int open_temporary(const char *name)
 {
@@ -512,6 +512,8 @@ static int open_temporary(const char *name)
 		rc = os_file_about(fd, &about);
 	if (rc == 0 && (!about.regular || about.links != 1 || !os_file_named(name, &about)))
 		rc = -EBUSY;
+	if (rc == 0 && (!about.mine || about.open_to_others))
+		rc = -EPERM;
 	if (rc == 0) {
 		rc = os_file_truncate(fd, 0);
 		if (rc)

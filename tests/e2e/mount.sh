@@ -429,6 +429,17 @@ check damaged_word "nothing was said" grep -q "not used" "$T/err"
 check damaged_ignored "differs" cmp "$S/a" "$M/a"
 check damaged_empty "the source was not read" test "$(figure source_reads)" -gt 0
 ended
+chmod 622 "$T/saved"
+mounted --size 32M --save "$T/saved" 2>"$T/err"
+check others_word "nothing was said" grep -q "others may write" "$T/err"
+cmp "$S/a" "$M/a"
+check others_ignored "the source was not read" test "$(figure source_reads)" -gt 0
+ended
+check others_replaced "$(stat -c %a "$T/saved")" test "$(stat -c %a "$T/saved")" = 600
+echo "a year's work" >"$T/precious"
+check slip "mounted" bash -c "! '$TMEM' mount --size 32M --save '$T/precious' '$S' '$M' 2>'$T/err' && ! mountpoint -q '$M'"
+check slip_word "$(cat "$T/err")" grep -q "precious would be overwritten" "$T/err"
+check slip_kept "$(cat "$T/precious")" test "$(cat "$T/precious")" = "a year's work"
 
 # ---- the benchmark of it
 mkdir "$S/big" "$S/small" "$S/kept"

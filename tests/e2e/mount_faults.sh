@@ -275,7 +275,9 @@ mount --bind "$T/fuse.conf" /etc/fuse.conf && mount --bind "$T/fuse" /dev/fuse &
 rm -f "$T/faults.xattr"
 python3 "$T/ask.py" "$M/b" 65534 system.nfs4_acl
 python3 "$T/ask.py" "$M/b" 65533 system.his
-umount "$M"
+# By who ignores that his children end: they are waited for all the same.
+setpriv --reuid 65534 --regid 65534 --clear-groups env --ignore-signal=CHLD "$TMEM" umount "$M" && : >"$T/unmounted"
+umount -q "$M"
 SH
 	unshare -m bash "$T/users.sh" "$T" "$TMEM" "$M" 2>"$T/err"
 	if [ $? = 2 ]; then
@@ -283,6 +285,7 @@ SH
 	else
 		check no_other_asks "$(cat "$T/err" "$T/faults.xattr" | tr '\n' ' ')" \
 			test "$(grep -c '^65534 system.nfs4_acl' "$T/faults.xattr")" = 3 -a "$(grep -c system.his "$T/faults.xattr")" = 0
+		check no_sigchld "tmem umount failed" test -e "$T/unmounted"
 	fi
 	chown 0 "$M"
 fi

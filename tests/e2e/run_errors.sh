@@ -155,6 +155,16 @@ if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ];
 else
 	skip dropped_root "who may make a userfaultfd"
 fi
+# Processes are looked at by their numbers, which that /proc gives to others.
+if unshare --pid --fork --mount-proc true 2>/dev/null; then
+	check namespace "not yes" test "$(unshare --pid --fork --mount-proc "$TMEM" run -- echo yes 2>&1)" = yes
+	unshare --pid --fork "$TMEM" run -- true 2>"$T/err"
+	code=$?
+	check others_proc "exit code $code, $(cat "$T/err")" test $code = 126 -a "$(grep -c 'another PID namespace' "$T/err")" = 1
+else
+	skip namespace "no PID namespace may be made here"
+fi
+
 # Nothing of ours stays behind in the program's environment or among its descriptors.
 /bin/sh -c 'ls /proc/self/fd | sort -n' >"$T/fds.bare"
 "$TMEM" run -- /bin/sh -c 'ls /proc/self/fd | sort -n' >"$T/fds" 2>/dev/null

@@ -75,7 +75,9 @@ class Full:
             self.where = None
 
     def fill(self, rnd):
-        """Leaves 1 to 20 MiB free. The overflow file's name."""
+        """Leaves 1 to 20 MiB free. The overflow file's name: who is killed leaves one, which the next user may not open."""
+        if os.path.exists(self.where + "/overflow"):
+            os.unlink(self.where + "/overflow")
         with open(self.where + "/filler", "wb") as f:
             f.write(b"x" * (self.SIZE - (rnd.randrange(1, 20) << 20)))
         return self.where + "/overflow"

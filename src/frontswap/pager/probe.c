@@ -63,6 +63,14 @@ static bool features_of(uint64_t *features)
 	return true;
 }
 
+/* Processes are looked at by number, which is somebody else's in another PID namespace's /proc. */
+static bool proc_is_ours(void)
+{
+	char link[16] = "";
+
+	return readlink("/proc/self", link, sizeof(link) - 1) > 0 && atoi(link) == getpid();
+}
+
 int probe_kernel(enum run_evict *evict)
 {
 	struct uffdio_api api = {.api = UFFD_API};
@@ -70,6 +78,11 @@ int probe_kernel(enum run_evict *evict)
 	const char *why = "";
 	int fd;
 
+	if (!proc_is_ours()) {
+		fprintf(stderr, "tmem run: /proc is not mounted, or is another PID namespace's "
+				"(unshare has --mount-proc)\n");
+		return 126;
+	}
 	if (!features_of(&features))
 		return 126;
 	if (*evict == RUN_EVICT_AUTO)
