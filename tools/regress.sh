@@ -26,12 +26,12 @@ mapfile -t SHORT < <("$CORRUPT" | grep '^row-')
 # Rows of which a round does more than one try: tries of a round.
 declare -A TRIES=([discard-race]=1 [discard-cold]=1 [discard-ahead]=10 [free-race]=1 [map-race]=1 [map-fixed]=1
 	[move-race]=1 [splice]=1 [direct]=3 [churn]=1 [storm]=1000 [sleepers]=20 [fork-many]=60
-	[fork-mixed]=100 [own-stacks]=40)
+	[fork-mixed]=100 [own-stacks]=40 [fork-moving]=1)
 # Of how many rounds one must have met pages that were out; in transit they are a millisecond.
 declare -A ONE_OF=([row-transit]=500)
 LONGER=(discard-race discard-cold discard-ahead free-race map-race map-fixed move-race splice direct churn storm
-	sleepers fork-many fork-mixed own-stacks exec)
-CAREFUL=(row-fork row-vfork row-wipe row-wipe-again row-without row-remap row-discard row-thread)
+	sleepers fork-many fork-mixed fork-moving own-stacks exec)
+CAREFUL=(row-fork row-vfork row-wipe row-wipe-again row-without row-remap row-discard row-thread fork-moving)
 
 line() { printf '%-8s %-8s %-22s %8s rounds %8s  %7.1f s  %s\n' "$@"; }
 

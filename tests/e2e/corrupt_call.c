@@ -7,6 +7,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef MCL_ONFAULT
+#define MCL_ONFAULT 4
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
@@ -141,6 +145,59 @@ static void lock_pages(unsigned rounds)
 	}
 }
 
+/* How many of m's pages are here. */
+static size_t here(const struct mem *m)
+{
+	unsigned char vec[8 * MIB];
+	size_t n = 0;
+
+	if (mincore(m->base, m->pages * PAGE, vec) < 0)
+		die("mincore");
+	for (size_t i = 0; i < m->pages; i++)
+		n += vec[i] & 1;
+	return n;
+}
+
+/* What could not leave is tried again, but not at once. */
+static void leave(const struct mem *m)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		press();
+		if (here(m) < m->pages)
+			return;
+		sleep_ms(10);
+	}
+	die("nothing leaves");
+}
+
+/* All of it locked: by libc it stays; past libc nothing stands still, and nothing is wrong. */
+static void lock_all(unsigned rounds)
+{
+	struct mem m = mem_make(8 * MIB);
+
+	for (unsigned k = 0; k < rounds; k++) {
+		bool raw = k % 2;
+		int flags = k % 4 < 2 ? MCL_CURRENT | MCL_FUTURE : MCL_CURRENT | MCL_ONFAULT;
+
+		leave(&m);
+		if ((raw ? syscall(SYS_mlockall, flags) : mlockall(flags)) < 0)
+			die("mlockall");
+		if (flags & MCL_FUTURE && !raw && here(&m) < m.pages)
+			die("locked, and not here");
+		mem_check(&m, "lock-all");
+		for (unsigned i = 0; i < 3; i++)
+			press();
+		if (!raw && here(&m) < m.pages)
+			die("locked, and has left");
+		mem_check(&m, "lock-all, locked");
+		if (munlockall() < 0)
+			die("munlockall");
+		mem_fill(&m);
+	}
+	leave(&m);
+	mem_check(&m, "lock-all, end");
+}
+
 /* ---- a device writes ------------------------------------------------------------------------ */
 
 struct direct {
@@ -224,6 +281,7 @@ static void guard_refused(unsigned rounds)
 const struct mode call_modes[] = {{"splice", splice_pages, 1000},
 				  {"calls", calls, 1},
 				  {"lock", lock_pages, 1},
+				  {"lock-all", lock_all, 4},
 				  {"direct", direct, 300},
 				  {"guard-refused", guard_refused, 1},
 				  {NULL, NULL, 0}};

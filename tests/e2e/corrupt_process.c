@@ -307,6 +307,80 @@ static void fork_without(unsigned rounds)
 	}
 }
 
+#define MOVING	     48u
+#define MOVING_PAGES 64u
+
+static struct {
+	_Atomic unsigned seq; /* odd: on its way */
+	struct mem m;
+} moving[MOVING];
+static uint64_t *moving_spare; /* a place for one of them */
+static _Atomic bool moving_over;
+
+/* One after the other to the place that the one before has left. */
+static void *mover(void *arg)
+{
+	size_t bytes = MOVING_PAGES * PAGE;
+
+	for (unsigned i = 0; !atomic_load(&moving_over); i = (i + 1) % MOVING) {
+		uint64_t *was = moving[i].m.base;
+
+		atomic_fetch_add(&moving[i].seq, 1);
+		if (mremap(was, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, moving_spare) !=
+		    moving_spare)
+			die("mremap");
+		moving[i].m.base = moving_spare;
+		moving_spare = was;
+		atomic_fetch_add(&moving[i].seq, 1);
+		if (mmap(was, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+		    MAP_FAILED)
+			die("mmap");
+		sleep_ms(1);
+	}
+	return arg;
+}
+
+/* A child has what another thread has moved just before. */
+static void fork_moving(unsigned rounds)
+{
+	size_t each = (MOVING_PAGES + 1) * PAGE, bytes = MOVING_PAGES * PAGE;
+	char *at = mmap(NULL, (MOVING + 1) * each, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_t thread;
+
+	if (at == MAP_FAILED)
+		die("mmap");
+	for (unsigned i = 0; i < MOVING; i++, at += each) {
+		if (mprotect(at, bytes, PROT_READ | PROT_WRITE) < 0)
+			die("mprotect");
+		moving[i].m = mem_at((uint64_t *)(void *)at, MOVING_PAGES);
+		mem_fill(&moving[i].m);
+	}
+	moving_spare = (uint64_t *)(void *)at;
+	press_start();
+	if (pthread_create(&thread, NULL, mover, NULL) != 0)
+		die("pthread_create");
+	for (unsigned k = 0; k < rounds; k++) {
+		pid_t pid;
+
+		sleep_ms(rnd() % 60);
+		pid = fork();
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			for (unsigned i = 0; i < MOVING; i++)
+				if (atomic_load(&moving[i].seq) % 2 == 0)
+					mem_check(&moving[i].m, "moved, child");
+			_exit(0);
+		}
+		wait_child(pid, "moved");
+	}
+	atomic_store(&moving_over, true);
+	pthread_join(thread, NULL);
+	press_stop();
+	for (unsigned i = 0; i < MOVING; i++)
+		mem_check(&moving[i].m, "moved, parent");
+}
+
 static void fork_wipe(unsigned rounds)
 {
 	size_t pages = 8 * MIB;
@@ -547,6 +621,7 @@ const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},
 				     {"fork-many", fork_many, 1},
 				     {"fork-mixed", fork_mixed, 1},
 				     {"fork-without", fork_without, 2},
+				     {"fork-moving", fork_moving, 40},
 				     {"fork-wipe", fork_wipe, 2},
 				     {"spawn", spawn, 2},
 				     {"exec", exec_chain, 3},

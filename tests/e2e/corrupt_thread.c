@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <unistd.h>
 
 #define WAVE 500
@@ -154,6 +155,31 @@ static void sleepers(unsigned rounds)
 	}
 }
 
+static int c11_sleeper(void *arg)
+{
+	sleeper(arg);
+	return 0;
+}
+
+/* The same, made by C11's call. */
+static void sleepers_c11(unsigned rounds)
+{
+	thrd_t t[20];
+
+	for (unsigned k = 0; k < rounds; k++) {
+		press();
+		for (unsigned i = 0; i < 20; i++)
+			if (thrd_create(&t[i], c11_sleeper, NULL) != thrd_success)
+				die("thrd_create");
+		sleep_ms(10);
+		for (double end = now_s() + 0.35; now_s() < end;)
+			press();
+		for (unsigned i = 0; i < 20; i++)
+			if (thrd_join(t[i], NULL) != thrd_success)
+				die("thrd_join");
+	}
+}
+
 static _Atomic unsigned handled;
 
 static void on_alarm(int sig, siginfo_t *info, void *context)
@@ -227,6 +253,10 @@ static void barriers(unsigned rounds)
 		die("nothing was caught");
 }
 
-const struct mode thread_modes[] = {{"storm", storm, 3},       {"own-stacks", own_stacks, 1},
-				    {"sleepers", sleepers, 1}, {"signals", signals, 2},
-				    {"barriers", barriers, 2}, {NULL, NULL, 0}};
+const struct mode thread_modes[] = {{"storm", storm, 3},
+				    {"own-stacks", own_stacks, 1},
+				    {"sleepers", sleepers, 1},
+				    {"sleepers-c11", sleepers_c11, 1},
+				    {"signals", signals, 2},
+				    {"barriers", barriers, 2},
+				    {NULL, NULL, 0}};

@@ -12,6 +12,7 @@
  *   once    each is read once more, in an order that nobody foresees; then it ends
  *   grow    nothing: only the filling counts, as fast as the machine copies
  *   noise   as random, but nothing compresses the pages
+ *   rest    nothing, and nothing compresses the pages
  *
  * Every page is compared whenever it is used. Prints how many were used a second.
  */
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static uint64_t *memory;
 static size_t pages;
@@ -67,7 +69,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: e2e-limits MODE MIB SECONDS\n");
 		return 2;
 	}
-	noise = !strcmp(mode, "noise");
+	noise = !strcmp(mode, "noise") || !strcmp(mode, "rest");
 	pages = strtoul(argv[2], NULL, 10) << 8;
 	if (!strcmp(mode, "once")) {
 		while (pages % 7919 == 0)
@@ -84,6 +86,12 @@ int main(int argc, char **argv)
 		grow(true);
 	for (size_t i = 0; i < pages && most; i++)
 		fill_page(memory + i * WORDS, i, 1);
+	if (!strcmp(mode, "rest")) {
+		printf("filled\n");
+		fflush(stdout);
+		usleep((useconds_t)(seconds * 1e6));
+		return 0;
+	}
 	start = now_s();
 	for (; used < most && (used % 16 || now_s() - start < seconds); used++) {
 		size_t i = next(mode, used);

@@ -70,14 +70,16 @@ gone() {
 # ---- one process, and its children: to the end ---------------------------------------------------
 for mode in discard-race discard-cold discard-ahead free-race map-race map-fixed move-race move-grow protect protect-fresh brk shared \
 	small-maps churn huge-space own-uffd fork-raw fork-raw-fork fork-short fork-mixed fork-without spawn \
-	close-all storm own-stacks signals barriers splice calls lock direct guard-refused; do
+	close-all storm own-stacks signals barriers splice calls lock lock-all direct guard-refused fork-moving; do
 	want $mode || continue
 	go $mode $mode
 	right $mode
 done
 if want sleepers; then
-	GLIBC_TUNABLES=glibc.pthread.rseq=0 go sleepers sleepers
-	right sleepers
+	for mode in sleepers sleepers-c11; do
+		GLIBC_TUNABLES=glibc.pthread.rseq=0 go $mode $mode
+		right $mode
+	done
 fi
 # Memory that a child finds empty, but that had left before.
 if want fork-wipe; then
@@ -88,6 +90,23 @@ fi
 if want row-wipe-again; then
 	go row-wipe-again row-wipe-again 15
 	right row-wipe-again
+fi
+# In a PID namespace of its own, where its threads have other numbers than the host sees.
+if want namespace; then
+	if unshare --pid --fork --mount-proc true 2>/dev/null; then
+		for mode in row-wipe sleepers; do
+			(
+				printf '#!/bin/sh\nexec unshare --pid --fork --mount-proc %q "$@"\n' "$CORRUPT" >"$T/inside"
+				chmod 755 "$T/inside"
+				rounds=$([ $mode = row-wipe ] && echo 30 || "$CORRUPT" rounds $mode)
+				CORRUPT=$T/inside GLIBC_TUNABLES=glibc.pthread.rseq=0 go namespace-$mode $mode "$rounds"
+				right namespace-$mode
+				exit $FAILURES
+			) || FAILURES=$((FAILURES + 1))
+		done
+	else
+		skip namespace "no PID namespace may be made here"
+	fi
 fi
 # Freed before anybody looked, by libc and past it.
 for n in 1 2; do
@@ -300,7 +319,7 @@ fi
 # ---- without CAP_SYS_PTRACE: no fork is told -------------------------------------------------------
 if want careful; then
 	if careful; then
-		for mode in fork-short fork-mixed fork-without spawn exec storm move-race; do
+		for mode in fork-short fork-mixed fork-without fork-moving spawn exec storm move-race; do
 			go careful-$mode $mode
 			right careful-$mode
 		done

@@ -155,6 +155,21 @@ if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ];
 else
 	skip dropped_root "who may make a userfaultfd"
 fi
+# Who has another thread that shares its current folder may not enter a mount namespace.
+if unshare --mount true 2>/dev/null && command -v nsenter >/dev/null; then
+	"$TMEM" run -- nsenter --mount="/proc/$$/ns/mnt" true 2>"$T/err"
+	code=$?
+	check enters "exit code $code, $(cat "$T/err")" test $code = 0
+	mkdir "$T/left"
+	mount -t tmpfs none "$T/left"
+	# shellcheck disable=SC2016 # by the shell inside
+	"$TMEM" run -- /bin/sh -c 'cd "$1" && exec /bin/sh -c "cd / && umount \$1" sh "$1"' sh "$T/left" 2>"$T/err"
+	check leaves_folder "$(cat "$T/err")" bash -c "! mountpoint -q '$T/left'"
+	umount -q "$T/left"
+else
+	skip enters "no mount namespace may be made here"
+fi
+
 # Processes are looked at by their numbers, which that /proc gives to others.
 if unshare --pid --fork --mount-proc true 2>/dev/null; then
 	check namespace "not yes" test "$(unshare --pid --fork --mount-proc "$TMEM" run -- echo yes 2>&1)" = yes

@@ -78,6 +78,25 @@ over=$(number_of "$T/file.json" over_limit_s)
 short noise-file "$over" 3
 check noise-file.moved "nothing is in the file" test "$(number_of "$T/file.json" overflow_moved_pages)" -gt 1000
 
+# ---- a file that takes nothing for a time, of a program that gives nothing back: it is tried again
+if [ -n "$LONG" ] && mkdir "$T/full" && mount -t tmpfs -o size=8m none "$T/full" 2>/dev/null; then
+	trap 'umount -l "$T/full" 2>/dev/null; cleanup' EXIT
+	"$TMEM" run --limit 1G --overflow "$T/full/overflow" --report "$T/again.json" -- \
+		"$LIMITS" rest 1300 12 >"$T/out" 2>"$T/again.err" &
+	PIDS=($!)
+	while ! grep -qs filled "$T/out" && kill -0 "${PIDS[0]}"; do
+		sleep 0.2
+	done
+	sleep 2
+	mount -o remount,size=2g "$T/full"
+	wait "${PIDS[0]}"
+	CODE=$?
+	PIDS=()
+	umount "$T/full"
+	moved=$(number_of "$T/again.json" overflow_moved_pages)
+	check file-again "exit code $CODE, $moved pages are in the file" test "$CODE" = 0 -a "$moved" -gt 20000
+fi
+
 # ---- more than the limit even compressed: what is over stays, and few pages are tried in vain
 PAGES=$BUILD/tests/e2e/e2e-pages
 [ -x "$PAGES" ] || PAGES=$BUILD/e2e-pages

@@ -321,6 +321,53 @@ static void test_fork_after_emptied(void **state)
 	unmake(sp);
 }
 
+/* What is found where it was to be emptied is not to leave before it is (I5), and may be missing
+ * (I9). */
+static void test_found_too_early(void **state)
+{
+	struct space *sp = make();
+	uint64_t at = 2 * END, end = at + 64 * AGENT_PAGE;
+	struct segment *seg;
+
+	(void)state;
+	space_drop_range(sp, at, at + 8 * AGENT_PAGE, false); /* of which nothing is known yet */
+	for (unsigned k = 0; k < 2; k++) {
+		struct chunk *c;
+
+		assert_int_equal(space_add_segment(sp, at, end), 0);
+		seg = space_find(sp, at);
+		space_mark_resident(sp, seg, at, 4, ARRIVAL_FOUND);
+		c = space_chunk(sp, seg->area, seg->page, false);
+		for (uint64_t i = 0; i < 4; i++) {
+			assert_int_equal(!!(c->page[seg->page + i] & PAGE_REMOVED), k == 0);
+			assert_int_equal(c->place[seg->page + i].emptied, k == 0);
+		}
+		space_early_over(sp, at, end);
+		assert_int_equal(space_verify(sp), 0);
+		space_drop_range(sp, at, end, true);
+	}
+	unmake(sp);
+}
+
+/* Zeros that a fork may have copied, or not: the child's may leave, and may be missing. */
+static void test_fork_of_zeros(void **state)
+{
+	struct space *sp = make(), *child;
+	uint64_t first = START / AGENT_PAGE % TMEM_CLUSTER_MAX;
+
+	(void)state;
+	space_mark_zero(sp, space_find(sp, START), START + AGENT_PAGE, 1);
+	child = space_fork(sp, -1);
+	assert_non_null(child);
+	for (uint64_t k = 0; k < 3; k++) {
+		assert_int_equal(*space_page(child, 0, first + k) & PAGE_STATE, PAGE_RESIDENT);
+		assert_int_equal(is_emptied(child, first + k), k == 1);
+	}
+	tmem_pool_destroy(run.client, child->pool);
+	space_free(child);
+	unmake(sp);
+}
+
 /* Children whose clones take more than the store's limit: they must not be refused. */
 static void test_fork_beyond_the_limit(void **state)
 {
@@ -418,6 +465,8 @@ int main(void)
 		cmocka_unit_test(test_unmapped_in_slot),
 		cmocka_unit_test(test_many_mappings),
 		cmocka_unit_test(test_fork_after_emptied),
+		cmocka_unit_test(test_found_too_early),
+		cmocka_unit_test(test_fork_of_zeros),
 		cmocka_unit_test(test_fork_beyond_the_limit),
 		cmocka_unit_test(test_queue),
 	};

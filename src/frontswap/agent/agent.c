@@ -11,7 +11,7 @@
  *   discard.c  the same on kernels without that
  *   program.c  what it does in the program's own threads: start, forks, madvise()
  *   threads.c  what they say of where they stand
- *   remap.c, claim.c, exec.c   other calls of the program that concern us
+ *   remap.c, claim.c, exec.c, lock.c   other calls of the program that concern us
  *
  * Rules
  *   R1  The thread touches no memory that could be managed: its stack, control
@@ -19,7 +19,8 @@
  *       knows; slots are shared memory. No libc, no TLS, no malloc.
  *   R2  The thread has a descriptor table of its own, empty but for its own
  *       descriptors, so close_range(3, ~0) in the program does not reach them,
- *       and it keeps no pipe end of the program's open.
+ *       and it keeps no pipe end of the program's open. It has a current folder
+ *       of its own, which is the root.
  *   R3  All signals are blocked in the thread.
  *   R4  When the host is gone the process is killed: a page that is out can
  *       never be had again, and must not read as zeros. The thread's
@@ -204,7 +205,8 @@ static long prepare_uffds(struct agent *a)
 	if (r < 0)
 		return r;
 	a->uffd_b = (int)r;
-	r = uffd_enable(a->uffd_b, UFFD_FEATURE_MOVE);
+	/* Nobody reads it: who touches staging B (mlockall() does) must not wait. */
+	r = uffd_enable(a->uffd_b, UFFD_FEATURE_MOVE | UFFD_FEATURE_SIGBUS);
 	if (r >= 0)
 		r = uffd_register(a->uffd_b, a->staging_b, STAGING_BYTES);
 	if (r >= 0)
@@ -341,6 +343,7 @@ static void agent_thread_main(void *arg)
 	unsigned none;
 	long r = sys3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
 
+	sys3(SYS_chdir, "/", 0, 0); /* so that it keeps no file system busy */
 	if (r == 0)
 		r = connect_host(a);
 	if (r == 0) {

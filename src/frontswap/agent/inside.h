@@ -3,6 +3,7 @@
 #ifndef TMEM_AGENT_INSIDE_H
 #define TMEM_AGENT_INSIDE_H
 
+#include "frontswap/agent/agent.h"
 #include "proto/agent.h"
 
 #include <stdbool.h>
@@ -13,6 +14,8 @@
  * (a fork by system call): it has no agent, and the mapping is not there.
  */
 struct agent_shm *threads_shm(void);
+/* The same of the agent itself. */
+const struct agent *agent_here(void);
 
 /*
  * The marks of a fork, see proto/agent.h. Between the two a careful host has

@@ -21,6 +21,11 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#ifndef MADV_DONTNEED_LOCKED
+/* Linux 5.18; also where a call of the program's has locked everything. */
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
 /*
  * A call that moves. With checks it fails every now and then in the ways that the kernel's own
  * reclaim brings about, which are so rare that tests would not see what becomes of it.
@@ -95,6 +100,24 @@ static long move_pages(int uffd, const char *to, uint64_t from, uint64_t n)
 }
 
 /*
+ * Pages in staging A from `from` on go, by way of staging B: mlockall(), made past libc, has had
+ * them filled. False: there were none.
+ */
+static bool sweep(struct agent *a, const char *from)
+{
+	uint64_t at = (uint64_t)(from - a->staging_a), n = (STAGING_BYTES - at) / AGENT_PAGE;
+	uint8_t here[AGENT_ROUND] = {0};
+	bool some = false;
+
+	sys3(SYS_mincore, from, n * AGENT_PAGE, here);
+	for (uint64_t k = 0; k < n; k++)
+		some |= here[k] & 1 && move_pages(a->uffd_b, a->staging_b + at + k * AGENT_PAGE,
+						  (uintptr_t)from + k * AGENT_PAGE, 1) == 1;
+	sys3(SYS_madvise, a->staging_b + at, n * AGENT_PAGE, MADV_DONTNEED_LOCKED);
+	return some;
+}
+
+/*
  * Phase 1 of one command: its pages to *to and behind, without gaps. False: something
  * is under way in the program; stop the round.
  */
@@ -115,7 +138,7 @@ static bool move_out(struct agent *a, struct agent_cmd *cmd, char **to, const ch
 				cmd->moved |= 1u << i++;
 			continue;
 		}
-		if (r == -EINTR)
+		if (r == -EINTR || (r == -EEXIST && sweep(a, *to)))
 			continue;
 		if (r == -ENOENT)
 			cmd->absent |= 1u << i;
@@ -171,5 +194,5 @@ void move_evict(struct agent *a, uint32_t seq)
 					   (size_t)__builtin_ctz(m) * AGENT_PAGE,
 				   from, AGENT_PAGE);
 	}
-	sys3(SYS_madvise, a->staging_b, (uint64_t)(to - a->staging_a), MADV_DONTNEED);
+	sys3(SYS_madvise, a->staging_b, (uint64_t)(to - a->staging_a), MADV_DONTNEED_LOCKED);
 }

@@ -35,6 +35,11 @@ struct agent_shm *threads_shm(void)
 		       : NULL;
 }
 
+const struct agent *agent_here(void)
+{
+	return threads_shm() ? agent : NULL;
+}
+
 /*
  * In the program's thread: have the host make room (see proto/agent.h), not for
  * ever; or, without fork events, bring everything back, for as long as it takes.

@@ -6,9 +6,9 @@
 long sys_thread(void *stack_top, void (*fn)(void *), void *arg)
 {
 	/* A thread in all respects but that it shares no list with libc: exec
-	 * and exit_group end it, a stop signal stops it, /proc shows it. */
-	long flags =
-		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	 * and exit_group end it, a stop signal stops it, /proc shows it. A folder
+	 * of its own: who shares his may not enter a mount namespace. */
+	long flags = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 	uint64_t *sp = (uint64_t *)((uintptr_t)stack_top & ~(uintptr_t)15);
 	long ret;
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <threads.h>
 
 #define WIPED_MOST 256u /* ranges that children find empty; more are joined */
 
@@ -123,19 +124,40 @@ struct start {
 	void *arg;
 };
 
-static void *thread_start(void *p)
+/* Of C11's thrd_create(), which libc does not make by the pthread_create() that is ours. */
+struct c11_start {
+	int (*fn)(void *);
+	void *arg;
+};
+
+static void publish_stack(void)
 {
-	struct start s = *(struct start *)p;
 	pthread_attr_t attr;
 	void *stack;
 	size_t bytes;
 
-	free(p);
 	if (pthread_getattr_np(pthread_self(), &attr) == 0) {
 		if (pthread_attr_getstack(&attr, &stack, &bytes) == 0)
 			publish_thread((uintptr_t)stack, (uintptr_t)stack + bytes);
 		pthread_attr_destroy(&attr);
 	}
+}
+
+static void *thread_start(void *p)
+{
+	struct start s = *(struct start *)p;
+
+	free(p);
+	publish_stack();
+	return s.fn(s.arg);
+}
+
+static int c11_start(void *p)
+{
+	struct c11_start s = *(struct c11_start *)p;
+
+	free(p);
+	publish_stack();
 	return s.fn(s.arg);
 }
 
@@ -157,6 +179,27 @@ pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *
 	s->arg = arg;
 	r = real(thread, attr, thread_start, s);
 	if (r)
+		free(s);
+	return r;
+}
+
+__attribute__((visibility("default"))) int thrd_create(thrd_t *thread, thrd_start_t fn, void *arg)
+{
+	static int (*real)(thrd_t *, thrd_start_t, void *);
+	struct c11_start *s;
+	int r;
+
+	if (!real)
+		*(void **)(&real) = dlsym(RTLD_NEXT, "thrd_create");
+	if (!threads_shm())
+		return real(thread, fn, arg);
+	s = malloc(sizeof(*s));
+	if (!s)
+		return thrd_nomem;
+	s->fn = fn;
+	s->arg = arg;
+	r = real(thread, c11_start, s);
+	if (r != thrd_success)
 		free(s);
 	return r;
 }

@@ -168,9 +168,12 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 			if (error == EAGAIN) {
 				uint64_t addr = space_address(sp, sl->area, sl->first + k);
 				struct segment *seg = addr ? space_find(sp, addr) : NULL;
+				bool zero = *p & PAGE_ZERO;
 
 				if (seg)
 					space_mark_resident(sp, seg, addr, 1, ARRIVAL_FRESH);
+				if (seg && zero)
+					space_mark_zero(sp, seg, addr, 1);
 			}
 		}
 		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, error == EAGAIN,

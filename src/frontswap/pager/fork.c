@@ -38,7 +38,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STEP_CLUSTERS 64	  /* brought in between two looks at events and faults */
+#define STEP_CLUSTERS 64 /* brought in between two looks at events and faults */
+#define UNGUARD_TRIES 100
 #define SETTLE_NS     20000000ull /* a mapping that has not moved for so long is marked */
 
 static bool forks_pending(struct space *sp)
@@ -156,16 +157,30 @@ static bool restore(struct space *sp)
 	return false;
 }
 
+/*
+ * What has moved and is not read yet has taken its guard with it, and the agent finds nothing, or
+ * something else, where we say that it is. So all is done again until it is sure that nothing did;
+ * not for ever, for a program that does nothing but move mappings is never sure: then its child
+ * does not have what moved in the very moment (I1).
+ */
 static bool unguard(struct space *sp)
 {
+	uint64_t changes = sp->changes;
+	bool met = true;
 	uint32_t n;
 
 	if (atomic_load(&sp->shm->done) != sp->command)
 		return false;
 	sp->fork_addr = 0;
-	while ((n = name_runs(sp, false)) > 0)
+	while ((n = name_runs(sp, false)) > 0) {
 		if (!command(sp, AGENT_OP_UNGUARD, n))
 			return false;
+		for (uint32_t i = 0; i < n; i++)
+			met &= !agent_answer(sp->shm->cmds[i].error);
+	}
+	if ((!met || !events_quiet(sp) || sp->changes != changes) &&
+	    sp->fork_tries++ < UNGUARD_TRIES)
+		return false;
 	for (uint32_t i = 0; i < sp->nsegs; i++)
 		sp->segs[i].guarded = false;
 	return true;
@@ -190,7 +205,7 @@ bool fork_step(struct space *sp)
 		if (!forks_pending(sp))
 			return false;
 		sp->fork_state = FORK_RESTORE;
-		sp->fork_addr = sp->fork_brought = 0;
+		sp->fork_addr = sp->fork_brought = sp->fork_tries = 0;
 		break;
 	case FORK_RESTORE:
 		if (!restore(sp))

@@ -31,14 +31,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SAMPLE_MS  5
-#define END_NS	   20000000000ull /* the program is over, and no space has ended for so long */
-#define ACCOUNT_NS 200000u
+#define SAMPLE_MS    5
+#define END_NS	     20000000000ull /* the program is over, and no space has ended for so long */
+#define ACCOUNT_NS   200000u
 /*
  * The books of processes that have ended go back to the kernel no more often than this. Without it
  * 30 MiB of a thousand children's stayed for good, and counted: measured, of a limit of 40.
  */
-#define RETURN_NS  1000000000ull
+#define RETURN_NS    1000000000ull
+#define TRY_AGAIN_NS 200000000ull /* a file that would take no pages */
 
 uint64_t run_total(struct run *r)
 {
@@ -145,8 +146,14 @@ static void sample(struct run *r, uint64_t since_ns)
 	raise_to(&r->peak_store, st.store_bytes);
 	if (atomic_load(&r->store_full)) {
 		r->full_ns += since_ns;
-		if (st.store_bytes + st.limit_bytes / 64 < st.limit_bytes)
+		r->refusing_ns += since_ns;
+		/* A file takes pages again without any having left: its rate, or its errors, are
+		 * over; which only who stores one finds out. */
+		if (st.store_bytes + st.limit_bytes / 64 < st.limit_bytes ||
+		    (r->opts.overflow && r->refusing_ns >= TRY_AGAIN_NS)) {
+			r->refusing_ns = 0;
 			atomic_store(&r->store_full, false);
+		}
 	}
 	/* Raised for clones that are gone now. */
 	if (st.limit_bytes > r->store_limit &&

@@ -15,6 +15,7 @@
 #include "os/file.h"
 #include "os/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -91,9 +92,103 @@ bool maps_wiped_on_fork(pid_t pid, uint64_t addr)
 	return wiped;
 }
 
+/*
+ * A task's number as itself has it, the last of NSpid: one for each PID namespace down to its own.
+ * 0: it is gone; -1: that cannot be read now.
+ */
+static int32_t own_number(const char *status, bool *nested)
+{
+	char *text = os_file_slurp(status, 65536, NULL), *at, *end;
+	int32_t number = -1;
+
+	if (!text)
+		return errno == ENOENT || errno == ESRCH ? 0 : -1;
+	*nested = false;
+	at = strstr(text, "\nNSpid:");
+	for (at = at ? at + 7 : NULL; at; at = end) {
+		long n = strtol(at, &end, 10);
+
+		if (end == at || *at == '\n')
+			break;
+		*nested = number > 0;
+		number = (int32_t)n;
+		if (*end == '\n')
+			break;
+	}
+	os_free(text);
+	return number;
+}
+
+static void free_entry(struct agent_thread *t, int32_t tid)
+{
+	if (atomic_compare_exchange_strong(&t->tid, &tid, AGENT_TID_BUSY)) {
+		atomic_store(&t->start, 0);
+		atomic_store(&t->end, 0);
+		atomic_store(&t->tid, AGENT_TID_FREE);
+	}
+}
+
+/* What of tid[] is a task of the process, or may be, becomes 0. */
+static bool strike_alive(const struct space *sp, int32_t *tid, unsigned n)
+{
+	char path[300];
+	struct dirent *task;
+	bool known = true, nested;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)sp->pid);
+	tasks = opendir(path);
+	while (known && tasks && (task = readdir(tasks))) {
+		int32_t number;
+
+		if (task->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/status", (int)sp->pid, task->d_name);
+		number = own_number(path, &nested);
+		known = number >= 0;
+		for (unsigned i = 0; i < n; i++)
+			if (tid[i] == number)
+				tid[i] = 0;
+	}
+	if (tasks)
+		closedir(tasks);
+	return known && tasks;
+}
+
+/* The same in a PID namespace of its own: what it says are other numbers than those in our /proc.
+ */
+static void prune_nested(struct space *sp)
+{
+	int32_t *tid = os_alloc(AGENT_THREADS * sizeof(*tid));
+	unsigned n = 0;
+
+	/* The entries first: who comes after has a task that is seen, or no entry here. */
+	while (tid && n < AGENT_THREADS &&
+	       (tid[n] = atomic_load(&sp->shm->threads[n].tid)) != AGENT_TID_END)
+		n++;
+	if (tid && strike_alive(sp, tid, n))
+		for (unsigned i = 0; i < n; i++)
+			if (tid[i] > 0)
+				free_entry(&sp->shm->threads[i], tid[i]);
+	os_free(tid);
+}
+
 /* Entries of threads whose task is gone are free again. */
 void maps_prune_threads(struct space *sp)
 {
+	if (sp->nested == NESTED_UNKNOWN) {
+		char path[40];
+		bool nested;
+
+		snprintf(path, sizeof(path), "/proc/%d/status", (int)sp->pid);
+		if (own_number(path, &nested) <= 0)
+			return;
+		sp->nested = nested ? NESTED : NESTED_NOT;
+	}
+	if (sp->nested == NESTED) {
+		prune_nested(sp);
+		return;
+	}
 	for (unsigned i = 0; i < AGENT_THREADS; i++) {
 		struct agent_thread *t = &sp->shm->threads[i];
 		int32_t tid = atomic_load(&t->tid);
@@ -104,12 +199,8 @@ void maps_prune_threads(struct space *sp)
 		if (tid < 0 || tid == sp->pid)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)sp->pid, (int)tid);
-		if (access(path, F_OK) < 0 &&
-		    atomic_compare_exchange_strong(&t->tid, &tid, AGENT_TID_BUSY)) {
-			atomic_store(&t->start, 0);
-			atomic_store(&t->end, 0);
-			atomic_store(&t->tid, AGENT_TID_FREE);
-		}
+		if (access(path, F_OK) < 0)
+			free_entry(t, tid);
 	}
 }
 
@@ -276,6 +367,7 @@ static void manage(struct space *sp, int maps, uint64_t start, uint64_t end)
 		if (space_add_segment(sp, at, stop) < 0)
 			return;
 		learn_resident(sp, space_find(sp, at), at, stop);
+		space_early_over(sp, at, stop);
 		at = stop;
 	}
 }

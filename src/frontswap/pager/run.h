@@ -203,6 +203,9 @@ struct offer {
 	uint64_t identity, own_start, own_end;
 };
 
+/* Whether a process numbers its threads as our /proc does. */
+enum nested { NESTED_UNKNOWN, NESTED_NOT, NESTED };
+
 enum fork_state { FORK_NONE, FORK_RESTORE, FORK_UNGUARD, FORK_OPEN };
 
 struct space {
@@ -228,12 +231,14 @@ struct space {
 	bool frees;  /* it has used MADV_FREE, see space_frees() */
 	struct range early[EARLY_REMOVES]; /* REMOVEs, the last, where there was no segment: I9 */
 	unsigned early_next;
+	enum nested nested;
 	pid_t parent_pid;	   /* of a fork's child */
 	const struct space *giver; /* its parent, while that gives it what it has in slots */
 	bool careful;		   /* no fork events, see fork.c */
 	enum fork_state fork_state;
 	uint64_t fork_addr;	       /* how far it has come */
 	uint64_t fork_brought;	       /* clusters that this walk has brought in */
+	unsigned fork_tries;	       /* to take the guards off */
 	_Atomic bool stop;	       /* A */
 	_Atomic uint64_t resident;     /* A: anonymous bytes now, shared ones by share */
 	_Atomic uint64_t raw_resident; /* A: before sharing is taken off */
@@ -335,6 +340,7 @@ struct run {
 	uint64_t store_limit;	 /* of the host; more while clones need it, see space_fork.c */
 	_Atomic bool store_full; /* A: it has refused pages, and there is no room yet: none leave */
 	uint64_t full_ns;	 /* for so long */
+	uint64_t refusing_ns;	 /* since it has become so, or was tried again */
 	pid_t supervisor;
 	struct keeper keeper;
 	uint32_t last_spaces; /* the main thread's, see stuck() in host.c */

@@ -47,14 +47,16 @@ static bool stays_there(struct space *sp, uint64_t addr, const void *src)
 
 /*
  * Copy n pages to addr; *done pages are there afterwards (copied or found
- * there). 0, or -EAGAIN: come back later; -ENOENT: there is no mapping of ours, and who
- * waited was woken; -ESRCH: it has ended.
+ * there: then *found). 0, or -EAGAIN: come back later; -ENOENT: there is no mapping of ours, and
+ * who waited was woken; -ESRCH: it has ended.
  */
-static int copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
+static int copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done,
+		   bool *found)
 {
 	uint64_t most = n; /* pages of one call */
 
 	*done = 0;
+	*found = false;
 	while (*done < n) {
 		struct uffdio_copy c = {
 			.dst = addr + *done * AGENT_PAGE,
@@ -76,6 +78,7 @@ static int copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 				return -EAGAIN;
 			wake(sp, c.dst, 1);
 			(*done)++;
+			*found = true;
 			break;
 		case EAGAIN:
 			return -EAGAIN;
@@ -106,7 +109,9 @@ static int copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n,
 /* The same; false: not all are there, come back later, unless the process has ended. */
 bool pager_copy_in(struct space *sp, uint64_t addr, const void *src, uint64_t n, uint64_t *done)
 {
-	return copy_in(sp, addr, src, n, done) == 0;
+	bool found;
+
+	return copy_in(sp, addr, src, n, done, &found) == 0;
 }
 
 void serve_later(struct space *sp, uint64_t addr, bool write, uint64_t since)
@@ -200,12 +205,14 @@ static uint64_t fresh_run(struct space *sp, const struct segment *seg, uint64_t 
  * one that the kernel serves, so a program that walks forward gets a window
  * that doubles while it is used up.
  */
-static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bool write)
+static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bool write,
+			bool removed)
 {
 	uint64_t n = 1, done = 0;
+	bool found = false;
 	int rc = 0;
 
-	if (seg && !(sp->run->opts.without & FILL_AROUND)) {
+	if (seg && !removed && !(sp->run->opts.without & FILL_AROUND)) {
 		if (addr == sp->last_fresh_addr)
 			sp->fresh_window = sp->fresh_window < FRESH_WINDOW_MAX
 						   ? sp->fresh_window * 2
@@ -219,9 +226,11 @@ static bool serve_fresh(struct space *sp, struct segment *seg, uint64_t addr, bo
 	if (sp->gone)
 		return true;
 	if (write) {
-		rc = copy_in(sp, addr, zeros, n, &done);
+		rc = copy_in(sp, addr, zeros, n, &done, &found);
 		if (rc == -ENOENT && !seg)
 			return true; /* unmapped meanwhile: no event is to come, see below */
+		if (found && removed)
+			return true; /* still to be emptied: the fault was of before that (I5) */
 	} else {
 		struct uffdio_zeropage z = {.range = {addr, n * AGENT_PAGE}};
 
@@ -295,8 +304,9 @@ bool serve_identity(struct space *sp)
 {
 	uint64_t page[AGENT_PAGE / 8] = {sp->id};
 	uint64_t done;
+	bool found;
 
-	return copy_in(sp, sp->identity, page, 1, &done) != -EAGAIN;
+	return copy_in(sp, sp->identity, page, 1, &done, &found) != -EAGAIN;
 }
 
 /* False: not yet; the fault is to be put aside. */
@@ -315,7 +325,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 		sp->cold.fault_addr = addr;
 		maps_scan(sp);
 		seg = space_find(sp, addr);
-		return serve_fresh(sp, seg, addr, write);
+		return serve_fresh(sp, seg, addr, write, false);
 	}
 	p = space_page(sp, seg->area, seg->page + (addr - seg->start) / AGENT_PAGE);
 	switch (p ? *p & PAGE_STATE : PAGE_ABSENT) {
@@ -352,7 +362,7 @@ static bool serve(struct space *sp, uint64_t addr, bool write)
 			return serve_resident(sp, seg, addr);
 		/* fallthrough */
 	default:
-		if (!serve_fresh(sp, seg, addr, write))
+		if (!serve_fresh(sp, seg, addr, write, p && *p & PAGE_REMOVED))
 			return false;
 		atomic_fetch_add_explicit(&n->faults_fresh, 1, memory_order_relaxed);
 		return true;

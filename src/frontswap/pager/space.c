@@ -86,6 +86,13 @@ bool space_removed_early(const struct space *sp, uint64_t start, uint64_t end)
 	return false;
 }
 
+void space_early_over(struct space *sp, uint64_t start, uint64_t end)
+{
+	for (unsigned i = 0; i < EARLY_REMOVES; i++)
+		if (sp->early[i].start >= start && sp->early[i].end <= end)
+			sp->early[i] = (struct range){0, 0};
+}
+
 int space_add_segment(struct space *sp, uint64_t start, uint64_t end)
 {
 	struct segment s = {.start = start, .end = end};

@@ -39,7 +39,8 @@
  *       The kernel does it some time after we are told: what was filled in
  *       meanwhile goes again, and then a page that is RESIDENT may be missing.
  *       If we were told before there was a segment (sp->early), or not at all
- *       (MADV_FREE before it was registered), all that is found has the mark.
+ *       (MADV_FREE before it was registered), all that is found has the mark, and in
+ *       the first case REMOVED, too: the kernel may be about it.
  *   I10 chunk->mapped = pages of it that segments name, area->mapped likewise
  *   I11 a chunk is there => mapped or out. Without either nothing can come to name
  *       its pages again but entries in queues, which are *dead* then: sp->dead_entries
@@ -172,6 +173,8 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool);
 void space_free(struct space *sp);
 struct segment *space_find(struct space *sp, uint64_t addr);
 int space_add_segment(struct space *sp, uint64_t start, uint64_t end);
+/* What was emptied too early for a segment is known, for one that holds it has been made (I9). */
+void space_early_over(struct space *sp, uint64_t start, uint64_t end);
 /* Whether some segment has a part of [start, end). */
 bool space_any(struct space *sp, uint64_t start, uint64_t end);
 /* The first segment that ends behind addr, or NULL. */

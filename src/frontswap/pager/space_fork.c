@@ -52,17 +52,16 @@ static int copy_areas(struct space *to, const struct space *from)
 				 * copies it into the child. */
 				if ((c->page[p] & PAGE_STATE) == PAGE_TRANSIT)
 					c->page[p] = PAGE_ABSENT;
-				/* A mapping in which nothing was ever written a fork
-				 * does not copy. Of a page that was, this is no harm:
-				 * it is there, and faults no more. */
-				if (c->page[p] & PAGE_ZERO)
-					c->page[p] = PAGE_ABSENT;
 				c->page[p] &= PAGE_STATE | PAGE_POOR | PAGE_REMOVED | PAGE_KEPT;
 				c->out += page_counted(c->page[p]);
 				c->away += page_away(c->page[p]);
 				/* I9, page by page: what left since the area was emptied,
 				 * and is in no store, the child is given as well. */
 				c->place[p].emptied = src->chunks[i]->place[p].emptied;
+				/* A mapping in which nothing was ever written a fork does
+				 * not copy: its zeros may be there, or not. */
+				if (src->chunks[i]->page[p] & PAGE_ZERO)
+					c->place[p].emptied = 1;
 			}
 			c->together = src->chunks[i]->together;
 			c->verdicts = src->chunks[i]->verdicts;

@@ -234,8 +234,8 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 			 enum arrival how)
 {
 	uint64_t page = seg->page + (addr - seg->start) / AGENT_PAGE;
-	bool emptied = how == ARRIVAL_FOUND &&
-		       (space_frees(sp) || space_removed_early(sp, addr, addr + n * AGENT_PAGE));
+	bool early = how == ARRIVAL_FOUND && space_removed_early(sp, addr, addr + n * AGENT_PAGE);
+	bool emptied = early || (how == ARRIVAL_FOUND && space_frees(sp));
 
 	sp->arrivals += (uint32_t)n;
 	sp->areas[seg->area].seg = (uint32_t)(seg - sp->segs);
@@ -249,8 +249,8 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 		space_set_page(c, page,
 			       (uint8_t)((c->page[page % CHUNK_PAGES] &
 					  ~(PAGE_STATE | PAGE_REMOVED | PAGE_ZERO)) |
-					 PAGE_RESIDENT));
-		at->emptied |= emptied; /* I9 */
+					 PAGE_RESIDENT | (early ? PAGE_REMOVED : 0))); /* I5 */
+		at->emptied |= emptied;						       /* I9 */
 		if (at->queued == QUEUED || at->queued == QUEUED_AGAIN)
 			continue;
 		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&
