@@ -185,8 +185,7 @@ static void lock_all(unsigned rounds)
 		if (flags & MCL_FUTURE && !raw && here(&m) < m.pages)
 			die("locked, and not here");
 		mem_check(&m, "lock-all");
-		for (unsigned i = 0; i < 3; i++)
-			press();
+		press();
 		if (!raw && here(&m) < m.pages)
 			die("locked, and has left");
 		mem_check(&m, "lock-all, locked");
@@ -281,7 +280,7 @@ static void guard_refused(unsigned rounds)
 const struct mode call_modes[] = {{"splice", splice_pages, 1000},
 				  {"calls", calls, 1},
 				  {"lock", lock_pages, 1},
-				  {"lock-all", lock_all, 4},
+				  {"lock-all", lock_all, 8},
 				  {"direct", direct, 300},
 				  {"guard-refused", guard_refused, 1},
 				  {NULL, NULL, 0}};
