@@ -307,7 +307,7 @@ static void fork_without(unsigned rounds)
 	}
 }
 
-#define MOVING	     48u
+#define MOVING	     96u
 #define MOVING_PAGES 64u
 
 static struct {
@@ -335,7 +335,7 @@ static void *mover(void *arg)
 		if (mmap(was, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
 		    MAP_FAILED)
 			die("mmap");
-		sleep_ms(1);
+		usleep(300); /* each rests long enough to be guarded again */
 	}
 	return arg;
 }
@@ -362,7 +362,7 @@ static void fork_moving(unsigned rounds)
 	for (unsigned k = 0; k < rounds; k++) {
 		pid_t pid;
 
-		sleep_ms(rnd() % 60);
+		sleep_ms(rnd() % 20);
 		pid = fork();
 		if (pid < 0)
 			die("fork");
@@ -621,7 +621,7 @@ const struct mode process_modes[] = {{"fork-raw", fork_raw, 2},
 				     {"fork-many", fork_many, 1},
 				     {"fork-mixed", fork_mixed, 1},
 				     {"fork-without", fork_without, 2},
-				     {"fork-moving", fork_moving, 40},
+				     {"fork-moving", fork_moving, 160},
 				     {"fork-wipe", fork_wipe, 2},
 				     {"spawn", spawn, 2},
 				     {"exec", exec_chain, 3},
