@@ -188,6 +188,7 @@ struct cc_node {
 	uint32_t refs;		     /* ours; the same */
 	bool stale;		     /* its number is another file's now; the same */
 	_Atomic bool linked;	     /* it was seen to have several names */
+	_Atomic bool writable;	     /* it was opened for writing */
 	bool used;		     /* since the trimmer came by; the same */
 	bool fuse;		     /* the source has it on a FUSE file system */
 	bool automount;		     /* the source mounts something on it when it is used */

@@ -2,8 +2,14 @@
 /*
  * Told to end, by SIGTERM, SIGINT or SIGHUP. The mount point goes first, and at once:
  *
- *   signal ─▶ the thread here ─▶ mount point detached ─▶ session told ─▶ main thread woken
- *                                                                        joins the others, saves
+ *   signal ─▶ the thread here ─▶ mount point detached ─▶ mappings ─▶ session ─▶ main thread woken
+ *                                                        written     told       joins the others,
+ *                                                                               saves
+ *
+ * What was written through a mapping only the kernel has until it writes it back, to us. So while
+ * there are still threads that serve, it is told that what was open for writing has changed: then
+ * it writes, and waits for it. (syncfs() would need a request to open something to call it on, and
+ * does not wait in each kernel.)
  *
  * Threads that wait for a source which does not answer are waited for, however long it takes; who
  * comes by at the mount point meanwhile should not have to wait with them.
@@ -70,6 +76,16 @@ static bool is_there(const struct cc_end *e)
 	       makedev(x.stx_dev_major, x.stx_dev_minor) == atomic_load(&e->m->own_dev);
 }
 
+/* Waits for pages that are being read, too: the end is up to the source's answers as it is. */
+static int write_back(void *arg, struct cc_node *n)
+{
+	struct cc_mount *m = arg;
+
+	if (atomic_load(&n->writable))
+		(void)fuse_lowlevel_notify_inval_inode(m->se, cc_ino_of(m, n), 0, 0);
+	return 0;
+}
+
 static void *wait_for_end(void *arg)
 {
 	const struct timespec soon = {0, 100000000};
@@ -86,6 +102,7 @@ static void *wait_for_end(void *arg)
 	if (atomic_load(&e->m->own_dev)) /* else it is not mounted yet */
 		atomic_store(&e->detached, !is_there(e) || cc_detach(e->point) == 0);
 	cc_notify_quiet(e->m); /* it may wait for what only a thread that serves can give */
+	(void)cc_nodes_each(e->m, write_back, e->m);
 	fuse_session_exit(e->m->se);
 	sigemptyset(&over);
 	sigaddset(&over, OVER);

@@ -72,6 +72,8 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 	h->refs = 1;
 	fi->fh = (uintptr_t)h;
 	fi->direct_io = h->direct;
+	if ((fi->flags & O_ACCMODE) != O_RDONLY)
+		atomic_store(&n->writable, true);
 	cc_watch_node(m, n);
 	return 0;
 }

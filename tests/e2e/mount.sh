@@ -441,6 +441,30 @@ check slip "mounted" bash -c "! '$TMEM' mount --size 32M --save '$T/precious' '$
 check slip_word "$(cat "$T/err")" grep -q "precious would be overwritten" "$T/err"
 check slip_kept "$(cat "$T/precious")" test "$(cat "$T/precious")" = "a year's work"
 
+# ---- told to end while the kernel has what was written through a mapping
+mounted --size 32M
+timeout 60 python3 - "$S/mapped" "$M/mapped" "$(figure pid)" >"$T/out" 2>&1 <<'PY'
+import mmap, os, signal, sys, time
+s, m, pid = sys.argv[1], sys.argv[2], int(sys.argv[3])
+n = 32 << 20
+f = os.open(m, os.O_RDWR | os.O_CREAT)
+os.ftruncate(f, n)
+p = mmap.mmap(f, n)
+os.close(f)
+p[:] = b"x" * n
+os.kill(pid, signal.SIGTERM)
+end = time.monotonic() + 30
+while os.path.exists(f"/proc/{pid}"):
+    assert time.monotonic() < end, "it does not end"
+    time.sleep(0.05)
+lost = n - open(s, "rb").read().count(b"x")
+assert not lost, f"{lost} bytes of {n} are lost"
+print("right")
+PY
+check sigterm_mapped "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+umount -l "$M" 2>/dev/null
+rm "$S/mapped"
+
 # ---- the benchmark of it
 mkdir "$S/big" "$S/small" "$S/kept"
 cp "$S/a" "$S/b" "$S/big"
