@@ -124,6 +124,7 @@ struct cc_file {
 	uint32_t putting;	    /* threads in between cc_put_begin() and cc_put_end() */
 	uint64_t changes;	    /* begun and ended */
 	bool stored;		    /* a page was put */
+	bool adopted;		    /* it was known from before */
 	bool passing;	 /* its name in the store does not outlive the source's process */
 	bool forgetting; /* the kernel is being told to forget its attributes */
 	uint64_t version, confirmed; /* times that pages went; up to which the kernel's have, too */
@@ -410,13 +411,11 @@ bool cc_node_is_under(struct cc_mount *m, struct cc_node *n, struct cc_node *dir
 /* known.c: identities of files whose pages are in the store and whose nodes have gone. */
 int cc_known_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_known_close(struct cc_mount *m);
-/* Drawn before a node leaves its table. */
-uint64_t cc_known_generation(struct cc_mount *m);
-/* The node goes: its identity stays for as long as there is room. */
-void cc_known_keep(struct cc_mount *m, const struct cc_file *f, uint64_t generation);
-/* A file as it was known before, if it was. */
+/* Its node leaves its table, whose lock is held: the identity stays while there is room. */
+void cc_known_keep(struct cc_mount *m, const struct cc_file *f);
+/* A file as it was known before, if it was; its identity is the file's alone from then on. */
 void cc_known_adopt(struct cc_mount *m, struct cc_file *f);
-/* All go; of nodes that leave their table in between none stays. */
+/* All go; of nodes that leave their table until the end none stays. */
 void cc_known_drop_begin(struct cc_mount *m);
 void cc_known_drop_end(struct cc_mount *m);
 void cc_known_verify(struct cc_mount *m);

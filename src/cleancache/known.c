@@ -10,6 +10,10 @@
  * Whose they are is not known, so where a folder's files are dropped all of them go: before those
  * are looked for that have a node, and none comes in until all of them were found (K2).
  *
+ * A file that comes back takes its identity out, and brings it again when it goes, if it has one
+ * then: a source that is what it was before (a snapshot that is rolled back) must not find pages
+ * that were read meanwhile.
+ *
  * What is saved over a restart is this table, and the pages (warm.c).
  */
 #include "cleancache/cleancache.h"
@@ -34,16 +38,16 @@ struct slot {
  * Open addressing, linear probing; at most three quarters are taken.
  *
  *   K1  every identity is found by its name; n of them
- *   K2  closed > 0  =>  n = 0; none comes in of a node that left its table before the last change
- *       of generation
+ *   K2  closed > 0  =>  n = 0
+ *   K3  none is of a file that is there: who leaves the nodes' table comes in before that, so
+ *       before the next node of that name can be made
  */
 struct cc_known {
 	struct os_mutex lock;
 	struct slot *slot;
 	uint64_t slots, n; /* 2^n; taken */
 	uint64_t hand;
-	uint32_t closed;	     /* invalidations of folders under way */
-	_Atomic uint64_t generation; /* they began and ended */
+	uint32_t closed; /* invalidations of folders under way */
 };
 
 static bool is_free(const struct slot *s)
@@ -124,13 +128,13 @@ static void evict_one(struct cc_known *k)
 	}
 }
 
-static void keep(struct cc_mount *m, const struct slot *s, uint64_t generation)
+static void keep(struct cc_mount *m, const struct slot *s)
 {
 	struct cc_known *k = m->known;
 	struct slot *at;
 
 	os_mutex_lock(&k->lock);
-	if (k->closed || generation != atomic_load(&k->generation)) {
+	if (k->closed) {
 		os_mutex_unlock(&k->lock);
 		return;
 	}
@@ -145,18 +149,17 @@ static void keep(struct cc_mount *m, const struct slot *s, uint64_t generation)
 	os_mutex_unlock(&k->lock);
 }
 
-uint64_t cc_known_generation(struct cc_mount *m)
+void cc_known_keep(struct cc_mount *m, const struct cc_file *f)
 {
-	return m->known ? atomic_load(&m->known->generation) : 0;
-}
-
-void cc_known_keep(struct cc_mount *m, const struct cc_file *f, uint64_t generation)
-{
-	struct slot s = {.oid = f->oid, .id = f->id, .young = f->young, .passing = f->passing};
+	struct slot s = {.oid = f->oid,
+			 .id = f->id,
+			 .young = f->young,
+			 .used = f->adopted,
+			 .passing = f->passing};
 
 	/* Without pages, or with pages that nobody may have, there is nothing to know. */
 	if (f->known && f->stored && m->known)
-		keep(m, &s, generation);
+		keep(m, &s);
 }
 
 void cc_known_adopt(struct cc_mount *m, struct cc_file *f)
@@ -166,11 +169,13 @@ void cc_known_adopt(struct cc_mount *m, struct cc_file *f)
 
 	os_mutex_lock(&k->lock);
 	s = find(k, &f->oid);
-	if (!is_free(s) && s->passing == f->passing) { /* else of a process before */
-		s->used = true;
-		f->id = s->id;
-		f->young = s->young;
-		f->known = f->stored = true;
+	if (!is_free(s)) {
+		if (s->passing == f->passing) { /* else of a process before */
+			f->id = s->id;
+			f->young = s->young;
+			f->known = f->stored = f->adopted = true;
+		}
+		take_out(k, s);
 	}
 	os_mutex_unlock(&k->lock);
 }
@@ -183,7 +188,6 @@ void cc_known_drop_begin(struct cc_mount *m)
 	memset(k->slot, 0, k->slots * sizeof(*k->slot));
 	k->n = 0;
 	k->closed++;
-	atomic_fetch_add(&k->generation, 1);
 	os_mutex_unlock(&k->lock);
 }
 
@@ -193,7 +197,6 @@ void cc_known_drop_end(struct cc_mount *m)
 
 	os_mutex_lock(&k->lock);
 	k->closed--;
-	atomic_fetch_add(&k->generation, 1);
 	os_mutex_unlock(&k->lock);
 }
 
@@ -219,7 +222,7 @@ void cc_known_add(struct cc_mount *m, const tmem_oid *oid, const struct cc_ident
 	struct slot s = {.oid = *oid, .id = *id};
 
 	if (!is_free(&s))
-		keep(m, &s, cc_known_generation(m));
+		keep(m, &s);
 }
 
 /* Those that were young when they were last looked at, or pass with the source, are nothing to go

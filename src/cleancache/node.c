@@ -123,10 +123,13 @@ static void insert(struct cc_mount *m, struct cc_shard *s, struct cc_node *n)
 	s->nodes++;
 }
 
-static void take_out(struct cc_shard *s, struct cc_node *n)
+/* Who comes next by that number finds what is known of its data. */
+static void take_out(struct cc_mount *m, struct cc_shard *s, struct cc_node *n)
 {
 	struct cc_node **at = bucket_of(s, n->dev, n->ino);
 
+	if (cc_node_data(n))
+		cc_known_keep(m, cc_node_data(n));
 	while (*at != n)
 		at = &(*at)->hash_next;
 	*at = n->hash_next;
@@ -172,8 +175,8 @@ static struct cc_node *make(struct cc_mount *m, int fd, const char *name,
 	return n;
 }
 
-/* Nobody has it any more. generation: of when it left the table. */
-static void discard(struct cc_mount *m, struct cc_node *n, uint64_t generation)
+/* Nobody has it any more, and it is not in the table. */
+static void discard(struct cc_mount *m, struct cc_node *n)
 {
 	struct cc_file *f = cc_node_data(n);
 	struct cc_node *parent = n->parent;
@@ -181,7 +184,6 @@ static void discard(struct cc_mount *m, struct cc_node *n, uint64_t generation)
 
 	cc_unwatch_node(m, n);
 	if (f) {
-		cc_known_keep(m, f, generation);
 		cc_file_destroy(f);
 		os_free(f);
 		cc_uncharge(m, sizeof(*f) + OVERHEAD / 2);
@@ -199,19 +201,17 @@ static void discard(struct cc_mount *m, struct cc_node *n, uint64_t generation)
 static void let_go(struct cc_mount *m, struct cc_node *n, uint64_t lookups, uint32_t refs)
 {
 	struct cc_shard *s = shard_of(m, n->dev, n->ino);
-	uint64_t generation;
 	bool last;
 
 	os_mutex_lock(&s->lock);
-	generation = cc_known_generation(m);
 	n->lookups -= lookups < n->lookups ? lookups : n->lookups;
 	n->refs -= refs;
 	last = !n->lookups && !n->refs;
 	if (last)
-		take_out(s, n);
+		take_out(m, s, n);
 	os_mutex_unlock(&s->lock);
 	if (last)
-		discard(m, n, generation);
+		discard(m, n);
 }
 
 void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups)
@@ -360,7 +360,7 @@ static int new_node(struct cc_mount *m, struct cc_node *dir, const char *name, s
 	cc_node_ref(m, dir);
 	won = add(m, n);
 	if (won != n)
-		discard(m, n, cc_known_generation(m));
+		discard(m, n);
 	*out = won;
 	return 0;
 }
@@ -580,7 +580,9 @@ void cc_nodes_close(struct cc_mount *m)
 			for (struct cc_node *n = s->bucket[k], *next; n; n = next) {
 				next = n->hash_next;
 				n->parent = NULL;
-				discard(m, n, cc_known_generation(m));
+				if (cc_node_data(n))
+					cc_known_keep(m, cc_node_data(n));
+				discard(m, n);
 			}
 		os_free(s->bucket);
 		cc_uncharge(m, s->buckets * sizeof(*s->bucket));

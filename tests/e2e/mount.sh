@@ -376,6 +376,29 @@ if mkfs.ext4 -q -F -I 128 "$T/image" 2>/dev/null && mount -o loop "$T/image" "$T
 	else
 		skip inner "no second ext4 image may be mounted here"
 	fi
+	# A source that is put back to what it was: what was read in between is of neither.
+	rm -rf "$S/trap" "$S/one" "$S/two"
+	head -c 40960 /dev/zero | tr '\0' a >"$S/back"
+	sync -f "$S"
+	sleep 2.1
+	mounted --size 32M --save "$T/saved"
+	cmp -s "$S/back" "$M/back"
+	ended
+	umount "$S"
+	cp --sparse=always "$T/image" "$T/one"
+	mount -o loop "$T/image" "$S"
+	mounted --size 32M --save "$T/saved"
+	head -c 40960 /dev/zero | tr '\0' b | dd of="$M/back" conv=notrunc status=none
+	sleep 2.1
+	cmp -s "$S/back" "$M/back" # with nothing left to doubt
+	printf x | dd of="$M/back" conv=notrunc status=none
+	ended
+	umount "$S"
+	mount -o loop "$T/one" "$S"
+	mounted --size 32M --save "$T/saved"
+	check put_back "$(head -c 20480 "$M/back" | tail -c 3), not aaa" cmp -s "$S/back" "$M/back"
+	ended
+	rm "$T/saved"
 	S=$SOURCE
 	umount -l "$T/small"
 else
