@@ -200,6 +200,8 @@ struct cc_node {
 	struct cc_node *notify_next; /* notify.c */
 	bool to_tell;		     /* it is in that list */
 	bool told_by_open;	     /* and need not be any more */
+	struct cc_node *name_next;   /* notify.c */
+	bool name_to_tell;	     /* it is in that list */
 	_Atomic(struct cc_file *) file;
 	_Atomic uint64_t opened; /* when an open last found a change; cc_order() */
 	_Atomic uint64_t told;	 /* the size that the kernel was told (S1 in notify.c), or */
@@ -524,6 +526,13 @@ int cc_notify_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_notify_close(struct cc_mount *m);
 /* The kernel's pages and attributes of a node are to go. */
 void cc_notify_changed(struct cc_mount *m, struct cc_node *n);
+/*
+ * The kernel is to look its name up again, which may be another file's by now; and what it knows of
+ * a folder is to go.
+ */
+void cc_notify_name(struct cc_mount *m, struct cc_node *n);
+/* Returns when it was told of the names so far; or soon, where it waits itself for a folder. */
+void cc_notify_names_wait(struct cc_mount *m);
 /*
  * S2. Before each answer that tells the kernel a size, which was asked for at `order`. False: it is
  * too old, and must be asked for again.

@@ -114,40 +114,44 @@ struct under {
 	int files;
 };
 
-static void invalidate(struct cc_mount *m, struct cc_node *n, struct cc_file *f)
+/* What was never opened has attributes, links and listings that the kernel keeps, and a name. */
+static int invalidate(struct cc_mount *m, struct cc_node *n)
 {
-	cc_change_begin(m, f, 0, UINT64_MAX);
-	cc_change_end(m, f);
-	cc_count(m, CC_INVALIDATIONS, 1);
-	cc_notify_changed(m, n);
+	struct cc_file *f = cc_node_data(n);
+
+	if (f) {
+		cc_change_begin(m, f, 0, UINT64_MAX);
+		cc_change_end(m, f);
+		cc_count(m, CC_INVALIDATIONS, 1);
+	}
+	if (n->type != S_IFDIR)
+		cc_notify_changed(m, n);
+	cc_notify_name(m, n);
+	return f != NULL;
 }
 
 static int invalidate_under(void *arg, struct cc_node *n)
 {
 	struct under *u = arg;
-	struct cc_file *f = cc_node_data(n);
 
-	if (f && cc_node_is_under(u->m, n, u->dir)) {
-		invalidate(u->m, n, f);
-		u->files++;
-	}
+	if (cc_node_is_under(u->m, n, u->dir))
+		u->files += invalidate(u->m, n);
 	return 0;
 }
 
 static int invalidate_path(struct cc_mount *m, struct cc_node *n)
 {
 	struct under u = {.m = m, .dir = n};
-	struct cc_file *f = cc_node_data(n);
 
 	if (n->type == S_IFDIR) {
 		cc_known_drop_begin(m);
 		(void)cc_nodes_each(m, invalidate_under, &u);
 		cc_known_drop_end(m);
-		return u.files;
+	} else {
+		u.files = invalidate(m, n);
 	}
-	if (f)
-		invalidate(m, n, f);
-	return f != NULL;
+	cc_notify_names_wait(m);
+	return u.files;
 }
 
 void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,

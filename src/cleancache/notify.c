@@ -8,6 +8,10 @@
  * A node changed: it goes to the end of a list, with a ref, unless it is in there already. So
  * nobody waits to say it. An open that makes the kernel drop its pages meanwhile has said it.
  *
+ * What a name means, likewise; names come first, as no page is waited for there that somebody
+ * reads. Who asks for that wants to see it done, and waits for it, but not for long: the kernel may
+ * hold the folder for a lookup, and that wait for the very thread.
+ *
  * The kernel's size. Of two answers about a file that are under way together the kernel believes
  * the one that comes first, and not the other: that may be the one from the middle of a change,
  * and the size in it then ends the reads of who has opened the file after the change. An open that
@@ -28,6 +32,7 @@
  */
 #include "cleancache/cleancache.h"
 
+#include "os/clock.h"
 #include "os/mem.h"
 
 #include <errno.h>
@@ -35,6 +40,13 @@
 
 #define TRIM_BATCH 256u
 #define NAME_ROOM  256u
+#define WAIT_NS	   1000000000ull
+
+#ifdef TMEM_FUSE_EXPIRE_FLAGS
+#define EXPIRE_FLAGS , FUSE_LL_EXPIRE_ONLY
+#else
+#define EXPIRE_FLAGS
+#endif
 
 struct cc_notify {
 	struct cc_mount *m;
@@ -42,7 +54,9 @@ struct cc_notify {
 	bool started;
 	struct os_mutex lock;
 	struct os_cond work, idle;
-	struct cc_node *first, **last; /* by notify_next */
+	struct cc_node *first, **last;	   /* by notify_next */
+	struct cc_node *name, **last_name; /* by name_next */
+	uint64_t names_asked, names_told;  /* ever */
 	bool trim, telling, quiet, stop;
 };
 
@@ -62,6 +76,29 @@ static bool forget_name(struct cc_mount *m, struct cc_node *parent, const char *
 	if (atomic_load(&m->twins))
 		known |= !fuse_lowlevel_notify_inval_entry(m->se, cc_twin_of(parent), name, n);
 	return known;
+}
+
+/* What is mounted there, or stands in it, stays as it is. */
+static int expire_name(struct cc_mount *m, struct cc_node *parent, const char *name)
+{
+	return fuse_lowlevel_notify_expire_entry(m->se, cc_ino_of(m, parent), name,
+						 strlen(name) EXPIRE_FLAGS);
+}
+
+/* And a folder is to be listed again: its pages are never locked for as long as we are asked. */
+static void look_up_again(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_node *parent;
+	char name[NAME_ROOM];
+
+	if (n->type == S_IFDIR)
+		(void)fuse_lowlevel_notify_inval_inode(m->se, cc_ino_of(m, n), 0, 0);
+	if (!name_of(m, n, name, &parent))
+		return;
+	/* A kernel that does not know how would take away what is mounted in a folder. */
+	if (expire_name(m, parent, name) == -ENOSYS && n->type != S_IFDIR)
+		(void)forget_name(m, parent, name);
+	cc_node_unref(m, parent);
 }
 
 static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool folders)
@@ -120,18 +157,37 @@ static void tell_next(struct cc_notify *t)
 	os_mutex_lock(&t->lock);
 }
 
+static void tell_next_name(struct cc_notify *t)
+{
+	struct cc_node *n = t->name;
+	bool quiet = t->quiet || t->stop;
+
+	t->name = n->name_next;
+	if (!t->name)
+		t->last_name = &t->name;
+	n->name_to_tell = false;
+	os_mutex_unlock(&t->lock);
+	if (!quiet)
+		look_up_again(t->m, n);
+	cc_node_unref(t->m, n);
+	os_mutex_lock(&t->lock);
+	t->names_told++;
+}
+
 static void *run(void *arg)
 {
 	struct cc_notify *t = arg;
 
 	os_mutex_lock(&t->lock);
-	while (!t->stop || t->first) {
-		if (!t->first && (!t->trim || t->quiet)) {
+	while (!t->stop || t->first || t->name) {
+		if (!t->first && !t->name && (!t->trim || t->quiet)) {
 			os_cond_wait(&t->work, &t->lock);
 			continue;
 		}
 		t->telling = true;
-		if (t->first) {
+		if (t->name) {
+			tell_next_name(t);
+		} else if (t->first) {
 			tell_next(t);
 		} else {
 			os_mutex_unlock(&t->lock);
@@ -165,6 +221,39 @@ void cc_notify_changed(struct cc_mount *m, struct cc_node *n)
 	os_mutex_unlock(&t->lock);
 	if (!is_new)
 		cc_node_unref(m, n);
+}
+
+void cc_notify_name(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_notify *t = m->notify;
+	bool is_new;
+
+	cc_node_ref(m, n);
+	os_mutex_lock(&t->lock);
+	is_new = !n->name_to_tell;
+	if (is_new) {
+		n->name_to_tell = true;
+		n->name_next = NULL;
+		*t->last_name = n;
+		t->last_name = &n->name_next;
+		t->names_asked++;
+		os_cond_signal(&t->work);
+	}
+	os_mutex_unlock(&t->lock);
+	if (!is_new)
+		cc_node_unref(m, n);
+}
+
+void cc_notify_names_wait(struct cc_mount *m)
+{
+	struct cc_notify *t = m->notify;
+	uint64_t end = os_clock_ns() + WAIT_NS, now, asked;
+
+	os_mutex_lock(&t->lock);
+	asked = t->names_asked;
+	while (t->names_told < asked && (now = os_clock_ns()) < end)
+		(void)os_cond_timedwait(&t->idle, &t->lock, end - now);
+	os_mutex_unlock(&t->lock);
 }
 
 bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
@@ -251,6 +340,7 @@ int cc_notify_open(struct cc_mount *m)
 	os_cond_init(&t->work);
 	os_cond_init(&t->idle);
 	t->last = &t->first;
+	t->last_name = &t->name;
 	m->notify = t;
 	rc = os_thread_create(&t->thread, "tmem-notify", run, t);
 	t->started = rc == 0;

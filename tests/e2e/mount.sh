@@ -323,6 +323,32 @@ cat "$M/two/renamed/file" >/dev/null
 check no_ring "tmem invalidate does not return" timeout 20 "$TMEM" invalidate "$M"
 kill -USR1 "$(figure pid)" # is nothing to it
 
+# What is believed for ever, until it is told: names, too, whether what they name was open or not.
+ended
+mkdir -p "$S/told/on" "$S/told/folder"
+for i in first told/second told/unread told/folder/third; do echo old >"$S/$i"; done
+ln -s old "$S/told/link"
+look() { # what is where, in one line
+	{ cat "$1/first" "$1/told/second" "$1/told/folder/third" && readlink "$1/told/link" && stat -c %a "$1/told/unread" && ls "$1/told"; } 2>&1 | tr '\n' ' '
+}
+sleep 0.1
+mounted --size 32M --immutable
+before=$(look "$M")
+mount -t tmpfs tmem-e2e "$M/told/on" 2>/dev/null && on=1
+replace() { echo new >"$S/new" && mv "$S/new" "$S/$1"; }
+replace first
+replace told/second
+cp -r "$S/told/folder" "$S/told/new" && echo new >"$S/told/new/third" && mv "$S/told/folder" "$S/told/was" && mv "$S/told/new" "$S/told/folder"
+ln -sf new "$S/told/link"
+chmod 600 "$S/told/unread"
+check told_not "looked up again" test "$(cat "$M/first" "$M/told/second" | sort -u)" = old
+timeout 20 "$TMEM" invalidate "$M/first" "$M/told"
+check told "$(look "$M")" test "$(look "$M")" = "$(look "$S")" -a "$(look "$S")" != "$before"
+[ -z "$on" ] || check told_mounted_on "what was mounted in it has gone" umount "$M/told/on"
+rm -r "$S/told" "$S/first"
+ended
+mounted --size 32M --ttl 60
+
 # It is looked at while it dies.
 pid=$(figure pid)
 kill -STOP "$pid"

@@ -40,6 +40,21 @@ int fuse_lowlevel_notify_inval_inode(struct fuse_session *se, fuse_ino_t ino, of
 	return 0;
 }
 
+static _Atomic unsigned expired;
+
+int fuse_lowlevel_notify_expire_entry(struct fuse_session *se, fuse_ino_t parent, const char *name,
+				      size_t bytes
+#ifdef TMEM_FUSE_EXPIRE_FLAGS
+				      ,
+				      enum fuse_expire_flags flags
+#endif
+)
+{
+	assert_int_equal(bytes, strlen(name));
+	atomic_fetch_add(&expired, 1);
+	return 0;
+}
+
 static _Atomic int refs;
 
 void cc_node_ref(struct cc_mount *m, struct cc_node *n)
