@@ -93,6 +93,8 @@ bool cc_look_is_settled(const struct cc_look *look, uint64_t grain_ns);
 #define CC_GRAIN_FAR_NS 2000000000ull /* where the clock is another machine's */
 /* The grain to reckon with for the file system that fd is on, ns. */
 uint64_t cc_grain_ns(int fd);
+/* The same for what was looked at in a mount's source. */
+uint64_t cc_grain_of(const struct cc_mount *m, const struct cc_look *look);
 /* A number for this file that the next one with its inode number does not have, as far as told. */
 uint64_t cc_incarnation(int fd, const struct cc_look *look);
 /* On a FUSE file system; false, too, where there is no telling. Asks the source. */
@@ -207,8 +209,11 @@ struct cc_node {
 	_Atomic uint64_t told;	 /* the size that the kernel was told (S1 in notify.c), or */
 #define CC_TOLD_NOTHING UINT64_MAX
 #define CC_TOLD_SEVERAL (UINT64_MAX - 1)
-	struct cc_node *parent; /* a ref; NULL: the root */
-	char *name;		/* in it, when it was last seen; both under the mount's `names` */
+	struct cc_identity listed; /* a folder, when the listing that the kernel has was begun */
+	bool is_listed;		   /* it was settled then; these three are ops_dir.c's */
+	uint32_t listing;	   /* open handles whose listing the kernel may keep */
+	struct cc_node *parent;	   /* a ref; NULL: the root */
+	char *name; /* in it, when it was last seen; both under the mount's `names` */
 };
 
 struct cc_shard {
@@ -599,6 +604,7 @@ void cc_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
 	      unsigned flags, const void *in, size_t in_bytes, size_t out_bytes);
 void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void cc_opendir_names(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void cc_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void cc_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,

@@ -97,14 +97,6 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 
 /* ---- looks ------------------------------------------------------------------------------ */
 
-/* What is mounted in the source may be another machine's. */
-static uint64_t grain_of(const struct cc_mount *m, const struct cc_look *look)
-{
-	return look->st.st_dev == m->root_attr.st_dev || m->grain_ns > CC_GRAIN_FAR_NS
-		       ? m->grain_ns
-		       : CC_GRAIN_FAR_NS;
-}
-
 /*
  * A file that we change ourselves has a new identity after that, and nobody can tell whether
  * another's change hides behind it. So it is as good as a change of theirs: known is false, and
@@ -145,7 +137,7 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		if ((at_open || drops || !f->young) && f->looked_ns < look->at_ns)
 			f->looked_ns = look->at_ns;
 		if (at_open || drops)
-			f->young = !cc_look_is_settled(look, grain_of(m, look));
+			f->young = !cc_look_is_settled(look, cc_grain_of(m, look));
 	} else if (drops) {
 		/* From before what is known, or a change of ours: it says that, not what is. */
 		f->known = false;

@@ -171,6 +171,14 @@ uint64_t cc_grain_ns(int fd)
 	}
 }
 
+/* What is mounted in the source may be another machine's. */
+uint64_t cc_grain_of(const struct cc_mount *m, const struct cc_look *look)
+{
+	return look->st.st_dev == m->root_attr.st_dev || m->grain_ns > CC_GRAIN_FAR_NS
+		       ? m->grain_ns
+		       : CC_GRAIN_FAR_NS;
+}
+
 bool cc_is_fuse(int fd)
 {
 	struct statfs fs;

@@ -5,6 +5,16 @@
  * The place in a folder is the source's own cookie (d_off), so a listing goes on where it was
  * whatever changed meanwhile, as well as the source can. One at a time for each open folder.
  *
+ * What the kernel may keep. It takes a listing for right as long as the folder's mtime is what it
+ * was, so the trap of identity.c is there for folders, too. Under --ttl it is told to keep one only
+ * where the folder is what it was when that listing was begun, and a change since would show:
+ *
+ *   D1  is_listed  =>  the listing that the kernel has, or is getting, was read after a settled
+ * look that saw `listed` D2  listing handles were all opened under one `listed`, or is_listed is
+ * false until they close: pages of two listings are never mixed
+ *
+ * The root's is not kept then: it is not looked at when it is opened, for what comes next.
+ *
  * The root is opened at the source when it is listed, not before: figures are asked for by it, also
  * of a mount whose source is gone or does not answer.
  */
@@ -21,10 +31,14 @@
 
 struct folder {
 	struct os_mutex lock;
-	DIR *dir;	 /* NULL: not open yet */
-	off_t at;	 /* the cookie that dir stands at */
-	uint64_t buffer; /* of the C library, charged; bytes */
+	DIR *dir;		/* NULL: not open yet */
+	off_t at;		/* the cookie that dir stands at */
+	uint64_t buffer;	/* of the C library, charged; bytes */
+	struct cc_node *caches; /* counted in its `listing` */
 };
+
+/* For what nodes know of listings. */
+static struct os_mutex listings = OS_MUTEX_INIT(OS_RANK_LEAF, "listings");
 
 #define COST	   sizeof(struct folder)
 #define BUFFER_MIN ((uint64_t)32 << 10)
@@ -37,6 +51,11 @@ static struct folder *folder_of(struct fuse_file_info *fi)
 
 static void folder_free(struct cc_mount *m, struct folder *d)
 {
+	if (d->caches) {
+		os_mutex_lock(&listings);
+		d->caches->listing--;
+		os_mutex_unlock(&listings);
+	}
 	if (d->dir)
 		closedir(d->dir);
 	os_mutex_destroy(&d->lock);
@@ -85,11 +104,37 @@ static int open_source(fuse_req_t req, struct folder *d, const struct cc_node *n
 	return ENOMEM;
 }
 
-void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* Says in fi what the kernel may keep of a folder that was just opened at the source. */
+static void say_what_to_keep(struct cc_mount *m, struct cc_node *n, struct folder *d,
+			     struct fuse_file_info *fi)
+{
+	bool settled, same;
+	struct cc_look look;
+
+	fi->cache_readdir = fi->keep_cache = m->o->coherence == CC_IMMUTABLE;
+	if (m->o->coherence != CC_TTL || !d->dir)
+		return;
+	settled = !cc_look_open(dirfd(d->dir), n->fuse, &look) &&
+		  cc_look_is_settled(&look, cc_grain_of(m, &look));
+	os_mutex_lock(&listings);
+	same = settled && n->is_listed && cc_identity_same(&n->listed, &look.id);
+	n->is_listed = same || (settled && !n->listing); /* D2 */
+	if (n->is_listed) {
+		n->listed = look.id;
+		n->listing++;
+		d->caches = n;
+	}
+	fi->cache_readdir = n->is_listed;
+	fi->keep_cache = same; /* else it drops what it has */
+	os_mutex_unlock(&listings);
+}
+
+static void open_folder(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, bool keeps)
 {
 	struct cc_mount *m = cc_mount_of(req);
+	struct cc_node *n = cc_node_of(m, ino);
 	struct folder *d = NULL;
-	int rc = -cc_node_automount(m, cc_node_of(m, ino));
+	int rc = -cc_node_automount(m, n);
 	bool charged;
 
 	if (rc) {
@@ -102,13 +147,14 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc == 0 && !(d = os_zalloc(sizeof(*d))))
 		rc = ENOMEM;
 	if (rc == 0 && ino != FUSE_ROOT_ID)
-		rc = open_source(req, d, cc_node_of(m, ino));
+		rc = open_source(req, d, n);
 	if (rc == ESTALE)
-		cc_node_stale(m, cc_node_of(m, ino));
+		cc_node_stale(m, n);
 	if (rc == 0) {
 		os_mutex_init(&d->lock, OS_RANK_CC_FOLDER, "folder");
 		fi->fh = (uintptr_t)d;
-		fi->cache_readdir = fi->keep_cache = m->o->coherence != CC_CLOSE_TO_OPEN;
+		if (keeps)
+			say_what_to_keep(m, n, d, fi);
 		atomic_fetch_add(&m->handles, 1);
 		if (fuse_reply_open(req, fi))
 			folder_free(m, d);
@@ -118,6 +164,17 @@ void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (charged)
 		cc_uncharge(m, COST);
 	fuse_reply_err(req, rc);
+}
+
+void cc_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	open_folder(req, ino, fi, true);
+}
+
+/* By another number, of whose listing nothing is known. */
+void cc_opendir_names(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	open_folder(req, ino, fi, false);
 }
 
 void cc_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

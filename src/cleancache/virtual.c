@@ -278,7 +278,7 @@ static void opendir_any(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 	if (!is_ours(ino))
 		cc_opendir(req, ino, fi);
 	else if (is_twin(ino))
-		cc_opendir(req, cc_ino_of(cc_mount_of(req), node_of(ino)), fi);
+		cc_opendir_names(req, cc_ino_of(cc_mount_of(req), node_of(ino)), fi);
 	else
 		fuse_reply_open(req, fi);
 }

@@ -375,6 +375,18 @@ if mkfs.ext4 -q -F -I 128 "$T/image" 2>/dev/null && mount -o loop "$T/image" "$T
 		cat "$M/trap" >"$T/trap"
 	done
 	check ttl_ends "$(cat "$T/trap")" grep -qx new "$T/trap"
+	# And so is what was listed.
+	while [ "$(date +%N | cut -c 1)" != 0 ]; do sleep 0.02; done
+	mkdir "$S/listed"
+	touch "$S/listed/one"
+	ls "$M/listed" >/dev/null
+	ls "$M/listed" >/dev/null
+	touch "$S/listed/two"
+	for _ in 1 2 3 4 5 6; do
+		sleep 0.7
+		ls "$M/listed" >"$T/trap"
+	done
+	check ttl_listed "$(tr '\n' ' ' <"$T/trap")" cmp -s <(ls "$S/listed") "$T/trap"
 	ended
 	# Two file systems within it, whose files have the same numbers.
 	mkdir "$S/one" "$S/two"
