@@ -143,7 +143,7 @@ void cc_file_destroy(struct cc_file *f);
 enum cc_why {
 	CC_ASKED,  /* for attributes */
 	CC_TOLD,   /* there was a change */
-	CC_OPENED, /* an open: what could have changed unseen is not believed (C3) */
+	CC_OPENED, /* an open, or a lock: what could have changed unseen is not believed (C3) */
 };
 /*
  * What a look said: when the file is not what it was (C2), or could not be told from it (C3), its
@@ -531,6 +531,21 @@ int cc_notify_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_notify_close(struct cc_mount *m);
 /* The kernel's pages and attributes of a node are to go. */
 void cc_notify_changed(struct cc_mount *m, struct cc_node *n);
+/*
+ * The kernel's pages and attributes of a node go; then the request is answered, with 0. For who
+ * must not go on before, and may not tell it himself.
+ */
+struct cc_told {
+	struct cc_told *next;
+	struct cc_node *node; /* a ref */
+	uint64_t version;     /* F4: what the kernel has dropped then */
+	fuse_req_t req;
+};
+/* Charged. NULL: --size. */
+struct cc_told *cc_told_make(struct cc_mount *m);
+void cc_told_free(struct cc_mount *m, struct cc_told *told);
+/* Takes it over. */
+void cc_notify_then_answer(struct cc_mount *m, struct cc_told *told);
 /*
  * The kernel is to look its name up again, which may be another file's by now; and what it knows of
  * a folder is to go.

@@ -13,6 +13,11 @@
  * Waiting for a lock must not take a thread that serves requests, perhaps the very one that would
  * let it go: who has to wait is tried again by a thread of its own, ever less often, until it
  * has the lock or is interrupted.
+ *
+ * Who has a lock is to see what was written under it before, by whom ever: so the source is looked
+ * at as by an open, in each mode but --immutable, once it has given the lock. If the kernel may
+ * have pages from before, it is told to drop them before the lock is answered for, by the thread
+ * that tells it things (notify.c).
  */
 #include "cleancache/cleancache.h"
 
@@ -43,8 +48,9 @@ struct owner {
 struct waiter {
 	struct waiter *next;
 	fuse_req_t req;
-	struct cc_handle *h; /* a ref; flock */
-	struct owner *o;     /* a use; fcntl */
+	struct cc_handle *h;  /* a ref; flock */
+	struct owner *o;      /* a use; fcntl */
+	struct cc_told *told; /* to be used when it has the lock; NULL: not needed */
 	struct flock lock;
 	int op;
 	_Atomic bool interrupted;
@@ -227,18 +233,45 @@ void cc_locks_released(struct cc_mount *m, struct cc_handle *h)
 
 /* ---- waiting ---------------------------------------------------------------------------- */
 
-static void waiter_free(struct cc_mount *m, struct waiter *w)
+/* It has the lock. True: the kernel is to drop what it has of the file first, which told says. */
+static bool sees_another(struct cc_mount *m, const struct waiter *w)
 {
+	struct cc_node *n = w->o ? w->o->node : w->h->node;
+	struct cc_file *f = cc_node_data(n);
+	struct cc_look look;
+
+	/* Where the source does not say, reading will: it has given a lock a moment ago. */
+	if (!f || cc_look_open(w->o ? w->o->fd : w->h->fd, n->fuse, &look))
+		return false;
+	(void)cc_file_seen(m, f, &look, CC_OPENED);
+	if (cc_kernel_is_fresh(f, &w->told->version))
+		return false;
+	atomic_store(&n->opened, cc_order()); /* S2: nobody tells a size from before any more */
+	cc_node_ref(m, n);
+	w->told->node = n;
+	w->told->req = w->req;
+	return true;
+}
+
+/* Who is answered may close at once: by then we are not in its way. */
+static void finish(struct cc_mount *m, const struct waiter *w, int rc)
+{
+	bool tell = rc == 0 && w->told && sees_another(m, w);
+
 	if (w->o)
 		owner_leave(m, w->o);
 	if (w->h)
 		cc_handle_put(m, w->h);
-	os_free(w);
-	cc_uncharge(m, sizeof(*w));
+	if (tell) {
+		cc_notify_then_answer(m, w->told);
+		return;
+	}
+	cc_told_free(m, w->told);
+	fuse_reply_err(w->req, -rc);
 }
 
 /* 0; -EAGAIN: somebody else has it; or another error. */
-static int try_lock(struct waiter *w)
+static int try_lock(const struct waiter *w)
 {
 	int rc = w->o ? fcntl(w->o->fd, F_OFD_SETLK, &w->lock) : flock(w->h->fd, w->op | LOCK_NB);
 
@@ -271,13 +304,11 @@ static struct waiter *try_all(struct waiter **list, struct waiter ***end)
 static void answer(struct cc_mount *m, struct waiter *done)
 {
 	for (struct waiter *next; done; done = next) {
-		fuse_req_t req = done->req;
-		int rc = done->op;
-
 		next = done->next;
-		fuse_req_interrupt_func(req, NULL, NULL);
-		waiter_free(m, done); /* who is answered may close at once: we are not in its way */
-		fuse_reply_err(req, rc);
+		fuse_req_interrupt_func(done->req, NULL, NULL);
+		finish(m, done, -done->op);
+		os_free(done);
+		cc_uncharge(m, sizeof(*done));
 	}
 }
 
@@ -329,23 +360,24 @@ static void lock_or_wait(fuse_req_t req, struct cc_handle *h, struct owner *o,
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_lockers *l = m->lockers;
 	struct waiter now = {.req = req, .h = h, .o = o, .op = op}, *w;
+	bool looks = m->o->coherence != CC_IMMUTABLE &&
+		     (lock ? lock->l_type != F_UNLCK : !(op & LOCK_UN));
 	int rc;
 
 	if (lock)
 		now.lock = *lock;
-	rc = try_lock(&now);
+	/* Not when it has the lock, and could not be given what it had before. */
+	now.told = looks ? cc_told_make(m) : NULL;
+	rc = looks && !now.told ? -ENOLCK : try_lock(&now);
 	w = rc == -EAGAIN && sleep && cc_charge(m, sizeof(*w)) ? os_zalloc(sizeof(*w)) : NULL;
 	if (!w) {
-		if (o)
-			owner_leave(m, o);
-		if (h)
-			cc_handle_put(m, h);
-		fuse_reply_err(req, rc == -EAGAIN && sleep ? ENOLCK : -rc);
+		finish(m, &now, rc == -EAGAIN && sleep ? -ENOLCK : rc);
 		return;
 	}
 	w->req = req;
 	w->h = h;
 	w->o = o;
+	w->told = now.told;
 	w->lock = now.lock;
 	w->op = op;
 	fuse_req_interrupt_func(req, interrupt, w);

@@ -57,6 +57,7 @@ struct cc_notify {
 	struct cc_node *first, **last;	   /* by notify_next */
 	struct cc_node *name, **last_name; /* by name_next */
 	uint64_t names_asked, names_told;  /* ever */
+	struct cc_told *told, **last_told; /* who waits for an answer */
 	bool trim, telling, quiet, stop;
 };
 
@@ -174,19 +175,45 @@ static void tell_next_name(struct cc_notify *t)
 	t->names_told++;
 }
 
+static void tell_and_answer(struct cc_notify *t)
+{
+	struct cc_told *told = t->told;
+	bool quiet = t->quiet || t->stop;
+	struct cc_node *n = told->node;
+	fuse_req_t req = told->req;
+
+	t->told = told->next;
+	if (!t->told)
+		t->last_told = &t->told;
+	os_mutex_unlock(&t->lock);
+	if (!quiet && !fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0))
+		cc_kernel_has_dropped(cc_node_data(n), told->version);
+	cc_told_free(t->m, told);
+	fuse_reply_err(req, 0);
+	os_mutex_lock(&t->lock);
+}
+
+/* Under the lock. */
+static bool has_work(const struct cc_notify *t)
+{
+	return t->name || t->told || t->first;
+}
+
 static void *run(void *arg)
 {
 	struct cc_notify *t = arg;
 
 	os_mutex_lock(&t->lock);
-	while (!t->stop || t->first || t->name) {
-		if (!t->first && !t->name && (!t->trim || t->quiet)) {
+	while (!t->stop || has_work(t)) {
+		if (!has_work(t) && (!t->trim || t->quiet)) {
 			os_cond_wait(&t->work, &t->lock);
 			continue;
 		}
 		t->telling = true;
 		if (t->name) {
 			tell_next_name(t);
+		} else if (t->told) {
+			tell_and_answer(t);
 		} else if (t->first) {
 			tell_next(t);
 		} else {
@@ -221,6 +248,40 @@ void cc_notify_changed(struct cc_mount *m, struct cc_node *n)
 	os_mutex_unlock(&t->lock);
 	if (!is_new)
 		cc_node_unref(m, n);
+}
+
+struct cc_told *cc_told_make(struct cc_mount *m)
+{
+	struct cc_told *told;
+
+	if (!cc_charge(m, sizeof(*told)))
+		return NULL;
+	told = os_zalloc(sizeof(*told));
+	if (!told)
+		cc_uncharge(m, sizeof(*told));
+	return told;
+}
+
+void cc_told_free(struct cc_mount *m, struct cc_told *told)
+{
+	if (!told)
+		return;
+	if (told->node)
+		cc_node_unref(m, told->node);
+	os_free(told);
+	cc_uncharge(m, sizeof(*told));
+}
+
+void cc_notify_then_answer(struct cc_mount *m, struct cc_told *told)
+{
+	struct cc_notify *t = m->notify;
+
+	os_mutex_lock(&t->lock);
+	told->next = NULL;
+	*t->last_told = told;
+	t->last_told = &told->next;
+	os_cond_signal(&t->work);
+	os_mutex_unlock(&t->lock);
 }
 
 void cc_notify_name(struct cc_mount *m, struct cc_node *n)
@@ -341,6 +402,7 @@ int cc_notify_open(struct cc_mount *m)
 	os_cond_init(&t->idle);
 	t->last = &t->first;
 	t->last_name = &t->name;
+	t->last_told = &t->told;
 	m->notify = t;
 	rc = os_thread_create(&t->thread, "tmem-notify", run, t);
 	t->started = rc == 0;

@@ -261,6 +261,36 @@ code=$?
 check held "$(tail -n 1 "$T/held")" test "$code" = 0
 ended
 
+# Who has a lock sees what others have written under it.
+cat >"$T/locked.py" <<'PY'
+import fcntl, os, sys, threading
+s, m = sys.argv[1:3]
+open(s, "w").write("%08d" % 0 * 2000)
+g, f = os.open(s, os.O_RDWR), os.open(m, os.O_RDWR)
+def write(i, length):
+    os.pwrite(g, b"%08d" % i * length, 0); os.ftruncate(g, 8 * length)
+old = 0
+for i in range(200):
+    take = (lambda d: fcntl.flock(d, fcntl.LOCK_EX), lambda d: fcntl.lockf(d, fcntl.LOCK_SH if d == f else fcntl.LOCK_EX))[i & 1]
+    give = (lambda d: fcntl.flock(d, fcntl.LOCK_UN), lambda d: fcntl.lockf(d, fcntl.LOCK_UN))[i & 1]
+    length = 2000 + i // 3 % 5
+    take(g)
+    if i % 4 > 1:                                   # it waits for the lock
+        t = threading.Thread(target=take, args=(f,)); t.start()
+    write(i, length); give(g)
+    if i % 4 > 1: t.join()
+    else: take(f)
+    old += os.pread(f, 99999, 0) != b"%08d" % i * length
+    give(f)
+print(old, "old")
+PY
+for how in "" --no-watch "--no-watch --ttl 60" "--no-watch --threads 1"; do
+	mounted --size 32M $how
+	timeout 60 python3 "$T/locked.py" "$S/locked" "$M/locked" >"$T/out" 2>&1
+	check "locked$(tr -d ' ' <<<"$how")" "$(tail -n 1 "$T/out") of 200" grep -qx "0 old" "$T/out"
+	ended
+done
+
 # A file that grows while others ask for its attributes: what they were told late is not its size.
 mounted --size 32M --no-watch
 timeout 120 python3 - "$S/grown" "$M/grown" >"$T/grown" 2>&1 <<'PY'

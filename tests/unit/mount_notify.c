@@ -56,6 +56,28 @@ int fuse_lowlevel_notify_expire_entry(struct fuse_session *se, fuse_ino_t parent
 }
 
 static _Atomic int refs;
+static _Atomic int64_t charged;
+
+bool cc_charge(struct cc_mount *m, uint64_t bytes)
+{
+	atomic_fetch_add(&charged, (int64_t)bytes);
+	return true;
+}
+
+void cc_uncharge(struct cc_mount *m, uint64_t bytes)
+{
+	atomic_fetch_sub(&charged, (int64_t)bytes);
+}
+
+static _Atomic unsigned answered, changed_then; /* and what had been told by then */
+
+int fuse_reply_err(fuse_req_t req, int err)
+{
+	assert_int_equal(err, 0);
+	atomic_store(&changed_then, atomic_load(&changed[0]));
+	atomic_fetch_add(&answered, 1);
+	return 0;
+}
 
 void cc_node_ref(struct cc_mount *m, struct cc_node *n)
 {
@@ -75,7 +97,12 @@ unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, b
 bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room,
 		  struct cc_node **parent)
 {
-	return false;
+	if (!n->name)
+		return false;
+	snprintf(name, room, "%s", n->name);
+	*parent = &root;
+	cc_node_ref(m, &root);
+	return true;
 }
 
 static void begin(void)
@@ -100,6 +127,8 @@ static void begin(void)
 	atomic_store(&slow, false);
 	atomic_store(&waits, false);
 	atomic_store(&refs, 0);
+	atomic_store(&answered, 0);
+	atomic_store(&expired, 0);
 	assert_int_equal(cc_notify_open(&mount), 0);
 }
 
@@ -107,6 +136,7 @@ static void end(void)
 {
 	cc_notify_close(&mount);
 	assert_int_equal(atomic_load(&refs), 0);
+	assert_int_equal(atomic_load(&charged), 0);
 	for (unsigned i = 0; i < 2; i++)
 		cc_file_destroy(&file[i]);
 	close(fd);
@@ -261,6 +291,61 @@ static void nothing_is_told_at_the_end(void **state)
 	assert_int_equal(atomic_load(&changed[1]), 1);
 }
 
+static void answers(void)
+{
+	struct cc_told *told = cc_told_make(&mount);
+
+	cc_node_ref(&mount, &node[0]);
+	told->node = &node[0];
+	told->version = file[0].version;
+	cc_notify_then_answer(&mount, told);
+}
+
+/* F4: by then the kernel has dropped what there was. */
+static void answered_when_it_was_told(void **state)
+{
+	uint64_t version;
+
+	begin();
+	assert_false(cc_kernel_is_fresh(&file[0], &version));
+	busy();
+	answers();
+	answers();
+	assert_int_equal(atomic_load(&answered), 0);
+	atomic_store(&slow, false);
+	until(&answered, 2);
+	assert_int_equal(atomic_load(&changed_then), 2);
+	assert_true(cc_kernel_is_fresh(&file[0], &version));
+	/* And also where nothing is told any more. */
+	cc_notify_quiet(&mount);
+	answers();
+	until(&answered, 3);
+	assert_int_equal(atomic_load(&changed[0]), 2);
+	end();
+}
+
+/* Names are waited for, but not for ever; they do not wait for what is behind them. */
+static void names_are_told(void **state)
+{
+	char name[] = "name";
+
+	begin();
+	node[0].name = name;
+	cc_notify_name(&mount, &node[0]);
+	cc_notify_name(&mount, &node[1]); /* it has none */
+	cc_notify_names_wait(&mount);
+	assert_int_equal(atomic_load(&expired), 1);
+	busy();
+	cc_notify_name(&mount, &node[0]);
+	cc_notify_name(&mount, &node[0]);
+	cc_notify_names_wait(&mount);
+	assert_int_equal(atomic_load(&expired), 1);
+	atomic_store(&slow, false);
+	cc_notify_names_wait(&mount);
+	assert_int_equal(atomic_load(&expired), 2);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -270,6 +355,8 @@ int main(void)
 		cmocka_unit_test(changes_are_told_once),
 		cmocka_unit_test(an_open_spares_it),
 		cmocka_unit_test(nothing_is_told_at_the_end),
+		cmocka_unit_test(answered_when_it_was_told),
+		cmocka_unit_test(names_are_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
