@@ -84,6 +84,8 @@ int cc_look_fd(int fd, struct cc_look *look) __attribute__((warn_unused_result))
 int cc_look_open(int fd, bool fuse, struct cc_look *look) __attribute__((warn_unused_result));
 /* The same of a name in a folder; links are not followed. */
 int cc_look_at(int dir, const char *name, struct cc_look *look) __attribute__((warn_unused_result));
+/* The device of what is there, or mounted there, which is not asked itself; 0: it is not known. */
+uint64_t cc_device_of(int dir, const char *name);
 bool cc_identity_same(const struct cc_identity *a, const struct cc_identity *b);
 /*
  * Whether a change made after this look would have given the file another identity. It would not
@@ -286,7 +288,9 @@ struct cc_mount {
 	struct stat root_attr; /* at the beginning */
 	uint64_t grain_ns;
 	_Atomic uint64_t own_dev; /* of the mount itself; 0: not known yet */
-	double entry_s, attr_s;	  /* how long the kernel may trust a name, attributes */
+	const char *point;	  /* the mount point's name, and its folder; NULL: not known */
+	uint64_t point_dev, point_ino;
+	double entry_s, attr_s; /* how long the kernel may trust a name, attributes */
 	unsigned threads;
 	bool served;	    /* what it holds is worth something */
 	bool as_root;	    /* others may be callers: what they make is theirs */

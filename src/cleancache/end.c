@@ -70,10 +70,7 @@ static void nothing(int signal)
 /* Whether what is mounted there is still this one. It is not asked for it. */
 static bool is_there(const struct cc_end *e)
 {
-	struct statx x;
-
-	return statx(AT_FDCWD, e->point, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &x) == 0 &&
-	       makedev(x.stx_dev_major, x.stx_dev_minor) == atomic_load(&e->m->own_dev);
+	return cc_device_of(AT_FDCWD, e->point) == atomic_load(&e->m->own_dev);
 }
 
 /* Waits for pages that are being read, too: the end is up to the source's answers as it is. */

@@ -125,6 +125,15 @@ int cc_look_at(int dir, const char *name, struct cc_look *look)
 	return look_at(dir, name, 0, look);
 }
 
+uint64_t cc_device_of(int dir, const char *name)
+{
+	struct statx x;
+
+	return statx(dir, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW, 0, &x)
+		       ? 0
+		       : makedev(x.stx_dev_major, x.stx_dev_minor);
+}
+
 bool cc_identity_same(const struct cc_identity *a, const struct cc_identity *b)
 {
 	return a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;

@@ -316,12 +316,27 @@ static void *look_at_root(void *arg)
 
 /* ---- the whole -------------------------------------------------------------------------- */
 
+/* Before it is mounted on. realpath() has left no more slashes than there are names. */
+static void remember_point(struct cc_mount *m, const char *point)
+{
+	const char *name = strrchr(point, '/') + 1;
+	char folder[PATH_MAX];
+	struct stat st;
+
+	snprintf(folder, sizeof(folder), "%.*s", (int)(name - point), point);
+	if (stat(folder, &st))
+		return;
+	m->point = name;
+	m->point_dev = st.st_dev;
+	m->point_ino = st.st_ino;
+}
+
 static int mount_and_serve(struct cc_mount *m, struct ready *r)
 {
-	struct statx x;
 	bool started;
 	int rc;
 
+	remember_point(m, r->point);
 	if (cc_end_open(m, r->point))
 		return failed("cannot start threads");
 	if (fuse_session_mount(m->se, r->point)) { /* has said why */
@@ -329,8 +344,7 @@ static int mount_and_serve(struct cc_mount *m, struct ready *r)
 		return 1;
 	}
 	/* Its number, without being asked: nobody serves yet. */
-	if (statx(AT_FDCWD, r->point, AT_STATX_DONT_SYNC, 0, &x) == 0)
-		atomic_store(&m->own_dev, makedev(x.stx_dev_major, x.stx_dev_minor));
+	atomic_store(&m->own_dev, cc_device_of(AT_FDCWD, r->point));
 	cc_guard_watch(m, minor((dev_t)atomic_load(&m->own_dev)));
 	rc = open_threads(m);
 	if (rc == 0 && os_thread_create(&r->thread, "tmem-ready", look_at_root, r))

@@ -385,18 +385,31 @@ int cc_node_automount(struct cc_mount *m, struct cc_node *n)
 	return rc;
 }
 
+/*
+ * We are mounted somewhere in our source: what we show there would ask us, perhaps the one thread
+ * that serves. So where it may be our mount point, the kernel alone is asked what is there.
+ */
+static int look_at(struct cc_mount *m, struct cc_node *dir, const char *name, struct cc_look *look)
+{
+	uint64_t own = atomic_load_explicit(&m->own_dev, memory_order_relaxed);
+	int rc;
+
+	if (m->point && own && dir->ino == m->point_ino && dir->dev == m->point_dev &&
+	    !strcmp(name, m->point) && cc_device_of(dir->fd, name) == own)
+		return -ELOOP;
+	rc = cc_look_at(dir->fd, name, look);
+	return rc == 0 && look->st.st_dev == own ? -ELOOP : rc;
+}
+
 int cc_node_lookup(struct cc_mount *m, struct cc_node *dir, const char *name, struct cc_node **out,
 		   struct cc_look *look)
 {
 	int rc = cc_node_automount(m, dir);
 
 	if (rc == 0)
-		rc = cc_look_at(dir->fd, name, look);
+		rc = look_at(m, dir, name, look);
 	if (rc)
 		return rc;
-	/* We are mounted somewhere in our source: what we show there would ask us. */
-	if (look->st.st_dev == atomic_load_explicit(&m->own_dev, memory_order_relaxed))
-		return -ELOOP;
 	*out = known(m, look, 1, 0);
 	rc = *out ? 0 : new_node(m, dir, name, out, look);
 	if (rc == 0)
@@ -408,7 +421,7 @@ struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char
 {
 	struct cc_look look;
 
-	return cc_look_at(dir->fd, name, &look) ? NULL : known(m, &look, 0, 1);
+	return look_at(m, dir, name, &look) ? NULL : known(m, &look, 0, 1);
 }
 
 struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n)

@@ -586,6 +586,27 @@ if "$TMEM" mount --size 32M "$S" "$S/inside"; then
 else
 	not_ok inside "cannot be mounted"
 fi
+# By one thread, which would wait for itself; who asked could not even be killed.
+"$TMEM" mount -f --size 32M --threads 1 "$S" "$S/inside" &
+pid=$!
+for _ in {1..100}; do
+	mountpoint -q "$S/inside" && break
+	sleep 0.1
+done
+(
+	ls "$S/inside/inside"
+	ls -l "$S/inside"
+	rm -d "$S/inside/inside"
+	touch "$S/inside/made"
+) >/dev/null 2>&1 &
+for _ in {1..200}; do
+	kill -0 $! 2>/dev/null || break
+	sleep 0.1
+done
+check inside_alone "it waits for itself" test -e "$S/made"
+kill -KILL "$pid"
+wait
+umount -l "$S/inside"
 
 # ---- a source that mounts by itself what is used
 cat >"$T/automount.sh" <<'SH'
