@@ -194,6 +194,7 @@ struct cc_node {
 	bool stale;		     /* its number is another file's now; the same */
 	_Atomic bool linked;	     /* it was seen to have several names */
 	_Atomic bool writable;	     /* it was opened for writing */
+	_Atomic uint32_t opens;	     /* handles */
 	bool used;		     /* since the trimmer came by; the same */
 	bool fuse;		     /* the source has it on a FUSE file system */
 	bool automount;		     /* the source mounts something on it when it is used */
@@ -379,6 +380,11 @@ int cc_node_automount(struct cc_mount *m, struct cc_node *n) __attribute__((warn
 void cc_node_forget(struct cc_mount *m, struct cc_node *n, uint64_t lookups);
 /* The source does not know its file any more (ESTALE): the next lookup finds another one. */
 void cc_node_stale(struct cc_mount *m, struct cc_node *n);
+/*
+ * Whether a look may have seen another file by this number, while there are more handles than
+ * `mine`, which are the old one's; see node.c.
+ */
+bool cc_node_is_replaced(struct cc_node *n, const struct cc_look *look, uint32_t mine);
 void cc_node_ref(struct cc_mount *m, struct cc_node *n);
 void cc_node_unref(struct cc_mount *m, struct cc_node *n);
 /* The node of a name if the kernel knows it, with a ref; no new one is made. NULL: it is not. */

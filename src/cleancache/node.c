@@ -8,6 +8,12 @@
  * the kernel has it looked up more often than forgotten, or one of us has a ref: a handle, a read
  * ahead, a child (for its name). The table finds it again by device and inode number.
  *
+ * A FUSE source may number its files by their paths (sshfs, object stores): what replaces a file
+ * has its number then, and nothing but its identity tells. Who had it open goes on reading the old
+ * one, and that is not what others are to find. So where an identity changes under open handles,
+ * they keep the node, and the next lookup makes another. That it was changed in place looks the
+ * same: no harm comes of a second node then, as long as nobody writes by the first.
+ *
  *   N1  lookups + refs > 0  <=>  in its shard's table; it is freed when it leaves that
  *   N2  one node for a device and inode number, but for stale ones, which are not found
  *
@@ -259,6 +265,20 @@ static bool has_names(const struct cc_look *look)
 	return S_ISREG(look->st.st_mode) && look->st.st_nlink > 1;
 }
 
+bool cc_node_is_replaced(struct cc_node *n, const struct cc_look *look, uint32_t mine)
+{
+	struct cc_file *f = cc_node_data(n);
+	bool is;
+
+	if (!n->fuse || n->born_ns || !f || atomic_load(&n->opens) <= mine ||
+	    atomic_load(&n->writable))
+		return false;
+	os_mutex_lock(&f->lock);
+	is = f->known && !cc_identity_same(&f->id, &look->id);
+	os_mutex_unlock(&f->lock);
+	return is;
+}
+
 void cc_node_stale(struct cc_mount *m, struct cc_node *n)
 {
 	struct cc_shard *s = shard_of(m, n->dev, n->ino);
@@ -279,7 +299,7 @@ static struct cc_node *known(struct cc_mount *m, const struct cc_look *look, uin
 
 	os_mutex_lock(&s->lock);
 	n = find(s, look->st.st_dev, look->st.st_ino);
-	if (n && is_other(n, look)) {
+	if (n && (is_other(n, look) || cc_node_is_replaced(n, look, 0))) {
 		n->stale = true;
 		n = NULL;
 	}

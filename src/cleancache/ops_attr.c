@@ -28,6 +28,8 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 		fuse_reply_err(req, -rc);
 		return;
 	}
+	if (cc_node_is_replaced(n, &look, 0))
+		cc_node_stale(m, n);
 	if (f)
 		(void)cc_file_seen(m, f, &look, CC_ASKED);
 	look.st.st_ino = cc_shown_ino(m, &look.st);

@@ -66,6 +66,7 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 	}
 	atomic_fetch_add(&m->handles, 1);
 	cc_node_ref(m, n);
+	atomic_fetch_add(&n->opens, 1);
 	h->node = n;
 	h->fd = fd;
 	h->direct = fi->flags & O_DIRECT;
@@ -83,6 +84,7 @@ void cc_handle_put(struct cc_mount *m, struct cc_handle *h)
 	if (atomic_fetch_sub(&h->refs, 1) != 1)
 		return;
 	close(h->fd);
+	atomic_fetch_sub(&h->node->opens, 1);
 	cc_node_unref(m, h->node);
 	os_free(h);
 	cc_uncharge(m, COST);
@@ -121,6 +123,10 @@ int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 		rc = cc_look_open(h->fd, h->node->fuse, &l);
 		if (rc)
 			return rc;
+		if (cc_node_is_replaced(h->node, &l, 1)) {
+			cc_node_stale(m, h->node);
+			return -ESTALE; /* the kernel looks its name up again */
+		}
 		(void)cc_file_seen(m, f, &l, CC_OPENED);
 	}
 	*kept = cc_kernel_is_fresh(f, &h->version);

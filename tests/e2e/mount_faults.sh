@@ -308,6 +308,34 @@ source_again
 "$TMEM" mount --size 32M --save "$T/saved" "$S" "$M"
 check numbers_anew "another file's bytes" bash -c "cmp '$R/y' '$M/y' && cmp '$R/x' '$M/x'"
 ended
+# A file that is replaced has its number there: who has the old one open is not read for others.
+head -c 8000000 /dev/zero | tr '\0' a >"$R/one"
+head -c 8000000 /dev/zero | tr '\0' b >"$R/two"
+touch -d 2020-01-01 "$R/one"
+touch -d 2021-01-01 "$R/two"
+for how in "" "--ttl 1"; do
+	"$TMEM" mount --size 32M $how "$S" "$M"
+	cp -p "$R/one" "$R/named"
+	python3 - "$M/named" "$R/two" "$R/named" >"$T/out" 2>&1 <<'PY'
+import os, shutil, sys, time
+m, two, named = sys.argv[1:]
+p = os.open(m, os.O_RDONLY)
+assert os.pread(p, 4096, 0) == b"a" * 4096
+shutil.copy2(two, named + ".new"); os.rename(named + ".new", named)
+time.sleep(1.2)
+q = os.open(m, os.O_RDONLY)
+assert os.pread(q, 4096, 0) == b"b" * 4096
+os.pread(p, 200000, 6000000)                          # the one that it has open
+assert os.pread(q, 8000000, 0) == b"b" * 8000000, "the old file's bytes"
+r = os.open(m, os.O_RDONLY)
+assert os.pread(r, 8000000, 0) == b"b" * 8000000, "the old file's bytes at an open"
+os.close(p)
+assert open(m, "rb").read() == b"b" * 8000000
+print("right")
+PY
+	check "numbers_replaced$(tr -d ' ' <<<"$how")" "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+	ended
+done
 unset FAULTY_NUMBERS
 export FAULTY_KEEPS=60
 source_again
