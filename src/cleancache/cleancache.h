@@ -587,6 +587,8 @@ int cc_watch_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_watch_close(struct cc_mount *m);
 void cc_watch_node(struct cc_mount *m, struct cc_node *n);
 void cc_unwatch_node(struct cc_mount *m, struct cc_node *n);
+/* What was told until now has been looked at when it returns; or it has waited for a while. */
+void cc_watch_catch_up(struct cc_mount *m);
 
 /* virtual.c, and behind it ops_*.c, locks.c, control.c: what FUSE calls. */
 extern const struct fuse_lowlevel_ops cc_ops;

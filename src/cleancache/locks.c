@@ -240,6 +240,11 @@ static bool sees_another(struct cc_mount *m, const struct waiter *w)
 	struct cc_file *f = cc_node_data(n);
 	struct cc_look look;
 
+	/*
+	 * Nobody tells the kernel of the same change once more, later: it would then take no answer
+	 * that it is waiting for, and keep the size that it had.
+	 */
+	cc_watch_catch_up(m);
 	/* Where the source does not say, reading will: it has given a lock a moment ago. */
 	if (!f || cc_look_open(w->o ? w->o->fd : w->h->fd, n->fuse, &look))
 		return false;

@@ -185,6 +185,7 @@ static void tell_and_answer(struct cc_notify *t)
 	t->told = told->next;
 	if (!t->told)
 		t->last_told = &t->told;
+	n->told_by_open = true; /* what is in the list is from before */
 	os_mutex_unlock(&t->lock);
 	if (!quiet && !fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0))
 		cc_kernel_has_dropped(cc_node_data(n), told->version);

@@ -15,6 +15,7 @@
  */
 #include "cleancache/cleancache.h"
 
+#include "os/clock.h"
 #include "os/mem.h"
 
 #include <errno.h>
@@ -23,16 +24,21 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define WHAT	(IN_MODIFY | IN_ATTRIB)
 #define ROOM	16384
 #define BUCKETS 4096u
 
+#define CATCH_UP    200u
+#define CATCH_UP_NS 500000ull
+
 struct cc_watch {
 	struct cc_mount *m;
 	os_thread thread;
 	bool started;
+	_Atomic bool busy; /* from before it reads events until it has looked */
 	int fd, stop;
 	struct os_mutex lock;
 	struct cc_node *bucket[BUCKETS]; /* by watch descriptor */
@@ -132,15 +138,31 @@ static void *run(void *arg)
 	_Alignas(struct inotify_event) char buf[ROOM];
 
 	while (poll(p, 2, -1) < 0 || !p[1].revents) {
-		ssize_t n = read(w->fd, buf, sizeof(buf));
 		const struct inotify_event *e;
+		ssize_t n;
 
+		atomic_store(&w->busy, true);
+		n = read(w->fd, buf, sizeof(buf));
 		for (const char *at = buf; n > 0 && at < buf + n; at += sizeof(*e) + e->len) {
 			e = (const struct inotify_event *)at;
 			told(w, e);
 		}
+		atomic_store(&w->busy, false);
 	}
 	return NULL;
+}
+
+void cc_watch_catch_up(struct cc_mount *m)
+{
+	struct cc_watch *w = m->watch;
+	int bytes;
+
+	/* Events are there when the change that they tell of has been made. */
+	for (unsigned i = 0; w && i < CATCH_UP; i++) {
+		if (ioctl(w->fd, FIONREAD, &bytes) || (!bytes && !atomic_load(&w->busy)))
+			return;
+		os_sleep_ns(CATCH_UP_NS);
+	}
 }
 
 int cc_watch_open(struct cc_mount *m)
