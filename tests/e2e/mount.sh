@@ -587,7 +587,7 @@ else
 	not_ok inside "cannot be mounted"
 fi
 # By one thread, which would wait for itself; who asked could not even be killed.
-"$TMEM" mount -f --size 32M --threads 1 "$S" "$S/inside" &
+"$TMEM" mount -f --size 64M --threads 1 "$S" "$S/inside" &
 pid=$!
 for _ in {1..100}; do
 	mountpoint -q "$S/inside" && break
