@@ -195,6 +195,8 @@ struct cc_node {
 	_Atomic bool linked;	     /* it was seen to have several names */
 	_Atomic bool writable;	     /* it was opened for writing */
 	_Atomic uint32_t opens;	     /* handles */
+	_Atomic bool replaced;	     /* its handles are perhaps not of the file that has its name */
+	_Atomic pid_t sent_back;     /* who was to look its name up again, last */
 	bool used;		     /* since the trimmer came by; the same */
 	bool fuse;		     /* the source has it on a FUSE file system */
 	bool automount;		     /* the source mounts something on it when it is used */
@@ -234,6 +236,7 @@ struct cc_handle {
 	struct cc_node *node; /* a ref */
 	int fd;
 	bool direct;	       /* O_DIRECT: past the store */
+	bool writes;	       /* open for writing */
 	_Atomic bool locks;    /* an owner of locks was first named through it */
 	uint64_t version;      /* F4 */
 	_Atomic bool confirms; /* its first request says that the kernel has dropped its pages */
@@ -385,6 +388,9 @@ void cc_node_stale(struct cc_mount *m, struct cc_node *n);
  * `mine`, which are the old one's; see node.c.
  */
 bool cc_node_is_replaced(struct cc_node *n, const struct cc_look *look, uint32_t mine);
+/* The same; it is not found any more then. */
+void cc_node_check(struct cc_mount *m, struct cc_node *n, const struct cc_look *look,
+		   uint32_t mine);
 void cc_node_ref(struct cc_mount *m, struct cc_node *n);
 void cc_node_unref(struct cc_mount *m, struct cc_node *n);
 /* The node of a name if the kernel knows it, with a ref; no new one is made. NULL: it is not. */

@@ -248,8 +248,7 @@ static bool sees_another(struct cc_mount *m, const struct waiter *w)
 	/* Where the source does not say, reading will: it has given a lock a moment ago. */
 	if (!f || cc_look_open(w->o ? w->o->fd : w->h->fd, n->fuse, &look))
 		return false;
-	if (cc_node_is_replaced(n, &look, 0))
-		cc_node_stale(m, n);
+	cc_node_check(m, n, &look, 0);
 	(void)cc_file_seen(m, f, &look, CC_OPENED);
 	if (cc_kernel_is_fresh(f, &w->told->version))
 		return false;

@@ -290,6 +290,14 @@ void cc_node_stale(struct cc_mount *m, struct cc_node *n)
 	os_mutex_unlock(&s->lock);
 }
 
+void cc_node_check(struct cc_mount *m, struct cc_node *n, const struct cc_look *look, uint32_t mine)
+{
+	if (!cc_node_is_replaced(n, look, mine))
+		return;
+	atomic_store(&n->replaced, true);
+	cc_node_stale(m, n);
+}
+
 /* The node that a look found, with so much more; NULL: there is none. */
 static struct cc_node *known(struct cc_mount *m, const struct cc_look *look, uint64_t lookups,
 			     uint32_t refs)
@@ -299,7 +307,12 @@ static struct cc_node *known(struct cc_mount *m, const struct cc_look *look, uin
 
 	os_mutex_lock(&s->lock);
 	n = find(s, look->st.st_dev, look->st.st_ino);
-	if (n && (is_other(n, look) || cc_node_is_replaced(n, look, 0))) {
+	if (n && cc_node_is_replaced(n, look, 0)) {
+		atomic_store(&n->replaced, true);
+		n->stale = true;
+		n = NULL;
+	}
+	if (n && is_other(n, look)) {
 		n->stale = true;
 		n = NULL;
 	}

@@ -13,7 +13,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
+/* ours: after a change of them through the mount. */
+static void reply_attr(fuse_req_t req, struct cc_node *n, int fd, bool ours)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_file *f = cc_node_data(n);
@@ -28,8 +29,8 @@ static void reply_attr(fuse_req_t req, struct cc_node *n, int fd)
 		fuse_reply_err(req, -rc);
 		return;
 	}
-	if (cc_node_is_replaced(n, &look, 0))
-		cc_node_stale(m, n);
+	if (!ours)
+		cc_node_check(m, n, &look, 0);
 	if (f)
 		(void)cc_file_seen(m, f, &look, CC_ASKED);
 	look.st.st_ino = cc_shown_ino(m, &look.st);
@@ -40,7 +41,7 @@ void cc_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = cc_mount_of(req);
 
-	reply_attr(req, cc_node_of(m, ino), fi ? cc_handle_of(fi)->fd : -1);
+	reply_attr(req, cc_node_of(m, ino), fi ? cc_handle_of(fi)->fd : -1, false);
 }
 
 /* ---- changing them ---------------------------------------------------------------------- */
@@ -120,7 +121,7 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 	if (rc)
 		fuse_reply_err(req, -rc);
 	else
-		reply_attr(req, n, fd);
+		reply_attr(req, n, fd, true);
 }
 
 /* ---- the rest --------------------------------------------------------------------------- */

@@ -73,8 +73,7 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 	h->refs = 1;
 	fi->fh = (uintptr_t)h;
 	fi->direct_io = h->direct;
-	if ((fi->flags & O_ACCMODE) != O_RDONLY)
-		atomic_store(&n->writable, true);
+	h->writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 	cc_watch_node(m, n);
 	return 0;
 }
@@ -123,12 +122,11 @@ int cc_handle_look(struct cc_mount *m, struct cc_handle *h, bool *kept)
 		rc = cc_look_open(h->fd, h->node->fuse, &l);
 		if (rc)
 			return rc;
-		if (cc_node_is_replaced(h->node, &l, 1)) {
-			cc_node_stale(m, h->node);
-			return -ESTALE; /* the kernel looks its name up again */
-		}
+		cc_node_check(m, h->node, &l, 1);
 		(void)cc_file_seen(m, f, &l, CC_OPENED);
 	}
+	if (h->writes)
+		atomic_store(&h->node->writable, true);
 	*kept = cc_kernel_is_fresh(f, &h->version);
 	atomic_store(&h->confirms, !*kept);
 	return 0;
@@ -159,6 +157,22 @@ static int open_truncated(struct cc_mount *m, fuse_req_t req, struct cc_node *n,
 	fd = open_source(m, req, path, flags);
 	cc_change_end(m, f);
 	return fd;
+}
+
+/*
+ * Once: the kernel looks the name up again, and finds the other node. Who comes to this one again
+ * has not come by a name (/proc/self/fd).
+ */
+static bool is_sent_back(fuse_req_t req, struct cc_node *n)
+{
+	pid_t who = fuse_req_ctx(req)->pid;
+
+	if (!atomic_load(&n->replaced))
+		return false;
+	if (atomic_exchange(&n->sent_back, who) != who)
+		return true;
+	atomic_store(&n->sent_back, -1);
+	return false;
 }
 
 void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -194,6 +208,8 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	rc = cc_handle_look(m, cc_handle_of(fi), &kept);
+	if (rc == 0 && is_sent_back(req, n))
+		rc = -ESTALE;
 	if (rc) {
 		cc_handle_put(m, cc_handle_of(fi));
 		fuse_reply_err(req, -rc);

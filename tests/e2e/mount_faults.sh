@@ -323,12 +323,14 @@ p = os.open(m, os.O_RDONLY)
 assert os.pread(p, 4096, 0) == b"a" * 4096
 shutil.copy2(two, named + ".new"); os.rename(named + ".new", named)
 time.sleep(1.2)
+os.stat(m); os.fstat(p)
 q = os.open(m, os.O_RDONLY)
 assert os.pread(q, 4096, 0) == b"b" * 4096
 os.pread(p, 200000, 6000000)                          # the one that it has open
 assert os.pread(q, 8000000, 0) == b"b" * 8000000, "the old file's bytes"
 r = os.open(m, os.O_RDONLY)
 assert os.pread(r, 8000000, 0) == b"b" * 8000000, "the old file's bytes at an open"
+os.close(os.open(f"/proc/self/fd/{p}", os.O_RDONLY))   # without a name
 os.close(p)
 assert open(m, "rb").read() == b"b" * 8000000
 print("right")
