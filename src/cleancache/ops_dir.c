@@ -9,9 +9,10 @@
  * was, so the trap of identity.c is there for folders, too. Under --ttl it is told to keep one only
  * where the folder is what it was when that listing was begun, and a change since would show:
  *
- *   D1  is_listed  =>  the listing that the kernel has, or is getting, was read after a settled
- * look that saw `listed` D2  listing handles were all opened under one `listed`, or is_listed is
- * false until they close: pages of two listings are never mixed
+ *   D1  is_listed  =>  the listing that the kernel has, or is getting, was read
+ *       after a settled look that saw `listed`
+ *   D2  listing handles were all opened under one `listed`, or is_listed is false
+ *       until they close: pages of two listings are never mixed
  *
  * The root's is not kept then: it is not looked at when it is opened, for what comes next.
  *
