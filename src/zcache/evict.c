@@ -206,7 +206,8 @@ void zc_evict_trim_all(struct tmem_host *h)
 		os_mutex_unlock(&h->sets_lock);
 		zc_evict_trim(ev);
 		os_mutex_lock(&h->sets_lock);
-		next = ev->next;
+		/* Out of the list it leads to what has ended since: begin again. */
+		next = ev->listed ? ev->next : h->sets;
 		if (--ev->users == 0 && !ev->listed)
 			os_cond_broadcast(&h->sets_unused);
 		ev = next;

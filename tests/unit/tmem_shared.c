@@ -195,6 +195,49 @@ static void clients_come_and_go(void **state)
 	tmem_host_destroy(host);
 }
 
+static _Atomic bool over;
+
+static void *end_at_once(void *arg)
+{
+	unsigned rounds = *(const unsigned *)arg;
+
+	for (unsigned i = 0; i < rounds; i++) {
+		tmem_client *c[2];
+
+		assert_int_equal(tmem_client_create(host, "one", &c[0]), 0);
+		assert_int_equal(tmem_client_create(host, "two", &c[1]), 0);
+		tmem_client_destroy(c[i % 2]);
+		tmem_client_destroy(c[!(i % 2)]);
+	}
+	return NULL;
+}
+
+static void *shrink(void *arg)
+{
+	while (!atomic_load(&over))
+		(void)tmem_host_shrink(host, 0, NULL);
+	return arg;
+}
+
+/* The queues of clients are gone through while their clients end, neighbours in the list, too. */
+static void clients_end_while_it_shrinks(void **state)
+{
+	unsigned rounds = 1000;
+	os_thread th[4];
+
+	assert_int_equal(tmem_host_create(NULL, &host, NULL, 0), 0);
+	atomic_store(&over, false);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(
+			os_thread_create(&th[i], "end", i < 2 ? end_at_once : shrink, &rounds), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		os_thread_join(th[i]);
+		atomic_store(&over, i >= 1);
+	}
+	assert_int_equal(test_stats(host).clients, 0);
+	tmem_host_destroy(host);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -203,6 +246,7 @@ int main(void)
 		cmocka_unit_test(flags_that_are_refused),
 		cmocka_unit_test(a_get_promotes),
 		cmocka_unit_test(clients_come_and_go),
+		cmocka_unit_test(clients_end_while_it_shrinks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
