@@ -4,7 +4,6 @@
 #define TMEM_AGENT_INSIDE_H
 
 #include "frontswap/agent/agent.h"
-#include "proto/agent.h"
 
 #include <stdbool.h>
 #include <stdint.h>

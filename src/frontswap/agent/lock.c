@@ -16,67 +16,38 @@
 #include "frontswap/agent/inside.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <string.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #ifndef MCL_ONFAULT
 #define MCL_ONFAULT 4
 #endif
 
-/* A number in hexadecimal and the character behind it. */
-static uint64_t hex(const char **at)
+static bool is_ours(const struct agent *a, uint64_t start, uint64_t end)
 {
-	uint64_t v = 0;
+	uint64_t shm = (uintptr_t)a->shm;
 
-	for (;; (*at)++) {
-		char c = **at;
-
-		if (c >= '0' && c <= '9')
-			v = v << 4 | (uint64_t)(c - '0');
-		else if (c >= 'a' && c <= 'f')
-			v = v << 4 | (uint64_t)(c - 'a' + 10);
-		else
-			return v;
-	}
+	return (start < (uintptr_t)a->own_end && end > (uintptr_t)a->own) ||
+	       (start < shm + sizeof(*a->shm) && end > shm);
 }
 
 /* What cannot be had stays away, as with the kernel's own mlockall(). */
-static void lock_line(const struct agent *a, const char *line)
-{
-	uint64_t start = hex(&line), end, own = (uintptr_t)a->own, shm = (uintptr_t)a->shm;
-
-	line++;
-	end = hex(&line);
-	if ((start < (uintptr_t)a->own_end && end > own) ||
-	    (start < shm + sizeof(*a->shm) && end > shm))
-		return;
-	sys3(SYS_mlock, start, end - start, 0);
-}
-
-/* Each mapping; which of them there are is looked at as they are locked. */
 static void lock_each(const struct agent *a)
 {
-	char text[2048];
-	long fd = sys4(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0), n;
-	size_t have = 0;
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char *line = NULL, *at;
+	size_t room = 0;
 
-	while (fd >= 0 && (n = sys3(SYS_read, fd, text + have, sizeof(text) - 1 - have)) > 0) {
-		char *at = text, *end;
+	while (maps && getline(&line, &room, maps) > 0) {
+		uint64_t start = strtoull(line, &at, 16), end = strtoull(at + 1, NULL, 16);
 
-		have += (size_t)n;
-		text[have] = 0;
-		while ((end = strchr(at, '\n'))) {
-			lock_line(a, at);
-			at = end + 1;
-		}
-		have -= (size_t)(at - text);
-		if (have == sizeof(text) - 1) /* a path that long: its beginning is enough */
-			have = 64;
-		memmove(text, at, have);
+		if (!is_ours(a, start, end))
+			sys3(SYS_mlock, start, end - start, 0);
 	}
-	if (fd >= 0)
-		sys3(SYS_close, fd, 0, 0);
+	free(line);
+	if (maps)
+		fclose(maps);
 }
 
 __attribute__((visibility("default"))) int mlockall(int flags)

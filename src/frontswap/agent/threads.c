@@ -120,45 +120,42 @@ void publish_wiped(void)
 }
 
 struct start {
-	void *(*fn)(void *);
+	union {
+		void *(*posix)(void *);
+		int (*c11)(void *);
+	} fn;
 	void *arg;
 };
 
-/* Of C11's thrd_create(), which libc does not make by the pthread_create() that is ours. */
-struct c11_start {
-	int (*fn)(void *);
-	void *arg;
-};
-
-static void publish_stack(void)
+/* In the new thread: where it stands, and what it is for. */
+static struct start begin(void *p)
 {
+	struct start s = *(struct start *)p;
 	pthread_attr_t attr;
 	void *stack;
 	size_t bytes;
 
+	free(p);
 	if (pthread_getattr_np(pthread_self(), &attr) == 0) {
 		if (pthread_attr_getstack(&attr, &stack, &bytes) == 0)
 			publish_thread((uintptr_t)stack, (uintptr_t)stack + bytes);
 		pthread_attr_destroy(&attr);
 	}
+	return s;
 }
 
-static void *thread_start(void *p)
+static void *posix_start(void *p)
 {
-	struct start s = *(struct start *)p;
+	struct start s = begin(p);
 
-	free(p);
-	publish_stack();
-	return s.fn(s.arg);
+	return s.fn.posix(s.arg);
 }
 
 static int c11_start(void *p)
 {
-	struct c11_start s = *(struct c11_start *)p;
+	struct start s = begin(p);
 
-	free(p);
-	publish_stack();
-	return s.fn(s.arg);
+	return s.fn.c11(s.arg);
 }
 
 __attribute__((visibility("default"))) int
@@ -175,18 +172,19 @@ pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *
 	s = malloc(sizeof(*s));
 	if (!s)
 		return EAGAIN;
-	s->fn = fn;
+	s->fn.posix = fn;
 	s->arg = arg;
-	r = real(thread, attr, thread_start, s);
+	r = real(thread, attr, posix_start, s);
 	if (r)
 		free(s);
 	return r;
 }
 
+/* libc does not make it by the pthread_create() that is ours. */
 __attribute__((visibility("default"))) int thrd_create(thrd_t *thread, thrd_start_t fn, void *arg)
 {
 	static int (*real)(thrd_t *, thrd_start_t, void *);
-	struct c11_start *s;
+	struct start *s;
 	int r;
 
 	if (!real)
@@ -196,7 +194,7 @@ __attribute__((visibility("default"))) int thrd_create(thrd_t *thread, thrd_star
 	s = malloc(sizeof(*s));
 	if (!s)
 		return thrd_nomem;
-	s->fn = fn;
+	s->fn.c11 = fn;
 	s->arg = arg;
 	r = real(thread, c11_start, s);
 	if (r != thrd_success)

@@ -155,8 +155,7 @@ static bool strike_alive(const struct space *sp, int32_t *tid, unsigned n)
 	return known && tasks;
 }
 
-/* The same in a PID namespace of its own: what it says are other numbers than those in our /proc.
- */
+/* The same in a PID namespace of its own, where its numbers are others than those in our /proc. */
 static void prune_nested(struct space *sp)
 {
 	int32_t *tid = os_alloc(AGENT_THREADS * sizeof(*tid));

@@ -128,8 +128,7 @@ static const char *reason(pid_t pid, bool *sure)
 	*sure = false;
 	if (proc_holds(pid, "maps", "libtmem-agent.so"))
 		return "it may not make a userfaultfd, or was forked past libc, or by a process "
-		       "that "
-		       "is not managed";
+		       "that is not managed";
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	why = probe_unloadable(path);
 	*sure = why != NULL;
