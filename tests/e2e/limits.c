@@ -89,7 +89,7 @@ int main(int argc, char **argv)
 	if (!strcmp(mode, "rest")) {
 		printf("filled\n");
 		fflush(stdout);
-		usleep((useconds_t)(seconds * 1e6));
+		usleep((useconds_t)(seconds * 1e6)); /* as the mode says */
 		return 0;
 	}
 	start = now_s();

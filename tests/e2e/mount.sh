@@ -448,7 +448,7 @@ if mkfs.ext4 -q -F -I 128 "$T/image" 2>/dev/null && mount -o loop "$T/image" "$T
 	rm -rf "$S/trap" "$S/one" "$S/two"
 	head -c 40960 /dev/zero | tr '\0' a >"$S/back"
 	sync -f "$S"
-	sleep 2.1
+	sleep 2.1 # more than a grain of its time stamps, so that it is believed
 	mounted --size 32M --save "$T/saved"
 	cmp -s "$S/back" "$M/back"
 	ended
@@ -457,8 +457,8 @@ if mkfs.ext4 -q -F -I 128 "$T/image" 2>/dev/null && mount -o loop "$T/image" "$T
 	mount -o loop "$T/image" "$S"
 	mounted --size 32M --save "$T/saved"
 	head -c 40960 /dev/zero | tr '\0' b | dd of="$M/back" conv=notrunc status=none
-	sleep 2.1
-	cmp -s "$S/back" "$M/back" # with nothing left to doubt
+	sleep 2.1 # likewise
+	cmp -s "$S/back" "$M/back"
 	printf x | dd of="$M/back" conv=notrunc status=none
 	ended
 	umount "$S"
@@ -547,7 +547,7 @@ os.kill(pid, signal.SIGTERM)
 end = time.monotonic() + 30
 while os.path.exists(f"/proc/{pid}"):
     assert time.monotonic() < end, "it does not end"
-    time.sleep(0.05)
+    time.sleep(0.05)                                # looked at again until then
 lost = n - open(s, "rb").read().count(b"x")
 assert not lost, f"{lost} bytes of {n} are lost"
 print("right")

@@ -322,7 +322,7 @@ m, two, named = sys.argv[1:]
 p = os.open(m, os.O_RDONLY)
 assert os.pread(p, 4096, 0) == b"a" * 4096
 shutil.copy2(two, named + ".new"); os.rename(named + ".new", named)
-time.sleep(1.2)
+time.sleep(1.2)                                       # the kernel believes attributes for a second
 os.stat(m); os.fstat(p)
 q = os.open(m, os.O_RDONLY)
 assert os.pread(q, 4096, 0) == b"b" * 4096

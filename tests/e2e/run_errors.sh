@@ -121,7 +121,8 @@ PY
 else
 	not_ok report_fields "$(tail -n 1 "$T/err")"
 fi
-# However it was started, and whoever sends it what.
+# However it was started, and whoever sends it what. Each sleep is what a signal would cut short, or
+# time for one that should not come.
 code=0
 timeout -k 1 20 python3 -c 'import os, signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -137,13 +138,14 @@ check alarm "exit code $code" test $code = 142
 timeout -k 1 20 setsid -w "$TMEM" run -- /bin/bash -c 'n=0; trap "n=\$((n + 1))" USR1; kill -USR1 0; sleep 0.3; sleep 0.3; echo $n' \
 	>"$T/group" 2>/dev/null
 check kills_its_group "it came $(cat "$T/group") times" test "$(cat "$T/group")" = 1
-# The host tells of a child that it cannot manage, to whatever is in the place of stderr.
+# The host tells of a child that it cannot manage, to whatever is in the place of stderr; it looks
+# for such every half a second at best, so the child lives for four.
 printf '#include <unistd.h>\nint main(void) { return (int)sleep(4); }\n' >"$T/sleep.c"
 if gcc -static -o "$T/sleep" "$T/sleep.c" 2>/dev/null; then
 	timeout -k 1 20 "$TMEM" run -- /bin/sh -c "'$T/sleep'; echo ok >'$T/closed'" <&- >&- 2>&-
 	check closed_descriptors "it was ended" test -s "$T/closed"
 else
-	skip closed_descriptors "no static libc here"
+	skip closed_descriptors "no gcc, or no static libc here"
 fi
 # Who has dropped root may not make a userfaultfd, and goes on without us.
 if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ]; then
@@ -153,7 +155,7 @@ if [ "$(id -u)" = 0 ] && [ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ];
 		>"$T/dropped" 2>"$T/err" || code=$?
 	check dropped_root "exit code $code: $(tail -n 1 "$T/err")" test "$code $(cat "$T/dropped")" = "0 65534"
 else
-	skip dropped_root "who may make a userfaultfd"
+	skip dropped_root "not root, or everybody may make a userfaultfd here"
 fi
 # Who has another thread that shares its current folder may not enter a mount namespace.
 if unshare --mount true 2>/dev/null && command -v nsenter >/dev/null; then
