@@ -28,6 +28,7 @@
 #define MANAGED_MIN (16u * AGENT_PAGE)
 #define REGIONS	    512
 #define LEARN_MAX   (64ull << 30) /* of one mapping, where every page has to be asked for */
+#define FILLED_NS   1u		  /* bytes of fresh memory that a program fills in a nanosecond */
 
 bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
 		uint64_t *data)
@@ -383,6 +384,20 @@ static bool manageable(struct space *sp, uint64_t start, uint64_t end, const cha
 	return !*name || !strcmp(name, "[heap]") || !strncmp(name, "[anon:", 6);
 }
 
+/*
+ * With thousands of mappings a scan takes milliseconds, and faults wait for it: a tenth of the
+ * time at most. But what is not registered grows past the limit with nobody in its way; so it is
+ * not put off when more was mapped since the last than is filled while one takes.
+ */
+bool maps_due(const struct space *sp, uint64_t now, uint64_t size, uint64_t data)
+{
+	uint64_t grown = data > sp->maps_data ? (data - sp->maps_data) * AGENT_PAGE : 0;
+
+	if (now < sp->next_scan_ns)
+		return grown > sp->scan_ns * FILLED_NS;
+	return sp->maps_dirty || size != sp->maps_size || data != sp->maps_data;
+}
+
 void maps_scan(struct space *sp)
 {
 	uint64_t begun = os_clock_ns();
@@ -420,8 +435,8 @@ void maps_scan(struct space *sp)
 			manage(sp, fileno(f), start, end);
 	}
 	fclose(f);
-	/* A tenth of the time at most: with thousands of mappings, faults wait for it. */
-	sp->next_scan_ns = os_clock_ns() + 9 * (os_clock_ns() - begun);
+	sp->scan_ns = os_clock_ns() - begun;
+	sp->next_scan_ns = begun + 10 * sp->scan_ns;
 }
 
 pid_t maps_parent(pid_t pid, char *state)

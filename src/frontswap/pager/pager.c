@@ -188,10 +188,10 @@ static void tick(struct space *sp)
 		return;
 	if (atomic_load(&r->total_bytes) > run_goal_managed(r))
 		sp->managed = true;
-	if (sp->managed && now >= sp->next_scan_ns &&
-	    (sp->maps_dirty || size != sp->maps_size || data != sp->maps_data)) {
+	if (sp->managed && maps_due(sp, now, size, data)) {
 		sp->maps_size = size;
 		sp->maps_data = data;
+		sp->next_scan_ns = 0;
 		maps_scan(sp);
 	}
 	if (sp->managed && run_total(r) > run_goal_high(r))

@@ -275,7 +275,8 @@ struct space {
 
 	uint64_t epoch;		       /* counts quiet points of the event stream */
 	uint64_t maps_size, maps_data; /* statm when maps were last read */
-	uint64_t next_scan_ns;	       /* not before: a scan of many mappings takes long */
+	uint64_t scan_ns;	       /* what that took */
+	uint64_t next_scan_ns;	       /* not before, see maps_due() */
 	_Atomic bool managed;	       /* A */
 	bool maps_dirty;
 	bool unsharing; /* pages of [unshare_at, end of all segments) are being made exclusive */
@@ -613,6 +614,8 @@ void watch_tick(struct space *sp);
 /* maps.c */
 /* Find new mappings worth managing, register them, learn what is resident. */
 void maps_scan(struct space *sp);
+/* Whether it is time to, now that statm says so: pages. */
+bool maps_due(const struct space *sp, uint64_t now, uint64_t size, uint64_t data);
 /* /proc/PID/statm (0: our own) by a descriptor in *fd that is opened when it is -1. Pages. */
 bool maps_statm(int *fd, pid_t pid, uint64_t *size, uint64_t *resident, uint64_t *shared,
 		uint64_t *data);
