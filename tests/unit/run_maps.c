@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* When a program's mappings are looked at again: seldom where it takes long, but not when it grows. */
+/* When a program's mappings are looked at again: seldom where it takes long, but not when it grows.
+ */
 #include "frontswap/pager/run.h"
 
 #include <setjmp.h>
