@@ -18,7 +18,7 @@ static unsigned lru_admit(struct zc_evict *ev, uint32_t name)
 	return 0;
 }
 
-static unsigned lru_choose(const struct zc_evict *ev)
+static unsigned lru_choose(struct zc_evict *ev)
 {
 	return 0;
 }

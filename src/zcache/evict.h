@@ -29,8 +29,8 @@
  *            rule for private ephemeral pools, this is exactly least recently
  *            used: what was used is not there.
  *   s3fifo   small, main and ghost queue: a page that is not asked for again
- *            soon leaves by the small queue and does not push out what is
- *            (evict_s3fifo.c).
+ *            soon leaves by the small queue and does not push out what is; and
+ *            of a loop that is too large a part stays (evict_s3fifo.c).
  *
  * Invariants
  *   E1  every word linked in a pool with a set, and not being linked or
@@ -103,7 +103,7 @@ struct zc_policy {
 	/* Which queue a new entry joins. name: hash of the handle. Under set.lock. */
 	unsigned (*admit)(struct zc_evict *ev, uint32_t name);
 	/* Which queue the next victim comes from; one at least has entries. Under set.lock. */
-	unsigned (*choose)(const struct zc_evict *ev);
+	unsigned (*choose)(struct zc_evict *ev);
 	/*
 	 * A victim from queue `from` that was seen *seen times: ZC_EVICT, or the
 	 * queue that it joins again, with *seen set to what it shall show then.
@@ -150,6 +150,7 @@ struct zc_evict {
 	unsigned sweep_fifo; /* where sweeping goes on: behind chunk sweep_at (0: at the head) */
 	arena_id sweep_at;
 	uint32_t pushes;
+	uint32_t turns; /* s3fifo */
 	struct zc_ghosts *ghosts; /* s3fifo, or NULL */
 	/* Without it. */
 	_Atomic uint64_t pages;	    /* E2 */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The policy "s3fifo": three queues (Yang and others, "FIFO queues are all you
- * need for cache eviction", SOSP 2023), fitted to a store whose gets may remove.
+ * need for cache eviction", SOSP 2023), fitted to a store whose gets may remove,
+ * and to programs that read in a loop what is larger than the store.
  *
- *            new                     known to the ghosts
+ *            new                     known to the ghosts, or main has room
  *             │                              │
  *             ▼                              ▼
  *        ┌─ small ─┐  got twice or more ┌─ main ──────┐
@@ -18,15 +19,25 @@
  * was wanted: the ghosts, names without pages, remember it, and it joins the
  * main queue.
  *
+ * A loop larger than the store (a tree that is searched again and again) has
+ * each page come back too late: as published, all of it passes through small,
+ * main stays empty, and nothing is ever found. So
+ *
+ *   - main is filled with whatever comes while it has less than its share. In a
+ *     loop that part is found in every round: nearly what OPT finds.
+ *   - one of MAIN_TURN victims comes from main all the same, and new pages take
+ *     its room: what was kept so and is not asked for gives way in time.
+ *   - a ghost proves something only if it came back within a quarter of what
+ *     the store has: of two pages of one loop neither is worth more, and pages
+ *     that change places are found by nobody.
+ *
  * Where a get removes (private ephemeral pools) a page is never got twice while
  * it is here. There the get itself makes the name a ghost: when the page is put
  * again it has proved itself, and joins the main queue.
  *
  * Ghosts: a table of 4-byte slots, four to a set: 20 bits of the name's hash
  * and 12 of time. Time counts ghosts, in units of 1/512 of the table, so it
- * wraps after eight tables full; by then a slot has been used again. A ghost
- * counts while fewer ghosts came after it than the main queue would have
- * entries, if it were 90 %. The table
+ * wraps after eight tables full; by then a slot has been used again. The table
  * grows with the queues; when memory for that is refused it stays as it is,
  * and remembers less.
  *
@@ -38,6 +49,9 @@
 
 enum { SMALL, MAIN };
 
+#define MAIN_TURN  12u /* shorter, and of a loop of eight times the store nothing is found */
+#define GHOST_PART 4u  /* of the entries: how late a ghost still counts */
+#define SLACK	   512u /* what a put may evict at once: below its tenth small does not come so soon */
 #define WAYS	   4u
 #define SLOTS_MIN  1024u
 #define TIME_BITS  12
@@ -88,7 +102,7 @@ static bool ghost_take(struct zc_evict *ev, uint32_t name)
 
 	if (!g)
 		return false;
-	oldest = atomic_load_explicit(&ev->entries, memory_order_relaxed) / 10 * 9;
+	oldest = atomic_load_explicit(&ev->entries, memory_order_relaxed) / GHOST_PART;
 	set = set_of(g, name);
 	for (unsigned i = 0; i < WAYS; i++) {
 		if (set[i] >> TIME_BITS == tag_of(name) && ghost_age(g, set[i]) <= oldest) {
@@ -120,14 +134,18 @@ static void ghost_add(struct zc_ghosts *g, uint32_t name)
 
 static unsigned s3_admit(struct zc_evict *ev, uint32_t name)
 {
-	return ghost_take(ev, name) ? MAIN : SMALL;
+	if (ghost_take(ev, name))
+		return MAIN;
+	return ev->fifo[SMALL].entries > ev->fifo[MAIN].entries / 8 + SLACK ? MAIN : SMALL;
 }
 
-static unsigned s3_choose(const struct zc_evict *ev)
+static unsigned s3_choose(struct zc_evict *ev)
 {
 	uint64_t small = ev->fifo[SMALL].entries, main = ev->fifo[MAIN].entries;
 
-	return main == 0 || (small && small * 10 > small + main) ? SMALL : MAIN;
+	if (!small || !main)
+		return main ? MAIN : SMALL;
+	return ++ev->turns % MAIN_TURN == 0 || small * 10 <= small + main ? MAIN : SMALL;
 }
 
 static int s3_judge(unsigned from, unsigned *seen)

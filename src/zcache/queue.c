@@ -292,21 +292,29 @@ static void maybe_sweep(struct zc_evict *ev, struct leaving *l)
 		sweep(ev, l);
 }
 
+/* When a queue's oldest entry came; UINT64_MAX: it has none. */
+static uint64_t head_ms(const struct zc_evict *ev, unsigned q)
+{
+	const struct zc_chunk *k = ev->fifo[q].head ? chunk(ev, ev->fifo[q].head) : NULL;
+
+	return k ? unpack(k, k->entry[k->first]).ms : UINT64_MAX;
+}
+
+/* The queue that has the oldest entry of all. */
+static unsigned oldest(const struct zc_evict *ev)
+{
+	unsigned best = 0;
+
+	for (unsigned q = 1; q < ev->policy->fifos; q++)
+		if (head_ms(ev, q) < head_ms(ev, best))
+			best = q;
+	return best;
+}
+
 /* When the oldest entry came, for who compares sets. */
 static void note_oldest(struct zc_evict *ev)
 {
-	uint64_t oldest = UINT64_MAX;
-
-	for (unsigned q = 0; q < ev->policy->fifos; q++) {
-		arena_id id = ev->fifo[q].head;
-		uint64_t ms;
-
-		if (!id)
-			continue;
-		ms = unpack(chunk(ev, id), chunk(ev, id)->entry[chunk(ev, id)->first]).ms;
-		oldest = ms < oldest ? ms : oldest;
-	}
-	atomic_store_explicit(&ev->oldest_ms, oldest, memory_order_relaxed);
+	atomic_store_explicit(&ev->oldest_ms, head_ms(ev, oldest(ev)), memory_order_relaxed);
 }
 
 /* ---- in and out -------------------------------------------------------------------- */
@@ -372,7 +380,9 @@ bool zc_dequeue(struct zc_evict *ev, uint64_t young_ms, struct zc_entry *e, unsi
 
 	os_mutex_lock(&ev->lock);
 	if (atomic_load_explicit(&ev->entries, memory_order_relaxed)) {
-		struct zc_fifo *f = &ev->fifo[ *from = ev->policy->choose(ev)];
+		struct zc_fifo *f =
+			&ev->fifo[ *from = young_ms == UINT64_MAX ? ev->policy->choose(ev)
+								  : oldest(ev)];
 		struct zc_chunk *k = chunk(ev, f->head);
 
 		*e = unpack(k, k->entry[k->first]);

@@ -2,6 +2,7 @@
 /* Which pages a policy gives up: lru and s3fifo on the same patterns. */
 #include "tmem_test.h"
 
+#include "os/clock.h"
 #include "zcache/zcache.h"
 
 static struct test_page page, back;
@@ -68,22 +69,29 @@ static void a_scan_pushes_out_what_was_wanted_or_not(void **state)
 	assert_int_equal(left_after_a_scan("s3fifo"), 300);
 }
 
+#define FULL	  12000u /* puts after which the main queue has its share */
+#define BY_CHANCE 50u	 /* of 100 pages: found because the main queue had room, see MAIN_TURN */
+
 /* What comes back soon after it was evicted was wanted: the next scan leaves it alone. */
 static void ghosts_remember(void **state)
 {
 	struct test_host t = open_policy("s3fifo");
+	uint64_t newest = 100000 + FULL - 1, gone[100];
+	unsigned left = 0;
 
-	uint64_t oldest = 0;
-
-	put(&t, 0, 6000);
-	while (tmem_get_keep(t.client, t.pool, &oid, oldest, &back) == 1)
-		oldest++;
-	put(&t, oldest - 500, oldest - 400);
-	put(&t, 0, 100); /* these left too long ago */
-	put(&t, 10000, 20000);
-	assert_true(got(&t, oldest - 500, oldest - 400) >= 97);
-	assert_true(got(&t, 0, 100) <= 3);
-	assert_int_equal(got(&t, oldest - 400, oldest - 300), 0);
+	put(&t, 100000, 100000 + FULL);
+	for (unsigned n = 0; n < 100; newest--) {
+		if (tmem_get_keep(t.client, t.pool, &oid, newest, &back) == 1)
+			gone[n++] = newest;
+	}
+	for (unsigned n = 0; n < 100; n++)
+		put(&t, gone[n], gone[n] + 1);
+	put(&t, 100000, 100100); /* these left too long ago */
+	put(&t, 200000, 210000);
+	for (unsigned n = 0; n < 100; n++)
+		left += got(&t, gone[n], gone[n] + 1);
+	assert_true(left >= 97); /* a set of the table may be full */
+	assert_true(got(&t, 100000, 100100) <= BY_CHANCE);
 	test_close(&t);
 }
 
@@ -92,13 +100,72 @@ static void an_exclusive_get_counts(void **state)
 {
 	struct test_host t = open_policy("s3fifo");
 
+	put(&t, 100000, 100000 + FULL);
 	put(&t, 0, 500);
-	for (uint64_t i = 0; i < 100; i++)
+	for (uint64_t i = 400; i < 500; i++)
 		assert_int_equal(tmem_get(t.client, t.pool, &oid, i, &back), 0);
-	put(&t, 0, 100);
-	put(&t, 10000, 20000);
-	assert_true(got(&t, 0, 100) >= 97); /* a set of the table may be full */
-	assert_int_equal(got(&t, 100, 200), 0);
+	put(&t, 400, 500);
+	put(&t, 200000, 210000);
+	assert_true(got(&t, 400, 500) >= 97);
+	assert_true(got(&t, 300, 400) <= BY_CHANCE);
+	test_close(&t);
+}
+
+/* Pages of [from, from + n) that are found in a round over all of them, put where they are not. */
+static unsigned round_of(struct test_host *t, uint64_t from, unsigned n)
+{
+	unsigned found = 0;
+
+	for (uint64_t i = from; i < from + n; i++) {
+		unsigned here = got(t, i, i + 1);
+
+		if (!here)
+			put(t, i, i + 1);
+		found += here;
+	}
+	return found;
+}
+
+/* What is read round and round and does not fit: a part of it stays, whatever was there before. */
+static void of_a_loop_a_part_stays(void **state)
+{
+	struct test_host t = open_policy("s3fifo"), u = open_policy("lru");
+	unsigned fits, found = 0;
+
+	put(&t, 0, 12000);
+	fits = (unsigned)test_stats(t.host).pages;
+	assert_in_range(fits, 2000, 6000);
+	assert_int_equal(tmem_host_shrink(t.host, UINT64_MAX, NULL), 0);
+
+	for (unsigned i = 0; i < 4; i++) {
+		found = round_of(&t, 20000, 2 * fits);
+		assert_int_equal(round_of(&u, 20000, 2 * fits), 0);
+	}
+	assert_true(found > fits * 6 / 10);
+
+	/* Another one comes: not at once, but in time it is found as well. */
+	found = round_of(&t, 40000, 2 * fits);
+	assert_true(found == 0);
+	for (unsigned i = 0; i < 20; i++)
+		found = round_of(&t, 40000, 2 * fits);
+	assert_true(found > fits / 2);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
+	test_close(&t);
+	test_close(&u);
+}
+
+/* What is old goes by its age, in whichever queue it is. */
+static void age_knows_both_queues(void **state)
+{
+	struct test_host t = open_policy("s3fifo");
+	uint64_t kept;
+
+	put(&t, 0, FULL);
+	kept = test_stats(t.host).pages;
+	os_sleep_ns(400000000); /* so old are these */
+	put(&t, 20000, 22000);
+	assert_true(tmem_host_age(t.host, 300) > kept / 2);
+	assert_int_equal(tmem_host_verify(t.host, 1), 0);
 	test_close(&t);
 }
 
@@ -139,6 +206,8 @@ int main(void)
 		cmocka_unit_test(a_scan_pushes_out_what_was_wanted_or_not),
 		cmocka_unit_test(ghosts_remember),
 		cmocka_unit_test(an_exclusive_get_counts),
+		cmocka_unit_test(of_a_loop_a_part_stays),
+		cmocka_unit_test(age_knows_both_queues),
 		cmocka_unit_test(what_is_no_longer_wanted_goes),
 		cmocka_unit_test(an_unknown_policy),
 	};
