@@ -150,7 +150,7 @@ struct zc_evict {
 	unsigned sweep_fifo; /* where sweeping goes on: behind chunk sweep_at (0: at the head) */
 	arena_id sweep_at;
 	uint32_t pushes;
-	uint32_t turns; /* s3fifo */
+	uint32_t turns;		  /* s3fifo */
 	struct zc_ghosts *ghosts; /* s3fifo, or NULL */
 	/* Without it. */
 	_Atomic uint64_t pages;	    /* E2 */
