@@ -598,6 +598,9 @@ void cc_watch_catch_up(struct cc_mount *m);
 
 /* virtual.c, and behind it ops_*.c, locks.c, control.c: what FUSE calls. */
 extern const struct fuse_lowlevel_ops cc_ops;
+/* The name of our folder. A source may have it as well: it cannot be reached then, nor is it
+ * listed. */
+bool cc_is_control(fuse_req_t req, fuse_ino_t in, const char *name);
 void cc_init(void *arg, struct fuse_conn_info *conn);
 void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void cc_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);

@@ -126,6 +126,7 @@ int cc_end_open(struct cc_mount *m, const char *point)
 	sigaddset(&e->waits, OVER);
 	sigaction(WAKE, &wake, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG, to who wrote too much; as in the source */
 	pthread_sigmask(SIG_BLOCK, &e->waits, NULL);
 	sigemptyset(&woken);
 	sigaddset(&woken, WAKE);

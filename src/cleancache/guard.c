@@ -62,6 +62,8 @@ static void guard(int pipe)
 	int fd = -1;
 
 	(void)setsid();
+	if (chdir("/"))
+		return;
 	(void)prctl(PR_SET_NAME, "tmem-guard");
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);

@@ -148,21 +148,21 @@ static int open_store(struct cc_mount *m)
 	return m->pool < 0 ? failed("no memory for the store") : 0;
 }
 
-/* Each file that the kernel knows takes one. */
-static void raise_descriptors(void)
+/* As far as we may. */
+static void raise_limit(int which, rlim_t wanted)
 {
 	struct rlimit r;
 
-	if (getrlimit(RLIMIT_NOFILE, &r))
+	if (getrlimit(which, &r))
 		return;
-	if (r.rlim_max < DESCRIPTORS) {
-		struct rlimit more = {DESCRIPTORS, DESCRIPTORS};
+	if (r.rlim_max < wanted) {
+		struct rlimit more = {wanted, wanted};
 
-		if (!setrlimit(RLIMIT_NOFILE, &more))
+		if (!setrlimit(which, &more))
 			return;
 	}
 	r.rlim_cur = r.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &r);
+	(void)setrlimit(which, &r);
 }
 
 /* A quarter of the descriptors is for files that are open; half of the memory for data at least. */
@@ -231,9 +231,9 @@ static int open_threads(struct cc_mount *m)
 
 static void close_parts(struct cc_mount *m)
 {
+	cc_locks_close(m); /* who has a lock at last looks at the watch */
 	cc_watch_close(m);
 	cc_crew_close(m);
-	cc_locks_close(m);
 	cc_notify_close(m);
 	if (m->root)
 		cc_verify(m);
@@ -278,6 +278,9 @@ static void to_background(void)
 	int null = open("/dev/null", O_RDWR);
 
 	(void)setsid();
+	if (chdir("/")) /* the file system of our folder could not be unmounted */
+		os_log(OS_LOG_WARNING, "stays in the folder where it was begun: %s",
+		       strerror(errno));
 	if (null < 0)
 		return;
 	for (int fd = 0; fd <= 2; fd++)
@@ -374,7 +377,10 @@ static int run(const struct cc_options *o, int ready_fd)
 	(void)prctl(PR_SET_NAME, "tmem-mount");
 	os_blocks_heaps(HEAPS);
 	cc_guard_open(m);
-	raise_descriptors(); /* which root may not do afterwards */
+	/* Each file that the kernel knows takes a descriptor. Root may not do this afterwards. */
+	raise_limit(RLIMIT_NOFILE, DESCRIPTORS);
+	/* That of who writes through us the kernel has looked at; ours is not everybody's. */
+	raise_limit(RLIMIT_FSIZE, RLIM_INFINITY);
 	if (o->allow_other)
 		cc_caller_quotas();
 	root = open(o->source, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -265,6 +265,10 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 			rc = errno;
 			break;
 		}
+		if (cc_is_control(req, ino, e->d_name)) { /* ours is there, and not listed */
+			d->at = e->d_off;
+			continue;
+		}
 		n = add(req, dir, e, buf + used, size - used, how);
 		if ((size_t)n > size - used) {
 			seekdir(d->dir, d->at); /* it is the next call's first */

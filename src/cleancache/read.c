@@ -89,7 +89,8 @@ static ssize_t from_source(struct cc_mount *m, int fd, char *buf, size_t n, uint
 	ssize_t got = 0;
 
 	while (done < n) {
-		struct iovec v = {buf + done, n - done};
+		uint64_t last = INT64_MAX - (offset + done); /* what ends behind it is refused */
+		struct iovec v = {buf + done, n - done < last ? n - done : last};
 		bool plain = atomic_load_explicit(&m->no_dontcache, memory_order_relaxed);
 
 		got = plain ? pread(fd, v.iov_base, v.iov_len, (off_t)(offset + done))

@@ -37,6 +37,11 @@ static bool is_ours(fuse_ino_t ino)
 	return ino != FUSE_ROOT_ID && (ino < INO_MOST || ino & 1);
 }
 
+bool cc_is_control(fuse_req_t req, fuse_ino_t in, const char *name)
+{
+	return in == FUSE_ROOT_ID && !cc_mount_of(req)->o->no_control && !strcmp(name, NAME);
+}
+
 static bool is_twin(fuse_ino_t ino)
 {
 	return ino >= INO_MOST;
@@ -152,7 +157,7 @@ static void lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (is_ours(parent)) {
 		our_lookup(req, parent, name);
-	} else if (parent == FUSE_ROOT_ID && !m->o->no_control && !strcmp(name, NAME)) {
+	} else if (cc_is_control(req, parent, name)) {
 		struct fuse_entry_param e = entry_of(m, INO_CONTROL);
 
 		fuse_reply_entry(req, &e);
@@ -375,24 +380,27 @@ REFUSED(setattr, is_ours(ino), EACCES,
 	(fuse_req_t req, fuse_ino_t ino, struct stat *a, int set, struct fuse_file_info *fi),
 	(req, ino, a, set, fi))
 REFUSED(readlink, is_ours(ino), EINVAL, (fuse_req_t req, fuse_ino_t ino), (req, ino))
-REFUSED(mknod, is_ours(in), EACCES,
+REFUSED(mknod, is_ours(in) || cc_is_control(req, in, name), EACCES,
 	(fuse_req_t req, fuse_ino_t in, const char *name, mode_t mode, dev_t dev),
 	(req, in, name, mode, dev))
-REFUSED(mkdir, is_ours(in), EACCES, (fuse_req_t req, fuse_ino_t in, const char *name, mode_t mode),
-	(req, in, name, mode))
-REFUSED(symlink, is_ours(in), EACCES,
+REFUSED(mkdir, is_ours(in) || cc_is_control(req, in, name), EACCES,
+	(fuse_req_t req, fuse_ino_t in, const char *name, mode_t mode), (req, in, name, mode))
+REFUSED(symlink, is_ours(in) || cc_is_control(req, in, name), EACCES,
 	(fuse_req_t req, const char *to, fuse_ino_t in, const char *name), (req, to, in, name))
-REFUSED(link, is_ours(ino) || is_ours(in), EACCES,
+REFUSED(link, is_ours(ino) || is_ours(in) || cc_is_control(req, in, name), EACCES,
 	(fuse_req_t req, fuse_ino_t ino, fuse_ino_t in, const char *name), (req, ino, in, name))
-REFUSED(unlink, is_ours(in), EACCES, (fuse_req_t req, fuse_ino_t in, const char *name),
-	(req, in, name))
-REFUSED(rmdir, is_ours(in), EACCES, (fuse_req_t req, fuse_ino_t in, const char *name),
-	(req, in, name))
-REFUSED(rename, is_ours(in) || is_ours(to), EACCES,
+REFUSED(unlink, is_ours(in) || cc_is_control(req, in, name), EACCES,
+	(fuse_req_t req, fuse_ino_t in, const char *name), (req, in, name))
+REFUSED(rmdir, is_ours(in) || cc_is_control(req, in, name), EACCES,
+	(fuse_req_t req, fuse_ino_t in, const char *name), (req, in, name))
+REFUSED(rename,
+	is_ours(in) || is_ours(to) || cc_is_control(req, in, name) ||
+		cc_is_control(req, to, newname),
+	EACCES,
 	(fuse_req_t req, fuse_ino_t in, const char *name, fuse_ino_t to, const char *newname,
 	 unsigned flags),
 	(req, in, name, to, newname, flags))
-REFUSED(create, is_ours(in), EACCES,
+REFUSED(create, is_ours(in) || cc_is_control(req, in, name), EACCES,
 	(fuse_req_t req, fuse_ino_t in, const char *name, mode_t mode, struct fuse_file_info *fi),
 	(req, in, name, mode, fi))
 REFUSED(setxattr, is_ours(ino), EACCES,

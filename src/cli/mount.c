@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,20 @@
 static uint64_t machine_memory(void)
 {
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* It is written when we are in another folder. NULL: there is no memory, or no such folder. */
+static const char *absolute(const char *path)
+{
+	static char whole[2 * PATH_MAX];
+	char here[PATH_MAX];
+
+	if (*path == '/')
+		return path;
+	if (!getcwd(here, sizeof(here)) ||
+	    snprintf(whole, sizeof(whole), "%s/%s", here, path) >= (int)sizeof(whole))
+		return NULL;
+	return whole;
 }
 
 int cmd_mount(int argc, char **argv)
@@ -89,6 +104,8 @@ int cmd_mount(int argc, char **argv)
 		return cli_usage("mount", "--policy takes lru or s3fifo");
 	if (ttl && immutable)
 		return cli_usage("mount", "--ttl and --immutable exclude each other");
+	if (o.save && !(o.save = absolute(o.save)))
+		return cli_fail("mount", "--save: its folder: %s", strerror(errno));
 	if (!o.size_bytes)
 		o.size_bytes = machine_memory() / 8;
 	if (o.size_bytes < CC_SIZE_MIN)

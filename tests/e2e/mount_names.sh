@@ -41,6 +41,62 @@ PY
 check_peak size "$pid" 32768
 "$TMEM" umount "$M"
 
+# ---- a source that has our folder's name as well
+mkdir "$S/.tmem" "$S/d"
+"$TMEM" mount --size 32M --ttl 60 "$S" "$M"
+check control.unlisted "$(ls -A "$M" | tr '\n' ' ')" test "$(ls -lA "$M" | grep -c '\.tmem')" = 0
+check control.ours "$(ls "$M/.tmem" | tr '\n' ' ')" test "$(ls "$M/.tmem" | tr '\n' ' ')" = "files stats "
+rmdir "$M/.tmem" 2>"$T/err"
+check control.rmdir "$(cat "$T/err")" grep -q 'Permission denied' "$T/err"
+python3 -c 'import os, sys; os.rename(sys.argv[1] + "/d", sys.argv[1] + "/.tmem")' "$M" 2>"$T/err"
+check control.rename "$(tail -n 1 "$T/err")" grep -q PermissionError "$T/err"
+check control.there "the source has $(ls -A "$S" | tr '\n' ' ')" test -d "$S/.tmem" -a -d "$S/d"
+"$TMEM" umount "$M"
+"$TMEM" mount --size 32M --no-control "$S" "$M"
+check control.not_ours "$(ls -A "$M" | tr '\n' ' ')" test "$(ls -A "$M" | grep -cx '\.tmem')" = 1
+check control.not_ours_goes "is refused" rmdir "$M/.tmem"
+"$TMEM" umount "$M"
+
+# ---- limits and the folder of who mounts are not everybody's
+(
+	ulimit -S -f 100
+	cd "$S/d" || exit
+	"$TMEM" mount --size 32M --save "../../kept" "$S" "$M"
+)
+pid=$(figure pid)
+check cwd "it is in $(readlink "/proc/$pid/cwd")" test "$(readlink "/proc/$pid/cwd")" = /
+for child in $(pgrep -P "$pid"); do
+	check cwd.guard "it is in $(readlink "/proc/$child/cwd")" test "$(readlink "/proc/$child/cwd")" = /
+done
+head -c 1000000 /dev/zero >"$M/d/large" 2>"$T/err"
+check fsize "$(cat "$T/err")" test "$(stat -c %s "$S/d/large")" = 1000000
+check fsize.lives "the mount has ended" test "$(figure pid)" = "$pid"
+"$TMEM" umount "$M"
+check save.relative "$(ls "$T")" test -s "$T/kept"
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	(
+		ulimit -f 100
+		setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$TMEM" mount --size 32M "$S" "$M"
+	)
+	pid=$(figure pid)
+	python3 -c 'import sys; open(sys.argv[1], "wb").write(bytes(1000000))' "$M/d/large" 2>"$T/err"
+	check fsize.hard "$(tail -n 1 "$T/err")" grep -q 'Errno 27' "$T/err"
+	check fsize.hard_lives "the mount has ended" test "$(figure pid)" = "$pid"
+	"$TMEM" umount "$M"
+fi
+
+# ---- the largest file that there can be, where the file system has such
+large=$(mktemp -d /dev/shm/tmem-XXXXXX 2>/dev/null)
+if [ -n "$large" ] && truncate -s 9223372036854775807 "$large/large" 2>/dev/null; then
+	"$TMEM" mount --size 32M "$large" "$M"
+	tail -c 3 "$M/large" 2>"$T/err" | od -An -tx1 >"$T/out"
+	check largest "$(cat "$T/err" "$T/out")" grep -qx ' 00 00 00' "$T/out"
+	"$TMEM" umount "$M"
+else
+	skip largest "no file system for it"
+fi
+rm -rf "$large"
+
 # ---- more files than it may have open, looked up by their figures' names alone
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	(cd "$S/many" && seq 1 1500 | xargs touch)
