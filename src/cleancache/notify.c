@@ -14,7 +14,8 @@
  *
  * The kernel's size. Of two answers about a file that are under way together the kernel believes
  * the one that comes first, and not the other: that may be the one from the middle of a change,
- * and the size in it then ends the reads of who has opened the file after the change. An open that
+ * and the size in it then ends the reads of who has opened the file after the change. (A read that
+ * is answered with fewer bytes than it asked for tells a size, too.) An open that
  * has found a change tells it to forget what it knows, and by that to ignore whatever was asked
  * before. But that makes it ignore the right answers, too, as does whoever tells it that a file has
  * changed; so it is told only where there were others, and not by them once more:

@@ -304,15 +304,13 @@ static bool begin(struct reading *r, struct cc_mount *m, struct cc_handle *h, ui
 	return true;
 }
 
-ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
-		const char **data)
+static ssize_t read_once(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
+			 const char **data)
 {
 	uint64_t first = offset / CC_PAGE, last = (offset + bytes - 1) / CC_PAGE;
 	struct reading r;
 	int rc;
 
-	if (!bytes)
-		return 0;
 	if (!begin(&r, m, h, first, (unsigned)(last - first + 1)))
 		return -ENOMEM;
 	*data = r.s->page;
@@ -333,6 +331,23 @@ ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t
 	bytes = r.end - offset < bytes ? (size_t)(r.end - offset) : bytes;
 	cc_count(m, CC_READ_BYTES, bytes);
 	return (ssize_t)bytes;
+}
+
+/* Fewer bytes than were asked for are a size to the kernel (S1, S2 in notify.c). */
+ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
+		const char **data)
+{
+	uint64_t order;
+	ssize_t got;
+
+	if (!bytes)
+		return 0;
+	do {
+		order = cc_order();
+		got = read_once(m, h, offset, bytes, data);
+	} while (got >= 0 && (size_t)got < bytes &&
+		 !cc_notify_tells(h->node, order, offset + (uint64_t)got));
+	return got;
 }
 
 void cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n)

@@ -41,6 +41,22 @@ void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned 
 {
 }
 
+/* ---- the kernel, which takes a short answer for the end ------------------------------------- */
+
+static void (*opens)(void); /* done once, before it is told: somebody opens the file */
+static uint64_t told;	    /* the size, last */
+
+bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
+{
+	void (*fn)(void) = opens;
+
+	opens = NULL;
+	if (fn)
+		fn();
+	told = size;
+	return !fn;
+}
+
 /* So many bytes of a letter. */
 static void source_is(char letter, size_t bytes)
 {
@@ -222,6 +238,29 @@ static void a_part_of_a_page(void **state)
 	end();
 }
 
+static void grows(void)
+{
+	source_is('b', 4 * CC_PAGE);
+}
+
+/* Whoever has opened the file since is not told where it ended before. */
+static void an_end_of_before(void **state)
+{
+	begin('a', CC_PAGE);
+	told = 0;
+	assert_int_equal(read_all('a', 0, CC_PAGE), CC_PAGE);
+	assert_int_equal(told, 0);
+	assert_int_equal(read_all('a', 0, 2 * CC_PAGE), CC_PAGE);
+	assert_int_equal(told, CC_PAGE);
+	assert_int_equal(read_all('a', 3 * CC_PAGE, CC_PAGE), 0);
+	assert_int_equal(told, 3 * CC_PAGE);
+	handle.direct = true;
+	opens = grows;
+	assert_int_equal(read_all('b', CC_PAGE, 2 * CC_PAGE), 2 * CC_PAGE);
+	assert_null(opens);
+	end();
+}
+
 static void past_the_store(void **state)
 {
 	begin('a', 3 * CC_PAGE);
@@ -241,6 +280,7 @@ int main(void)
 		cmocka_unit_test(changed_while_read),
 		cmocka_unit_test(a_page_younger_than_the_read),
 		cmocka_unit_test(a_part_of_a_page),
+		cmocka_unit_test(an_end_of_before),
 		cmocka_unit_test(past_the_store),
 	};
 
