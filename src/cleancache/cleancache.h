@@ -158,16 +158,16 @@ bool cc_kernel_is_fresh(struct cc_file *f, uint64_t *version);
 void cc_kernel_has_dropped(struct cc_file *f, uint64_t version);
 
 /*
- * A change of ours to the data, from the page of `offset` on: its pages go, and none come into
- * the file until it ends. Takes what puts that are under way take.
+ * A change of ours to the data: all pages of the file go, and none come into it until it ends.
+ * Takes what puts that are under way take.
  */
-void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uint64_t bytes);
+void cc_change_begin(struct cc_mount *m, struct cc_file *f);
 void cc_change_end(struct cc_mount *m, struct cc_file *f);
 
 /* Drawn before the store and the source are read. */
 struct cc_view {
 	uint64_t changes; /* what cc_put_begin() wants to know again */
-	uint64_t size;	  /* of the file, as far as pages in the store go */
+	uint64_t size;	  /* of the file, as far as pages in the store go; 0: it has none */
 };
 struct cc_view cc_view(struct cc_file *f);
 /* False: the file changed since, what was read may be old. Else cc_put_end() follows. */

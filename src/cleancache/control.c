@@ -120,7 +120,7 @@ static int invalidate(struct cc_mount *m, struct cc_node *n)
 	struct cc_file *f = cc_node_data(n);
 
 	if (f) {
-		cc_change_begin(m, f, 0, UINT64_MAX);
+		cc_change_begin(m, f);
 		cc_change_end(m, f);
 		cc_count(m, CC_INVALIDATIONS, 1);
 	}

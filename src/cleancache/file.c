@@ -24,6 +24,13 @@
  *       pages went, the kernel has dropped its own, which is known by the first request that comes
  *       by a handle whose open said so
  *
+ * What a change of ours leaves. After it no look can tell whether somebody else has changed the
+ * file, too: nothing is believed of it for a while. Pages that it does not touch, and the size that
+ * goes with them, would be given to who has the file open for as long as nobody opens it again. So
+ * all of them go with the first change, and none come until something is known again:
+ *
+ *   F5  known is false, and no change and no drop is under way  =>  the store has nothing of it
+ *
  * One reader of a page. Two that miss the same one would ask a slow source twice: each run that
  * is being read is in the list of fetches, and who wants a page of it waits for its end, and
  * then looks into the store again. What was read may not have got there; then it is read again,
@@ -61,29 +68,16 @@ static void admit_puts(struct cc_file *f)
 	f->changing--;
 }
 
-static void drop(struct cc_mount *m, struct cc_file *f, uint64_t offset, uint64_t bytes)
-{
-	uint64_t first = offset / CC_PAGE, end = (offset + bytes + CC_PAGE - 1) / CC_PAGE;
-
-	if (bytes > UINT64_MAX - CC_PAGE - offset)
-		end = UINT64_MAX;
-	/* Only -ENOENT is possible: the pool is ours. */
-	(void)tmem_invalidate_range(m->client, m->pool, &f->oid, first, end - first);
-}
-
-void cc_change_begin(struct cc_mount *m, struct cc_file *f, uint64_t offset, uint64_t bytes)
+void cc_change_begin(struct cc_mount *m, struct cc_file *f)
 {
 	os_mutex_lock(&f->lock);
 	exclude_puts(f);
-	/* Past the end it grows, and the page that had the end in it does, too. */
-	if (f->id.size < offset) {
-		bytes += bytes > UINT64_MAX - offset ? 0 : offset - f->id.size;
-		offset = f->id.size;
-	}
 	f->known = f->unsure = false;
 	f->ours_now++;
 	os_mutex_unlock(&f->lock);
-	drop(m, f, offset, bytes);
+	/* Also where another drop is under way: it may not have come to its end. Only -ENOENT is
+	 * possible: the pool is ours. */
+	(void)tmem_invalidate_object(m->client, m->pool, &f->oid);
 }
 
 void cc_change_end(struct cc_mount *m, struct cc_file *f)
@@ -99,8 +93,8 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 
 /*
  * A file that we change ourselves has a new identity after that, and nobody can tell whether
- * another's change hides behind it. So it is as good as a change of theirs: known is false, and
- * the next open drops what is there. Looks between opens say nothing then.
+ * another's change hides behind it. So it is as good as a change of theirs: known is false until
+ * the next open. Looks between opens say nothing then.
  */
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look,
 		  enum cc_why why)
@@ -177,7 +171,7 @@ struct cc_view cc_view(struct cc_file *f)
 	os_mutex_lock(&f->lock);
 	/* Of a change that is under way: it will be another number when that ends. */
 	v.changes = f->changes;
-	v.size = f->id.size;
+	v.size = f->known ? f->id.size : 0; /* F5 */
 	os_mutex_unlock(&f->lock);
 	return v;
 }

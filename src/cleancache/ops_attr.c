@@ -61,7 +61,7 @@ static int set_size(struct cc_mount *m, struct cc_node *n, int fd, uint64_t size
 	int rc;
 
 	if (f)
-		cc_change_begin(m, f, size, UINT64_MAX);
+		cc_change_begin(m, f);
 	rc = fd >= 0 ? ftruncate(fd, (off_t)size) : truncate(cc_fd_path(path, n->fd), (off_t)size);
 	rc = rc ? -errno : 0;
 	if (f)

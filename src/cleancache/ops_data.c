@@ -107,10 +107,7 @@ void cc_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 
 	if (h->direct)
 		cc_drop_privileges(m, req, h->fd);
-	if (append)
-		cc_change_begin(m, f, 0, UINT64_MAX);
-	else
-		cc_change_begin(m, f, (uint64_t)off, size);
+	cc_change_begin(m, f);
 	done = append	       ? append_to(m, h->fd, in, size)
 	       : fi->writepage ? write_back(m, h->fd, in, size, off)
 			       : write_at(h->fd, in, size, off);
@@ -139,7 +136,7 @@ void cc_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 		fuse_reply_err(req, EOPNOTSUPP);
 		return;
 	}
-	cc_change_begin(m, f, (uint64_t)off, (uint64_t)len);
+	cc_change_begin(m, f);
 	rc = fallocate(cc_handle_of(fi)->fd, mode, off, len) ? errno : 0;
 	cc_change_end(m, f);
 	fuse_reply_err(req, rc);
@@ -153,7 +150,7 @@ void cc_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse
 	struct cc_file *f = cc_node_data(cc_node_of(m, out));
 	ssize_t n;
 
-	cc_change_begin(m, f, (uint64_t)off_out, len);
+	cc_change_begin(m, f);
 	n = copy_file_range(cc_handle_of(fi_in)->fd, &off_in, cc_handle_of(fi_out)->fd, &off_out,
 			    len, (unsigned)flags);
 	n = n < 0 ? -errno : n;

@@ -224,7 +224,7 @@ static void removed(struct cc_mount *m, struct cc_node *n)
 		return;
 	f = cc_node_data(n);
 	if (f && !cc_look_fd(n->fd, &look) && !look.st.st_nlink) {
-		cc_change_begin(m, f, 0, UINT64_MAX);
+		cc_change_begin(m, f);
 		cc_change_end(m, f);
 	}
 	cc_node_unref(m, n);

@@ -153,7 +153,7 @@ static int open_truncated(struct cc_mount *m, fuse_req_t req, struct cc_node *n,
 
 	if (!f)
 		return -ENOMEM;
-	cc_change_begin(m, f, 0, UINT64_MAX);
+	cc_change_begin(m, f);
 	fd = open_source(m, req, path, flags);
 	cc_change_end(m, f);
 	return fd;

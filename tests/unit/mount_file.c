@@ -169,16 +169,15 @@ static void a_change_of_ours(void **state)
 	for (uint64_t i = 0; i < 10; i++)
 		put(i);
 	changes = cc_view(&file).changes;
-	cc_change_begin(&mount, &file, 2 * 4096 + 5, 4096);
-	assert_false(there(2));
-	assert_false(there(3));
-	assert_true(there(1));
-	assert_true(there(4));
+	cc_change_begin(&mount, &file);
+	for (uint64_t i = 0; i < 10; i++)
+		assert_false(there(i));
+	assert_int_equal(cc_view(&file).size, 0);
 	assert_false(cc_put_begin(&file, changes));
 	assert_false(cc_put_begin(&file, cc_view(&file).changes)); /* read during it */
 	cc_change_end(&mount, &file);
 	assert_false(cc_put_begin(&file, changes));
-	/* Known again with the next open, which drops what was left. */
+	/* Known again with the next open. */
 	assert_false(cc_put_begin(&file, cc_view(&file).changes));
 	assert_false(opened(10 * 4096, SECOND / 2));
 	assert_false(there(1));
@@ -211,24 +210,10 @@ static void late_looks(void **state)
 	assert_false(cc_file_seen(&mount, &file, &later, CC_OPENED));
 	assert_true(there(2));
 	late = look_of(20000, SECOND / 2);
-	cc_change_begin(&mount, &file, 0, 4096);
+	cc_change_begin(&mount, &file);
 	cc_change_end(&mount, &file);
 	(void)cc_file_seen(&mount, &file, &late, CC_OPENED);
 	assert_false(cc_put_begin(&file, cc_view(&file).changes));
-	end();
-}
-
-/* The page that had the end in it has zeros behind it, which are data now. */
-static void growing(void **state)
-{
-	begin();
-	(void)opened(4096 + 10, SECOND);
-	put(0);
-	put(1);
-	cc_change_begin(&mount, &file, 5 * 4096, 100);
-	cc_change_end(&mount, &file);
-	assert_true(there(0));
-	assert_false(there(1));
 	end();
 }
 
@@ -262,7 +247,7 @@ static _Atomic bool ended;
 
 static void *change(void *arg)
 {
-	cc_change_begin(&mount, &file, 0, UINT64_MAX);
+	cc_change_begin(&mount, &file);
 	atomic_store(&ended, true);
 	cc_change_end(&mount, &file);
 	return arg;
@@ -362,7 +347,6 @@ int main(void)
 		cmocka_unit_test(young_between_opens),
 		cmocka_unit_test(a_change_of_ours),
 		cmocka_unit_test(late_looks),
-		cmocka_unit_test(growing),
 		cmocka_unit_test(the_kernels_pages),
 		cmocka_unit_test(a_change_waits_for_puts),
 		cmocka_unit_test(one_reader),

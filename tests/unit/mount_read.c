@@ -261,6 +261,20 @@ static void an_end_of_before(void **state)
 	end();
 }
 
+/* Somebody has it open, writes a byte of it, and it grows and changes behind our back. */
+static void changed_by_us_and_others(void **state)
+{
+	begin('a', 2 * CC_PAGE + 1000);
+	assert_int_equal(read_all('a', 0, 4 * CC_PAGE), 2 * CC_PAGE + 1000);
+	cc_change_begin(&mount, &file);
+	assert_int_equal(pwrite(handle.fd, "a", 1, 0), 1);
+	cc_change_end(&mount, &file);
+	source_is('b', 3 * CC_PAGE);
+	assert_int_equal(read_all('b', 0, 4 * CC_PAGE), 3 * CC_PAGE);
+	assert_int_equal(read_all('b', CC_PAGE, CC_PAGE), CC_PAGE);
+	end();
+}
+
 static void past_the_store(void **state)
 {
 	begin('a', 3 * CC_PAGE);
@@ -281,6 +295,7 @@ int main(void)
 		cmocka_unit_test(a_page_younger_than_the_read),
 		cmocka_unit_test(a_part_of_a_page),
 		cmocka_unit_test(an_end_of_before),
+		cmocka_unit_test(changed_by_us_and_others),
 		cmocka_unit_test(past_the_store),
 	};
 

@@ -1,0 +1,65 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# tmem mount: what who has a file open sees of it, for as long as nobody opens it again.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+S=$T/source M=$T/mount
+mkdir -p "$S" "$M"
+
+clean_up() {
+	umount -l "$M" 2>/dev/null
+	cleanup
+}
+trap clean_up EXIT
+trap 'clean_up; exit 130' INT
+trap 'clean_up; exit 143' TERM HUP
+if ! [ -w /dev/fuse ] || ! "$TMEM" --help | grep -qw mount; then
+	skip mount_held "no /dev/fuse here, or built without libfuse"
+	finish
+fi
+mounted() { "$TMEM" mount --size 32M "$@" "$S" "$M"; }
+ended() { "$TMEM" umount "$M"; }
+cat >"$T/lib.py" <<'PY'
+import os, subprocess, sys, time
+s, m, tmem = sys.argv[1:4]
+def read(f, n=1 << 20):                             # past the kernel's own pages
+    os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
+    return os.pread(f, n, 0)
+def figures(f):
+    text = subprocess.run([tmem, "stat", f], stdout=subprocess.PIPE, check=True).stdout.decode()
+    return {k: int(v) for k, v in (line.split() for line in text.splitlines())}
+def within(seconds, what, why):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, why()
+        time.sleep(0.05)
+PY
+held() { # NAME FILE: a program of its own, with lib.py before it
+	local code
+	cat "$T/lib.py" - >"$T/$1.py"
+	timeout 60 python3 "$T/$1.py" "$S/$2" "$M/$2" "$TMEM" >"$T/out" 2>&1
+	code=$?
+	check "$1" "$(tail -n 1 "$T/out")" test "$code" = 0
+}
+
+# ---- a byte is written through the mount, and more of it behind its back
+for how in "--ttl 1" "--no-watch"; do
+	head -c 9192 /dev/zero | tr '\0' a >"$S/grown"
+	sleep 0.1
+	mounted $how
+	held "written$(tr -d ' ' <<<"$how")" grown <<'PY'
+for _ in range(2): assert open(m, "rb").read() == b"a" * 9192
+a = os.open(m, os.O_RDONLY)
+w = os.open(m, os.O_WRONLY)
+assert read(a) == b"a" * 9192
+os.pwrite(w, b"w", 0)
+with open(s, "r+b") as f:
+    f.seek(0, 2); f.write(b"b" * 1000)
+    f.seek(5000); f.write(b"CCCC")
+right = b"w" + b"a" * 4999 + b"CCCC" + b"a" * 4188 + b"b" * 1000
+# Its attributes may be a second old, and with them the end and the pages that the kernel keeps.
+within(10, lambda: os.fstat(a).st_size == 10192 and os.pread(a, 20000, 0) == right,
+       lambda: f"fstat {os.fstat(a).st_size}, read {len(os.pread(a, 20000, 0))}, {os.pread(a, 4, 5000)}")
+PY
+	ended
+done
+finish
