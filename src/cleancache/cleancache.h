@@ -122,8 +122,9 @@ struct cc_file {
 	bool known;		    /* id says something: there was a look, and no change since */
 	bool young;		    /* that look was not settled (C3) */
 	uint64_t order, ours_order; /* of the last change of id, of ours: older looks are late */
-	bool unsure;		    /* known is false for nothing but a late look */
+	bool unsure;		    /* known is false, and the next look tells (F6) */
 	uint32_t ours_now;	    /* changes through the mount that are under way */
+	uint32_t writers;	    /* handles that are open for writing */
 	uint32_t changing;	    /* those, and drops, under way: no puts */
 	uint32_t putting;	    /* threads in between cc_put_begin() and cc_put_end() */
 	uint64_t changes;	    /* begun and ended */
@@ -163,6 +164,12 @@ void cc_kernel_has_dropped(struct cc_file *f, uint64_t version);
  */
 void cc_change_begin(struct cc_mount *m, struct cc_file *f);
 void cc_change_end(struct cc_mount *m, struct cc_file *f);
+/* All pages go, of a file that we do not change. */
+void cc_file_forget(struct cc_mount *m, struct cc_file *f);
+/* F6. A handle for writing was opened, or closed. True: it was the last, and the next look tells.
+ */
+void cc_writer_comes(struct cc_file *f);
+bool cc_writer_goes(struct cc_file *f);
 
 /* Drawn before the store and the source are read. */
 struct cc_view {

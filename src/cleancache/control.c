@@ -120,8 +120,7 @@ static int invalidate(struct cc_mount *m, struct cc_node *n)
 	struct cc_file *f = cc_node_data(n);
 
 	if (f) {
-		cc_change_begin(m, f);
-		cc_change_end(m, f);
+		cc_file_forget(m, f);
 		cc_count(m, CC_INVALIDATIONS, 1);
 	}
 	if (n->type != S_IFDIR)

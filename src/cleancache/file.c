@@ -31,6 +31,14 @@
  *
  *   F5  known is false, and no change and no drop is under way  =>  the store has nothing of it
  *
+ * Something is known again with the next open, or, when unsure is set, with the next look of any
+ * kind: who has the file open has its pages kept again, and is told of changes. A look can be
+ * believed whenever it was begun after the last change of ours. But a file that is still written
+ * would be put and dropped in turn:
+ *
+ *   F6  unsure is set by what is no change of the source, and when there are no writers and no
+ *       change of ours is under way any more
+ *
  * One reader of a page. Two that miss the same one would ask a slow source twice: each run that
  * is being read is in the list of fetches, and who wants a page of it waits for its end, and
  * then looks into the store again. What was read may not have got there; then it is read again,
@@ -68,6 +76,13 @@ static void admit_puts(struct cc_file *f)
 	f->changing--;
 }
 
+/* Under the lock. F6. */
+static void nobody_writes(struct cc_file *f)
+{
+	if (!f->writers && !f->ours_now)
+		f->unsure = !f->known;
+}
+
 void cc_change_begin(struct cc_mount *m, struct cc_file *f)
 {
 	os_mutex_lock(&f->lock);
@@ -86,7 +101,36 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 	f->ours_now--;
 	f->ours_order = cc_order();
 	admit_puts(f);
+	nobody_writes(f);
 	os_mutex_unlock(&f->lock);
+}
+
+void cc_file_forget(struct cc_mount *m, struct cc_file *f)
+{
+	cc_change_begin(m, f);
+	cc_change_end(m, f);
+	os_mutex_lock(&f->lock);
+	f->unsure = !f->known;
+	os_mutex_unlock(&f->lock);
+}
+
+void cc_writer_comes(struct cc_file *f)
+{
+	os_mutex_lock(&f->lock);
+	f->writers++;
+	os_mutex_unlock(&f->lock);
+}
+
+bool cc_writer_goes(struct cc_file *f)
+{
+	bool told;
+
+	os_mutex_lock(&f->lock);
+	f->writers--;
+	nobody_writes(f);
+	told = !f->writers && f->unsure;
+	os_mutex_unlock(&f->lock);
+	return told;
 }
 
 /* ---- looks ------------------------------------------------------------------------------ */
@@ -94,7 +138,7 @@ void cc_change_end(struct cc_mount *m, struct cc_file *f)
 /*
  * A file that we change ourselves has a new identity after that, and nobody can tell whether
  * another's change hides behind it. So it is as good as a change of theirs: known is false until
- * the next open. Looks between opens say nothing then.
+ * the next open, or until nobody writes it (F6). Looks before that say nothing.
  */
 bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *look,
 		  enum cc_why why)
@@ -135,7 +179,7 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 	} else if (drops) {
 		/* From before what is known, or a change of ours: it says that, not what is. */
 		f->known = false;
-		f->unsure = !ours; /* the next look tells, whoever asks */
+		f->unsure |= !ours; /* the next look tells, whoever asks */
 	}
 	os_mutex_unlock(&f->lock);
 	return drops;

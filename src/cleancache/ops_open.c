@@ -74,8 +74,22 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 	fi->fh = (uintptr_t)h;
 	fi->direct_io = h->direct;
 	h->writes = (fi->flags & O_ACCMODE) != O_RDONLY;
+	if (h->writes && n->type == S_IFREG)
+		cc_writer_comes(cc_node_data(n));
 	cc_watch_node(m, n);
 	return 0;
+}
+
+/*
+ * Nobody writes it any more: who has it open still has its pages kept again from now on, not only
+ * when the kernel asks for attributes.
+ */
+static void look_after_writers(struct cc_mount *m, struct cc_node *n)
+{
+	struct cc_look look;
+
+	if (atomic_load(&n->opens) && !cc_look_fd(n->fd, &look))
+		(void)cc_file_seen(m, cc_node_data(n), &look, CC_ASKED);
 }
 
 void cc_handle_put(struct cc_mount *m, struct cc_handle *h)
@@ -84,6 +98,8 @@ void cc_handle_put(struct cc_mount *m, struct cc_handle *h)
 		return;
 	close(h->fd);
 	atomic_fetch_sub(&h->node->opens, 1);
+	if (h->writes && h->node->type == S_IFREG && cc_writer_goes(cc_node_data(h->node)))
+		look_after_writers(m, h->node);
 	cc_node_unref(m, h->node);
 	os_free(h);
 	cc_uncharge(m, COST);

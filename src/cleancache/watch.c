@@ -5,9 +5,10 @@
  * does only, so nothing rests on it: a look at each open is what coherence is made of.
  *
  * A file is watched from its first open for as long as its node lives, in one watch of its
- * inode. Our own writes are told, too; their pages have gone already, and go again. When there
- * are more files than watches (fs.inotify.max_user_watches), the rest goes unwatched. When the
- * kernel's queue overflows, something is lost: then every file is looked at anew.
+ * inode. Our own writes are told, too, and say nothing while somebody writes the file (F6 in
+ * file.c). When there are more files than watches (fs.inotify.max_user_watches), the rest goes
+ * unwatched. When the kernel's queue overflows, something is lost: then every file is looked at
+ * anew.
  *
  * fanotify(7) would need one mark for all files, but root for it, and it tells of every change on
  * the whole file system by handles to be looked up. What a full table of watches leaves out is

@@ -24,8 +24,8 @@ s, m, tmem = sys.argv[1:4]
 def read(f, n=1 << 20):                             # past the kernel's own pages
     os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)
     return os.pread(f, n, 0)
-def figures(f):
-    text = subprocess.run([tmem, "stat", f], stdout=subprocess.PIPE, check=True).stdout.decode()
+def figures():                                      # the mount's: a file's would open it
+    text = subprocess.run([tmem, "stat", os.path.dirname(m)], stdout=subprocess.PIPE, check=True).stdout.decode()
     return {k: int(v) for k, v in (line.split() for line in text.splitlines())}
 def within(seconds, what, why):
     end = time.monotonic() + seconds
@@ -62,4 +62,47 @@ within(10, lambda: os.fstat(a).st_size == 10192 and os.pread(a, 20000, 0) == rig
 PY
 	ended
 done
+
+# ---- it is to be forgotten, or was written: it is kept again, and changes are told
+cat >"$T/before.py" <<'PY'
+a = os.open(m, os.O_RDONLY)
+assert read(a) == b"a" * 400000
+before = figures()["hits"]; read(a); assert figures()["hits"] == before + 98
+PY
+cat >"$T/after.py" <<'PY'
+def kept():
+    before = figures(); read(a); now = figures()
+    return now["hits"] == before["hits"] + 98 and now["misses"] == before["misses"]
+within(5, kept, lambda: f"not kept: {figures()}")
+for what in (b"CCCC", b"DDDD"):                     # of the same size, and only told
+    f = os.open(s, os.O_WRONLY); os.pwrite(f, what, 200000); os.close(f)
+    within(10, lambda: os.pread(a, 4, 200000) == what, lambda: f"{os.pread(a, 4, 200000)}, not {what}")
+    time.sleep(0.1); os.pread(a, 1 << 20, 0)
+within(5, kept, lambda: f"not kept after a change: {figures()}")
+PY
+after() { # NAME, and on stdin what happens to it
+	head -c 400000 /dev/zero | tr '\0' a >"$S/$1"
+	sleep 0.1
+	mounted --ttl 600
+	cat "$T/before.py" - "$T/after.py" | held "$1" "$1"
+	ended
+}
+after invalidated <<'PY'
+subprocess.run([tmem, "invalidate", m], check=True)
+PY
+after invalidated_for_writing <<'PY'
+w = os.open(m, os.O_RDWR)
+subprocess.run([tmem, "invalidate", m], check=True)
+PY
+after writer_closed <<'PY'
+w = os.open(m, os.O_WRONLY); os.pwrite(w, b"a", 0); os.close(w)
+PY
+after cut_by_name <<'PY'
+os.truncate(m, 390000); os.truncate(m, 400000)
+PY
+after told_at_once <<'PY'
+subprocess.run([tmem, "invalidate", m], check=True)
+f = os.open(s, os.O_WRONLY); os.pwrite(f, b"B", 0); os.close(f)
+within(10, lambda: os.pread(a, 1, 0) == b"B", lambda: "what it was ten seconds ago")
+PY
 finish

@@ -169,6 +169,7 @@ static void a_change_of_ours(void **state)
 	for (uint64_t i = 0; i < 10; i++)
 		put(i);
 	changes = cc_view(&file).changes;
+	cc_writer_comes(&file);
 	cc_change_begin(&mount, &file);
 	for (uint64_t i = 0; i < 10; i++)
 		assert_false(there(i));
@@ -177,13 +178,69 @@ static void a_change_of_ours(void **state)
 	assert_false(cc_put_begin(&file, cc_view(&file).changes)); /* read during it */
 	cc_change_end(&mount, &file);
 	assert_false(cc_put_begin(&file, changes));
-	/* Known again with the next open. */
+	/* Known again with the next open, not before. */
+	assert_true(seen(10 * 4096, SECOND / 2));
 	assert_false(cc_put_begin(&file, cc_view(&file).changes));
 	assert_false(opened(10 * 4096, SECOND / 2));
 	assert_false(there(1));
 	put(1);
 	/* No change is under way any more; what was read before this one may still not be put. */
 	assert_false(cc_put_begin(&file, changes));
+	end();
+}
+
+/* Nobody writes it any more: who has it open need not open it again. */
+static void after_the_last_writer(void **state)
+{
+	struct cc_look look;
+
+	begin();
+	(void)opened(8192, SECOND);
+	put(0);
+	cc_writer_comes(&file);
+	cc_writer_comes(&file);
+	assert_false(cc_writer_goes(&file));
+	cc_change_begin(&mount, &file);
+	look = look_of(8192, SECOND); /* of which nobody knows when in the change it was taken */
+	cc_change_end(&mount, &file);
+	assert_true(seen(8192, SECOND / 2)); /* it is still written */
+	assert_false(cc_put_begin(&file, cc_view(&file).changes));
+	assert_true(cc_writer_goes(&file));
+	assert_true(cc_file_seen(&mount, &file, &look, CC_TOLD));
+	assert_false(cc_put_begin(&file, cc_view(&file).changes));
+	assert_false(seen(8192, SECOND / 2));
+	put(0);
+	assert_true(seen(8192, SECOND / 2));
+	assert_true(there(0));
+	/* Not written between: nothing to be said. */
+	cc_writer_comes(&file);
+	assert_false(cc_writer_goes(&file));
+	/* Cut by its name, without a handle. */
+	cc_change_begin(&mount, &file);
+	cc_change_end(&mount, &file);
+	assert_false(seen(4096, SECOND / 2));
+	put(0);
+	end();
+}
+
+/* `tmem invalidate`, of a file that somebody may write, and does not. */
+static void forgotten(void **state)
+{
+	struct cc_look told;
+
+	begin();
+	cc_writer_comes(&file);
+	(void)opened(8192, SECOND);
+	put(0);
+	cc_file_forget(&mount, &file);
+	assert_false(there(0));
+	assert_false(cc_put_begin(&file, cc_view(&file).changes));
+	/* Changed by others before anybody has looked: the kernel is told of it. */
+	told = look_of(8192, SECOND / 2);
+	assert_true(cc_file_seen(&mount, &file, &told, CC_TOLD));
+	put(0);
+	assert_true(seen(8192, SECOND / 2));
+	assert_true(there(0));
 	end();
 }
 
@@ -346,6 +403,8 @@ int main(void)
 		cmocka_unit_test(young),
 		cmocka_unit_test(young_between_opens),
 		cmocka_unit_test(a_change_of_ours),
+		cmocka_unit_test(after_the_last_writer),
+		cmocka_unit_test(forgotten),
 		cmocka_unit_test(late_looks),
 		cmocka_unit_test(the_kernels_pages),
 		cmocka_unit_test(a_change_waits_for_puts),
