@@ -170,6 +170,7 @@ void cc_file_forget(struct cc_mount *m, struct cc_file *f);
  */
 void cc_writer_comes(struct cc_file *f);
 bool cc_writer_goes(struct cc_file *f);
+bool cc_has_writers(struct cc_file *f);
 
 /* Drawn before the store and the source are read. */
 struct cc_view {

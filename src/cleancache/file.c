@@ -133,6 +133,16 @@ bool cc_writer_goes(struct cc_file *f)
 	return told;
 }
 
+bool cc_has_writers(struct cc_file *f)
+{
+	bool has;
+
+	os_mutex_lock(&f->lock);
+	has = f->writers;
+	os_mutex_unlock(&f->lock);
+	return has;
+}
+
 /* ---- looks ------------------------------------------------------------------------------ */
 
 /*

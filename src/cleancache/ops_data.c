@@ -161,13 +161,38 @@ void cc_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse
 		fuse_reply_write(req, (size_t)n);
 }
 
-/* Holes and data are the source's: they can change without a byte changing. */
+/*
+ * A file without holes: all of it is data, up to the end that the source has now. -1 and errno as
+ * lseek() has them.
+ */
+static off_t seek_no_holes(int fd, off_t off, int whence)
+{
+	off_t end = end_of(fd);
+
+	if (end >= 0 && off >= 0 && off < end)
+		return whence == SEEK_DATA ? off : end;
+	if (end >= 0)
+		errno = ENXIO;
+	return -1;
+}
+
+/*
+ * Holes and data are the source's: they can change without a byte changing. But what was written
+ * through a mapping, and is not written back, is a hole there: so a file that is open for writing
+ * has none. A mapping keeps its handle open until all of it is written back.
+ */
 void cc_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
+	struct cc_file *f;
+	int fd;
 	off_t at;
 
-	(void)cc_mount_of(req);
-	at = lseek(cc_handle_of(fi)->fd, off, whence);
+	f = cc_node_data(cc_node_of(cc_mount_of(req), ino));
+	fd = cc_handle_of(fi)->fd;
+	if ((whence == SEEK_DATA || whence == SEEK_HOLE) && f && cc_has_writers(f))
+		at = seek_no_holes(fd, off, whence);
+	else
+		at = lseek(fd, off, whence);
 	if (at < 0)
 		fuse_reply_err(req, errno);
 	else

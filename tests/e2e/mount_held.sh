@@ -105,4 +105,40 @@ subprocess.run([tmem, "invalidate", m], check=True)
 f = os.open(s, os.O_WRONLY); os.pwrite(f, b"B", 0); os.close(f)
 within(10, lambda: os.pread(a, 1, 0) == b"B", lambda: "what it was ten seconds ago")
 PY
+
+# ---- written through a mapping that is not written back: no hole for who copies it
+truncate -s 1M "$S/mapped"
+truncate -s 1M "$S/hole"
+sleep 0.1
+mounted
+held mapped mapped <<'PY'
+import errno, mmap
+SIZE = 1 << 20
+for _ in range(3): open(m, "rb").read()
+# It is there before the file is open: one made then closes what it inherits, and all is written back.
+cp = subprocess.Popen(["sh", "-c", 'read go; exec cp "$0" "$0.copy"', m], stdin=subprocess.PIPE)
+f = os.open(m, os.O_RDWR)
+p = mmap.mmap(f, SIZE); os.close(f)
+p[500000:500005] = b"HELLO"
+cp.communicate(b"go\n"); assert cp.returncode == 0
+got = open(s + ".copy", "rb").read()
+assert got == bytes(500000) + b"HELLO" + bytes(SIZE - 500005), f"{len(got)} bytes, {got[500000:500005]}"
+r = os.open(m, os.O_RDONLY)
+def seek(at, whence):
+    try: return os.lseek(r, at, whence)
+    except OSError as e: return -e.errno
+assert (seek(7, os.SEEK_DATA), seek(7, os.SEEK_HOLE)) == (7, SIZE)
+assert (seek(SIZE, os.SEEK_DATA), seek(SIZE, os.SEEK_HOLE)) == (-errno.ENXIO, -errno.ENXIO)
+p.close()                                           # the kernel says so a little later
+within(10, lambda: seek(0, os.SEEK_DATA) > 0, lambda: "its holes are not found again")
+assert 0 < seek(0, os.SEEK_DATA) <= 500000 < seek(500000, os.SEEK_HOLE) < SIZE
+PY
+held hole hole <<'PY'
+f = os.open(m, os.O_RDONLY)
+assert os.lseek(f, 0, os.SEEK_HOLE) == 0
+try: at = os.lseek(f, 0, os.SEEK_DATA)
+except OSError: at = None
+assert at is None, at
+PY
+ended
 finish
