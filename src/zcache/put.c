@@ -79,6 +79,16 @@ static bool over_limit(const struct tmem_host *h)
 	return limit && frames_used(&h->frames) > limit;
 }
 
+/* Whether there are ephemeral pages: then who found no room may find some the next time. */
+static bool evictable(struct tmem_host *h)
+{
+	struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, NULL, UINT64_MAX);
+
+	if (ev)
+		zc_sets_put(ev);
+	return ev != NULL;
+}
+
 /* Above the limit, which was lowered, or the target; or an ephemeral put while the host is full. */
 static int put_squeezed(struct put *p)
 {
@@ -165,7 +175,10 @@ static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_sto
 	if (n > 1 || spec.codec->id != CODEC_ID_ZSTD ||
 	    !atomic_load_explicit(&p->s->dict, memory_order_relaxed) ||
 	    !put_with_dict(p, first, cap, s)) {
-		ctx = zc_thread_cctx(p->t, &spec);
+		/* A thread's first: other pages make room for it, as they do for this one. */
+		do
+			ctx = zc_thread_cctx(p->t, &spec);
+		while (tmem_unlikely(!ctx) && put_make_room(p, -ENOMEM));
 		if (tmem_unlikely(!ctx))
 			return -ENOMEM;
 		s->zsize = spec.codec->compress(ctx, put_page(p, first), (size_t)n * ZC_PAGE,
@@ -423,7 +436,7 @@ static int put_pages(struct put *p)
 		else if (p->s->ev)
 			rc = put_queue(p);
 	}
-	if (tmem_unlikely(rc == -ENOMEM) && !(p->s->flags & TMEM_POOL_PERSIST))
+	if (tmem_unlikely(rc == -ENOMEM) && !(p->s->flags & TMEM_POOL_PERSIST) && !evictable(p->h))
 		zc_set_full(p->h);
 	zc_count(p->t, ZC_PUTS, p->n);
 	if (tmem_unlikely(p->inactive) && rc == 0)

@@ -6,6 +6,7 @@
 #include "os/clock.h"
 #include "zcache/zcache.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 static struct test_page page, back;
@@ -539,6 +540,58 @@ static void one_client_is_frozen(void **state)
 	test_close(&t);
 }
 
+/* Puts of a thread that has put nothing before. */
+struct newcomer {
+	struct test_host *t;
+	tmem_pool pool;
+	unsigned refused;
+};
+
+static void *puts_its_first(void *arg)
+{
+	struct newcomer *n = arg;
+	tmem_oid oid = test_oid(7);
+	struct test_page mine;
+
+	for (uint64_t i = 0; i < 50; i++) {
+		test_fill(&mine, i, 150);
+		n->refused += tmem_put(n->t->client, n->pool, &oid, i, &mine) != 0;
+	}
+	return NULL;
+}
+
+/* What a thread needs for itself is made room for like a page; and nobody is shut out for it. */
+static void a_new_thread_at_the_limit(void **state)
+{
+	static const char *const codecs[] = {"lz4", "zstd", "deflate"};
+
+	for (unsigned i = 0; i < 3; i++) {
+		tmem_host_options o = TMEM_HOST_OPTIONS;
+		struct test_host t;
+		tmem_pool kept;
+
+		o.codec = codecs[i];
+		o.limit_bytes = 8u << 20;
+		t = open_ephemeral(&o);
+		kept = tmem_pool_create(t.client, TMEM_POOL_PERSIST, 0);
+		for (uint64_t k = 0; test_stats(t.host).evicted_pages < 100; k++)
+			assert_int_equal(put(&t, k), 0);
+		for (unsigned persistent = 0; persistent < 2; persistent++) {
+			struct newcomer n = {&t, persistent ? kept : t.pool, 0};
+			pthread_t thread;
+
+			assert_int_equal(pthread_create(&thread, NULL, puts_its_first, &n), 0);
+			assert_int_equal(pthread_join(thread, NULL), 0);
+			assert_int_equal(n.refused, 0);
+		}
+		for (uint64_t k = 0; k < 100; k++)
+			assert_int_equal(put(&t, 1000000 + k), 0);
+		assert_int_equal(test_stats(t.host).puts_full, 0);
+		assert_int_equal(tmem_host_verify(t.host, 1), 0);
+		test_close(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -560,6 +613,7 @@ int main(void)
 		cmocka_unit_test(a_poor_mean_refuses_poor_pages),
 		cmocka_unit_test(inactive_pages_are_kept_while_there_is_room),
 		cmocka_unit_test(one_client_is_frozen),
+		cmocka_unit_test(a_new_thread_at_the_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
