@@ -34,10 +34,13 @@ clean() {
 trap clean EXIT
 trap 'clean; exit 130' INT TERM HUP
 
-# Reads what does not fit, until it is ended.
+# Reads what does not fit, until it is enough. (Killed, it would leave a reader in the mount.)
 crowd() {
-	while cat "$M/crowd/noise" >"$T/noise" 2>/dev/null && cmp -s "$T/noise" "$S/crowd/noise"; do :; done
-	touch "$T/wrong"
+	until [ -e "$T/enough" ]; do
+		cat "$M/crowd/noise" >"$T/noise" && cmp "$T/noise" "$S/crowd/noise" && continue
+		touch "$T/wrong"
+		return
+	done
 }
 
 # one NAME SIZE ARGUMENTS-OF-E2E-FSX [-- OPTIONS...]
@@ -64,7 +67,10 @@ one() {
 	code=$?
 	RUN=
 	if [ -n "$CROWD" ]; then
-		kill "$CROWD" 2>/dev/null && wait "$CROWD" 2>/dev/null
+		touch "$T/enough"
+		wait "$CROWD"
+		rm "$T/enough"
+		CROWD=
 		[ ! -e "$T/wrong" ] || die "$name: what is read again and again was wrong"
 	fi
 	"$TMEM" stat "$M" | grep -E '^(hits|misses|evicted|changed_meanwhile|files_|invalidations|damaged)' | tr '\n' ' '

@@ -39,18 +39,18 @@ static uint64_t machine_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* It is written when we are in another folder. NULL: there is no memory, or no such folder. */
+/* It is written when we are in another folder. NULL, and errno. */
 static const char *absolute(const char *path)
 {
-	static char whole[2 * PATH_MAX];
+	static char whole[PATH_MAX];
 	char here[PATH_MAX];
 
 	if (*path == '/')
 		return path;
-	if (!getcwd(here, sizeof(here)) ||
-	    snprintf(whole, sizeof(whole), "%s/%s", here, path) >= (int)sizeof(whole))
+	if (!getcwd(here, sizeof(here)))
 		return NULL;
-	return whole;
+	errno = ENAMETOOLONG;
+	return snprintf(whole, sizeof(whole), "%s/%s", here, path) < PATH_MAX ? whole : NULL;
 }
 
 int cmd_mount(int argc, char **argv)

@@ -31,7 +31,7 @@ def within(seconds, what, why):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, why()
-        time.sleep(0.05)
+        time.sleep(0.05)                                # and is asked again
 PY
 held() { # NAME FILE: a program of its own, with lib.py before it
 	local code
@@ -44,7 +44,7 @@ held() { # NAME FILE: a program of its own, with lib.py before it
 # ---- a byte is written through the mount, and more of it behind its back
 for how in "--ttl 1" "--no-watch"; do
 	head -c 9192 /dev/zero | tr '\0' a >"$S/grown"
-	sleep 0.1
+	sleep 0.1 # younger than the stamps' grain it would not be kept
 	mounted $how
 	held "written$(tr -d ' ' <<<"$how")" grown <<'PY'
 for _ in range(2): assert open(m, "rb").read() == b"a" * 9192
@@ -77,12 +77,12 @@ within(5, kept, lambda: f"not kept: {figures()}")
 for what in (b"CCCC", b"DDDD"):                     # of the same size, and only told
     f = os.open(s, os.O_WRONLY); os.pwrite(f, what, 200000); os.close(f)
     within(10, lambda: os.pread(a, 4, 200000) == what, lambda: f"{os.pread(a, 4, 200000)}, not {what}")
-    time.sleep(0.1); os.pread(a, 1 << 20, 0)
+    time.sleep(0.1); os.pread(a, 1 << 20, 0)        # the stamps' grain: now it may be kept
 within(5, kept, lambda: f"not kept after a change: {figures()}")
 PY
 after() { # NAME, and on stdin what happens to it
 	head -c 400000 /dev/zero | tr '\0' a >"$S/$1"
-	sleep 0.1
+	sleep 0.1 # as above
 	mounted --ttl 600
 	cat "$T/before.py" - "$T/after.py" | held "$1" "$1"
 	ended
@@ -109,7 +109,7 @@ PY
 # ---- written through a mapping that is not written back: no hole for who copies it
 truncate -s 1M "$S/mapped"
 truncate -s 1M "$S/hole"
-sleep 0.1
+sleep 0.1 # as above
 mounted
 held mapped mapped <<'PY'
 import errno, mmap

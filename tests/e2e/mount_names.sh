@@ -7,6 +7,7 @@ mkdir -p "$S/many" "$M"
 
 clean_up() {
 	umount -l "$M" 2>/dev/null
+	rm -rf "${large:-}"
 	cleanup
 }
 trap clean_up EXIT
