@@ -14,6 +14,7 @@ export LC_ALL=C
 T=$(mktemp -d "${TMPDIR:-/tmp}/tmem-e2e.XXXXXX") || exit 1
 FAILURES=0
 PIDS=()
+ELSEWHERE=() # what is made outside of $T
 
 cleanup() {
 	local p
@@ -22,7 +23,8 @@ cleanup() {
 		kill -TERM "$p" 2>/dev/null
 		wait "$p" 2>/dev/null
 	done
-	rm -rf "$T"
+	umount -l "$T/mount" 2>/dev/null
+	rm -rf "$T" "${ELSEWHERE[@]}"
 }
 trap cleanup EXIT
 trap 'cleanup; exit 130' INT
@@ -50,6 +52,15 @@ if [ -n "${TMEM_EVICT:-}" ]; then
 	TMEM=$T/tmem
 fi
 note() { printf '# %s\n' "$*"; }
+
+# S, a source, and M, where it is to be mounted; or the end, where nothing can be.
+need_mount() {
+	S=$T/source M=$T/mount
+	mkdir -p "$S" "$M"
+	[ -w /dev/fuse ] && "$TMEM" --help | grep -qw mount && return
+	skip "$TEST" "no /dev/fuse here, or built without libfuse"
+	finish
+}
 
 # From here on tmem run has no CAP_SYS_PTRACE, and so hears of no fork.
 careful() {

@@ -2,20 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # tmem mount: what who has a file open sees of it, for as long as nobody opens it again.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-S=$T/source M=$T/mount
-mkdir -p "$S" "$M"
-
-clean_up() {
-	umount -l "$M" 2>/dev/null
-	cleanup
-}
-trap clean_up EXIT
-trap 'clean_up; exit 130' INT
-trap 'clean_up; exit 143' TERM HUP
-if ! [ -w /dev/fuse ] || ! "$TMEM" --help | grep -qw mount; then
-	skip mount_held "no /dev/fuse here, or built without libfuse"
-	finish
-fi
+need_mount
 mounted() { "$TMEM" mount --size 32M "$@" "$S" "$M"; }
 ended() { "$TMEM" umount "$M"; }
 cat >"$T/lib.py" <<'PY'

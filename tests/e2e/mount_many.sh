@@ -4,22 +4,9 @@
 # with TMEM_LONG=1 a million. All are listed and read, twice; changed at random, listed while names come
 # and go; the mount stays within its size, and forgets what the kernel forgets.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-S=$T/source M=$T/mount
-mkdir -p "$S" "$M"
+need_mount
 FILES=${TMEM_FILES:-${LONG:+1000000}}
 FILES=${FILES:-20000}
-
-clean_up() {
-	umount -l "$M" 2>/dev/null
-	cleanup
-}
-trap clean_up EXIT
-trap 'clean_up; exit 130' INT
-trap 'clean_up; exit 143' TERM HUP
-if ! [ -w /dev/fuse ] || ! "$TMEM" --help | grep -qw mount; then
-	skip mount_many "no /dev/fuse here, or built without libfuse"
-	finish
-fi
 figure() { "$TMEM" stat "$M" | sed -n "s/^$1 //p"; }
 
 # A file's contents follow from its name. A fifth of them are in one folder, the others by thousands.

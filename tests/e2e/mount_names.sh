@@ -2,21 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # tmem mount: what names take is given back, and no more files are held than may be.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-S=$T/source M=$T/mount
-mkdir -p "$S/many" "$M"
-
-clean_up() {
-	umount -l "$M" 2>/dev/null
-	rm -rf "${large:-}"
-	cleanup
-}
-trap clean_up EXIT
-trap 'clean_up; exit 130' INT
-trap 'clean_up; exit 143' TERM HUP
-if ! [ -w /dev/fuse ] || ! "$TMEM" --help | grep -qw mount; then
-	skip mount_names "no /dev/fuse here, or built without libfuse"
-	finish
-fi
+need_mount
+mkdir "$S/many"
 figure() { "$TMEM" stat "$M" | sed -n "s/^$1 //p"; }
 
 # ---- files come and go, but for a few; then the store takes what they had
@@ -88,6 +75,7 @@ fi
 
 # ---- the largest file that there can be, where the file system has such
 large=$(mktemp -d /dev/shm/tmem-XXXXXX 2>/dev/null)
+ELSEWHERE+=("$large")
 if [ -n "$large" ] && truncate -s 9223372036854775807 "$large/large" 2>/dev/null; then
 	"$TMEM" mount --size 32M "$large" "$M"
 	tail -c 3 "$M/large" 2>"$T/err" | od -An -tx1 >"$T/out"
@@ -96,7 +84,6 @@ if [ -n "$large" ] && truncate -s 9223372036854775807 "$large/large" 2>/dev/null
 else
 	skip largest "no file system for it"
 fi
-rm -rf "$large"
 
 # ---- more files than it may have open, looked up by their figures' names alone
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then

@@ -149,6 +149,12 @@ static void of_a_loop_a_part_stays(void **state)
 	for (unsigned i = 0; i < 20; i++)
 		found = round_of(&t, 40000, 2 * fits);
 	assert_true(found > fits / 2);
+
+	/* One that nearly fits: its pages are ghosts when they come again, and change places with
+	 * none. */
+	for (unsigned i = 0; i < 30; i++)
+		found = round_of(&t, 60000, fits * 4 / 3);
+	assert_true(found > fits * 65 / 100);
 	assert_int_equal(tmem_host_verify(t.host, 1), 0);
 	test_close(&t);
 	test_close(&u);
