@@ -76,8 +76,8 @@ typedef struct tmem_host_options {
 	uint32_t accept_percent; /* see tmem_host_set_limit(); 0: 90 */
 	uint64_t target_bytes;	 /* see tmem_host_set_target(); 0: none */
 	uint32_t max_mean_zsize; /* per page: while the mean of what is stored is above it, pages
-				    above it are refused; 4096: off; 0: 5/8 page (2560), or
-				    off with store_raw or a max_zsize of 4096 */
+				    above it are refused, without store_raw; 4096: off;
+				    0: 5/8 page (2560), or off with a max_zsize of 4096 */
 	uint64_t overflow_rate;	 /* write at most so many bytes a second there; 0: any */
 	uint32_t overflow_encrypt; /* 1: seal it with a key that is in memory only; -ENOTSUP */
 	uint32_t maintain;	   /* 1: a thread of the host calls tmem_host_maintain() */

@@ -123,8 +123,6 @@ void zc_evict_exit(struct zc_evict *ev)
 	while (zc_dequeue(ev, UINT64_MAX, &e, &from))
 		;
 	zc_evict_trim(ev);
-	if (ev->policy->end)
-		ev->policy->end(ev);
 	os_mutex_destroy(&ev->lock);
 }
 

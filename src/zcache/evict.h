@@ -117,8 +117,8 @@ struct zc_policy {
 	void (*gone)(struct zc_evict *ev, int from, uint32_t name);
 	/* The queues have grown by a chunk. May allocate. NULL: no interest. */
 	void (*grow)(struct zc_evict *ev);
-	/* Nobody uses the set any more. NULL: nothing to free. */
-	void (*end)(struct zc_evict *ev);
+	/* Free what an empty set does without. Takes set.lock. NULL: nothing. */
+	void (*trim)(struct zc_evict *ev);
 };
 
 /* NULL: unknown. zc_policy_names(): those known, comma separated. */
@@ -206,7 +206,7 @@ bool zc_requeue(struct zc_evict *ev, const struct zc_entry *e, unsigned to);
 uint32_t zc_entry_words(const struct index_cursor *c, const struct zc_entry *e);
 /* The same by index_peek(): 0 is certain. */
 bool zc_entry_stale(const struct tmem_host *h, const struct zc_entry *e);
-/* Chunks that an empty set keeps for later go back; of all sets. */
+/* What an empty set keeps for later goes back: chunks, and the policy's; of all sets. */
 void zc_evict_trim(struct zc_evict *ev);
 void zc_evict_trim_all(struct tmem_host *h);
 
@@ -231,22 +231,6 @@ void zc_sets_put(struct zc_evict *ev);
 void zc_sets_get(struct zc_evict *ev);
 
 /* ---- reclaim.c ---------------------------------------------------------------- */
-
-/* A zpage that is to go, its leaf locked. */
-struct zc_victim {
-	struct zc_evict *ev;
-	struct zc_entry e;
-	unsigned from; /* queue */
-	uint32_t mask; /* its words: slot e.slot + i */
-};
-/*
- * The next one that the policy gives up, with its leaf locked: the caller does
- * with the words what it wants and calls index_unlock(c). Its entry is out of
- * the queue; to keep the page, zc_requeue(). ev is from zc_sets_pick().
- * *tries: entries looked at, at most; counted down. False: none.
- */
-bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, struct index_cursor *c,
-		    struct zc_victim *v);
 
 /*
  * For the allocator's shrink (zpool.h, evict): give up the zpage at z if all its

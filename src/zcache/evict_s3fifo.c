@@ -208,11 +208,18 @@ static void s3_grow(struct zc_evict *ev)
 		zc_free(ev->host, old, table_bytes(old->slots));
 }
 
-static void s3_end(struct zc_evict *ev)
+static void s3_trim(struct zc_evict *ev)
 {
-	if (ev->ghosts)
-		zc_free(ev->host, ev->ghosts, table_bytes(ev->ghosts->slots));
-	ev->ghosts = NULL;
+	struct zc_ghosts *g = NULL;
+
+	os_mutex_lock(&ev->lock);
+	if (!atomic_load_explicit(&ev->entries, memory_order_relaxed)) {
+		g = ev->ghosts;
+		ev->ghosts = NULL;
+	}
+	os_mutex_unlock(&ev->lock);
+	if (g)
+		zc_free(ev->host, g, table_bytes(g->slots));
 }
 
 const struct zc_policy zc_policy_s3fifo = {
@@ -224,5 +231,5 @@ const struct zc_policy zc_policy_s3fifo = {
 	.judge = s3_judge,
 	.gone = s3_gone,
 	.grow = s3_grow,
-	.end = s3_end,
+	.trim = s3_trim,
 };

@@ -213,7 +213,7 @@ static int check_zpool(const tmem_host_options *o, char *err, size_t errlen)
 		    zpool_names(names, sizeof(names)));
 		return -EINVAL;
 	}
-	if (o->store_raw && ops->max_size < ZPAGE_SINGLE_HEAD + ZC_PAGE) {
+	if (o->store_raw && !zpage_fits_raw(ops)) {
 		say(err, errlen, "store_raw: allocator '%s' has no room for a whole page%s",
 		    o->zpool, "");
 		return -EINVAL;
@@ -313,7 +313,7 @@ int tmem_host_create(const tmem_host_options *opts, tmem_host **out, char *err, 
 	os_cond_init(&h->sets_unused);
 	h->policy = zc_policy_find(o.policy);
 	atomic_store(&h->accept_percent, o.accept_percent);
-	atomic_store(&h->max_mean_zsize, o.store_raw ? ZC_PAGE : o.max_mean_zsize);
+	atomic_store(&h->max_mean_zsize, o.max_mean_zsize);
 	atomic_store(&h->target_bytes, o.target_bytes);
 	zc_marks_update(h);
 	zc_counts_init(&h->own, NULL, NULL);

@@ -52,9 +52,20 @@ struct zc_shared {
 static struct zc_shared *find(struct tmem_host *h, const uint8_t uuid[16])
 {
 	for (struct zc_shared *sh = h->shared; sh; sh = sh->next)
-		if (memcmp(sh->uuid, uuid, sizeof(sh->uuid)) == 0)
+		if (sh->members && memcmp(sh->uuid, uuid, sizeof(sh->uuid)) == 0)
 			return sh;
 	return NULL;
+}
+
+/* host->lock is held. One that nobody joined was never listed. */
+static void unlist(struct tmem_host *h, struct zc_shared *sh)
+{
+	struct zc_shared **at = &h->shared;
+
+	while (*at && *at != sh)
+		at = &(*at)->next;
+	if (*at)
+		*at = sh->next;
 }
 
 static bool may_join(const struct zc_shared *sh, const struct tmem_client *c)
@@ -79,6 +90,9 @@ static void join(struct zc_shared *sh, struct tmem_client *c, struct zc_slot *s)
 	s->ev = &sh->ev;
 	s->name_seed = sh->home.name_seed;
 	s->pool = sh->home.pool;
+	/* Of the pool that was here before. */
+	atomic_store(&s->codec, 0);
+	atomic_store(&s->dict, 0);
 	s->shared_next = sh->lead;
 	sh->lead = s;
 	sh->members++;
@@ -129,7 +143,7 @@ static int make(struct tmem_client *c, const uint8_t uuid[16], uint32_t shards,
 	return 0;
 }
 
-/* Nobody can find it any more. */
+/* It has no members any more, or never had any: nobody finds it. It counts until it has gone. */
 static void end(struct tmem_host *h, struct zc_shared *sh)
 {
 	struct zc_pass *pass, *next;
@@ -141,8 +155,11 @@ static void end(struct tmem_host *h, struct zc_shared *sh)
 	os_mutex_unlock(&h->lock);
 	index_pool_destroy(sh->home.pool);
 	zc_evict_exit(&sh->ev);
+	os_mutex_lock(&h->lock);
+	unlist(h, sh);
 	zc_counts_end_pool(&sh->home);
 	zc_counts_end_client(&sh->own);
+	os_mutex_unlock(&h->lock);
 	tmem_assert(I1, zc_client_used(&sh->own) == 0);
 	for (pass = sh->passes; pass; pass = next) {
 		next = pass->next;
@@ -262,13 +279,6 @@ void zc_shared_leave(struct tmem_client *c, struct zc_slot *s)
 	*link = s->shared_next;
 	last = --sh->members == 0;
 	tmem_assert(I2, last == (sh->lead == NULL));
-	if (last) {
-		struct zc_shared **at = &h->shared;
-
-		while (*at != sh)
-			at = &(*at)->next;
-		*at = sh->next;
-	}
 	os_mutex_unlock(&h->lock);
 	s->shared = NULL;
 	s->ev = NULL;

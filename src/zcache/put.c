@@ -188,7 +188,8 @@ static int put_compress(struct put *p, unsigned first, unsigned n, struct zc_sto
 	}
 	zc_count(p->t, ZC_PUTS_PACKED, n);
 	if (tmem_unlikely(s->zsize > (size_t)n * atomic_load_explicit(&p->h->max_mean_zsize,
-								      memory_order_relaxed))) {
+								      memory_order_relaxed)) &&
+	    !p->h->store_raw) {
 		bool poor = zc_mean_is_poor(p->h, p->t);
 
 		zc_count(p->t, poor ? ZC_PUTS_MEAN_POOR : ZC_PUTS_MEAN_PASSED, n);

@@ -323,12 +323,16 @@ static void note_oldest(struct zc_evict *ev)
 static int enqueue(struct zc_evict *ev, const struct zc_entry *e, uint32_t name)
 {
 	struct leaving l = {0};
+	int to = -1;
 	arena_id id;
 	bool done;
 
 	for (;;) {
 		os_mutex_lock(&ev->lock);
-		done = push(ev, ev->policy->admit(ev, name), e, ev->policy->fifos);
+		/* Once: a ghost that it takes has gone. */
+		if (to < 0)
+			to = (int)ev->policy->admit(ev, name);
+		done = push(ev, (unsigned)to, e, ev->policy->fifos);
 		if (done && atomic_load_explicit(&ev->entries, memory_order_relaxed) == 1)
 			note_oldest(ev);
 		if (done)
@@ -422,6 +426,8 @@ void zc_evict_trim(struct zc_evict *ev)
 	}
 	os_mutex_unlock(&ev->lock);
 	free_leaving(ev, &l);
+	if (ev->policy->trim)
+		ev->policy->trim(ev);
 }
 
 /* ---- verification ---------------------------------------------------------------------- */

@@ -71,6 +71,14 @@
 
 /* ---- victims ----------------------------------------------------------------------- */
 
+/* A zpage that is to go, its leaf locked. */
+struct zc_victim {
+	struct zc_evict *ev;
+	struct zc_entry e;
+	unsigned from; /* queue */
+	uint32_t mask; /* its words: slot e.slot + i */
+};
+
 static unsigned words_seen(const struct index_cursor *c, const struct zc_victim *v)
 {
 	unsigned most = 0;
@@ -94,8 +102,37 @@ static void set_words_seen(struct index_cursor *c, const struct zc_victim *v, un
 	}
 }
 
-bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, struct index_cursor *c,
-		    struct zc_victim *v)
+/*
+ * What the policy says of a victim. By age alone (young_ms), what was got since it was
+ * queued is not idle, however poor a candidate it is: it has a turn in its queue.
+ */
+static int verdict(const struct zc_victim *v, uint64_t young_ms, unsigned *seen)
+{
+	int to = v->ev->policy->judge(v->from, seen);
+
+	if (to != ZC_EVICT || young_ms == UINT64_MAX || !*seen)
+		return to;
+	*seen = 0;
+	return (int)v->from;
+}
+
+/* Spared: counted for its pool, whose leaf is locked. */
+static void count_chance(struct zc_thread *t, struct zc_slot *s, uint32_t mask)
+{
+	struct zc_counts *mine = zc_count_slot(t, s->account);
+
+	zc_count(t, ZC_SECOND_CHANCES, (unsigned)__builtin_popcount(mask));
+	zc_count_back(t, mine);
+}
+
+/*
+ * The next one that the policy gives up, with its leaf locked: the caller takes the
+ * words out and calls index_unlock(c). Its entry is out of the queue. young_ms: only
+ * what came in before; UINT64_MAX: any. *tries: entries looked at, at most; counted
+ * down. False: none.
+ */
+static bool victim_next(struct zc_evict *ev, struct zc_thread *t, uint64_t young_ms,
+			unsigned *tries, struct index_cursor *c, struct zc_victim *v)
 {
 	struct tmem_host *h = ev->host;
 
@@ -113,7 +150,7 @@ bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, str
 			v->mask = zc_entry_words(c, &v->e);
 		if (v->mask) {
 			seen = words_seen(c, v);
-			to = ev->policy->judge(v->from, &seen);
+			to = verdict(v, young_ms, &seen);
 			/* All of so many were wanted: the last one goes, so that a put gets on. */
 			if (to == ZC_EVICT || (*tries == 0 && young_ms == UINT64_MAX))
 				return true;
@@ -121,6 +158,7 @@ bool zc_victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries, str
 			/* No room to remember it: then it goes. */
 			if (!zc_requeue(ev, &v->e, (unsigned)to))
 				return true;
+			count_chance(t, index_pool_owner(c->pool), v->mask);
 		}
 		index_unlock(c);
 	}
@@ -259,22 +297,20 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 	while (!enough(w, got)) {
 		struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, w->client, w->young_ms);
 		unsigned tries = TRIES_MAX, batch = 16;
-		uint64_t before = got->pages;
 		struct index_cursor c;
 		struct zc_victim v;
 
 		if (!ev)
 			break;
+		/*
+		 * Each pass gets on, also one that evicts nothing: stale entries are used up,
+		 * of TRIES_MAX that were wanted one goes, and by age they are young again. A
+		 * set that is not as old as it looked is known better by then.
+		 */
 		while (batch-- && !enough(w, got) &&
-		       zc_victim_next(ev, w->young_ms, &tries, &c, &v))
+		       victim_next(ev, t, w->young_ms, &tries, &c, &v))
 			evict_one(h, t, &c, &v, w->why, got);
 		zc_sets_put(ev);
-		/*
-		 * Nothing is that old. For a put the next pass goes on: stale entries are
-		 * used up, and of TRIES_MAX that were wanted one goes.
-		 */
-		if (got->pages == before && w->young_ms != UINT64_MAX)
-			break;
 	}
 }
 
@@ -440,7 +476,8 @@ bool zc_evict_for_put(struct tmem_host *h, struct zc_thread *t, struct tmem_clie
 	w.pages = 64 << (round < 3 ? round : 3);
 	zc_evict(h, t, &w, &got);
 	holes = atomic_fetch_add(&h->evicted_bytes, got.bytes) + got.bytes;
-	if (round && holes >= ROOM_COMPACT) {
+	/* Frames are the host's: at a client's own limit they are no help, and may cost others. */
+	if (round && !client && holes >= ROOM_COMPACT) {
 		atomic_store(&h->evicted_bytes, 0);
 		frames = frames_back(h, ROOM_FRAMES);
 	}

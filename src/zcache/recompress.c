@@ -541,7 +541,8 @@ static void repack(struct step *p, unsigned n)
 	if (rc) {
 		g->to = 0;
 		g->tried = rc == -E2BIG; /* else not its fault */
-		p->short_of_memory |= rc != -E2BIG;
+		/* A client's own limit is no reason to leave the others' pages as they are. */
+		p->short_of_memory |= rc != -E2BIG && rc != -EDQUOT;
 	} else if (!g->shaped) {
 		learn(p->r, size_kind(slots), g->to != 0);
 	}

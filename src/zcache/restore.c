@@ -223,9 +223,9 @@ static void oid_of(const uint8_t *p, struct index_oid *oid)
 /* ---- pages ---------------------------------------------------------------------------- */
 
 /* What a put does where memory is short. */
-static bool make_room(struct restorer *r, size_t need, unsigned round)
+static bool make_room(struct restorer *r, const struct zc_slot *s, size_t need, unsigned round)
 {
-	return zc_evict_for_put(r->h, r->t, NULL, true, need, round) ||
+	return zc_evict_for_put(r->h, r->t, NULL, s->flags & TMEM_POOL_PERSIST, need, round) ||
 	       (round < 4 && zc_make_room(r->h));
 }
 
@@ -281,7 +281,7 @@ static int link_words(struct restorer *r, struct zc_slot *s, const struct index_
 	*linked = false;
 	do
 		rc = index_lock_create(s->pool, oid, index, &c);
-	while (rc == -ENOMEM && make_room(r, ZC_PAGE, round++));
+	while (rc == -ENOMEM && make_room(r, s, ZC_PAGE, round++));
 	if (rc)
 		return rc;
 	leaf = c.leaf;
@@ -291,8 +291,12 @@ static int link_words(struct restorer *r, struct zc_slot *s, const struct index_
 	index_unlock(&c);
 	if (!*linked)
 		return 1;
-	if (s->ev)
+	if (!s->ev)
+		return 0;
+	round = 0;
+	do
 		rc = zc_enqueue(s, leaf, oid, index & ~(uint64_t)(INDEX_FANOUT - 1), slot, n, p);
+	while (rc == -ENOMEM && make_room(r, s, ZC_PAGE, round++));
 	return rc;
 }
 
@@ -308,22 +312,25 @@ static void drop_words(struct restorer *r, const struct pampd *p, unsigned n)
 	zc_drop(r->h, r->t, there, k);
 }
 
-/* Compressed bytes into the store, with so many references. */
-static int store(struct restorer *r, const struct zc_stored *z, unsigned refs, uint64_t *word)
+/* Compressed bytes of a pool's pages into the store, with so many references. */
+static int store(struct restorer *r, const struct zc_slot *s, const struct zc_stored *z,
+		 unsigned refs, uint64_t *word)
 {
+	/* Only persistent pages: nothing is evicted from the file. */
+	bool to_file = r->h->overflow && s->flags & TMEM_POOL_PERSIST;
 	uint64_t handle = 0;
 	unsigned round = 0;
 	int rc = -ENOMEM;
 
 	/* Like a put: when memory is nearly full, what is left is for metadata. */
-	if (!r->h->overflow || zc_overflow_fill(r->h) < ZC_FILL_FULL) {
+	if (!to_file || zc_overflow_fill(r->h) < ZC_FILL_FULL) {
 		do
 			rc = zpage_make(r->h, r->t, z, refs, &handle);
-		while (rc == -ENOMEM && make_room(r, z->zsize, round++));
+		while (rc == -ENOMEM && make_room(r, s, z->zsize, round++));
 	}
 	if (rc == 0) {
 		*word = zc_word(ZC_LOCAL, 0, handle);
-	} else if (rc == -ENOMEM && r->h->overflow) {
+	} else if (rc == -ENOMEM && to_file) {
 		rc = zc_overflow_put(r->h, r->t, z, refs, &handle) ? rc : 0;
 		*word = zc_word(ZC_OVERFLOW, 0, handle);
 	}
@@ -387,6 +394,7 @@ static int judge_zpage(struct restorer *r, const uint8_t *p, uint32_t n, struct 
 	if (k->z.checksum != zc_checksum(k->z.bytes, k->z.zsize))
 		return damaged(r, "checksum of a zpage");
 	k->z.codec = k->codec->id;
+	k->z.ephemeral = !(k->pool->flags & TMEM_POOL_PERSIST);
 	return 0;
 }
 
@@ -401,7 +409,7 @@ static int add_zpage(struct restorer *r, const struct zpage_record *k)
 
 	if (!is_whole(r, &k->z, k->codec))
 		return -EBADMSG;
-	rc = store(r, &k->z, n, &word);
+	rc = store(r, k->pool, &k->z, n, &word);
 	if (rc)
 		return rc;
 	for (uint32_t m = k->mask; m; m &= m - 1) {

@@ -189,9 +189,16 @@ static int queue_leaf(struct leaf_copy *k, arena_id leaf)
 	return zc_enqueue(k->to, leaf, &k->oid, k->base, 0, INDEX_FANOUT, p);
 }
 
-/* Give back what was noted and not linked. */
-static void forget(struct leaf_copy *k)
+/* Give back what was noted and not linked. copied: zpages that were made, which the source keeps.
+ */
+static void forget(struct leaf_copy *k, uint64_t copied)
 {
+	for (uint64_t m = k->have; m; m &= m - 1) {
+		unsigned slot = (unsigned)__builtin_ctzll(m);
+
+		if (copied >> slot & 1)
+			zpool_set_movable(k->h->zpool, zc_word_handle(k->word[slot].word), true);
+	}
 	for (uint64_t m = k->have; m; m &= m - 1) {
 		unsigned slot = (unsigned)__builtin_ctzll(m);
 
@@ -246,7 +253,7 @@ static int copy_leaf(struct leaf_copy *k)
 	uint64_t copied;
 	int rc = 0;
 
-	k->t = zc_thread_enter(k->h, k->from);
+	k->t = zc_thread_enter(k->h, k->to); /* what is noted is the copy's */
 	if (!note_leaf(k, &rc) || !k->have)
 		goto out;
 	copied = k->full;
@@ -255,7 +262,7 @@ static int copy_leaf(struct leaf_copy *k)
 	if (rc == 0)
 		rc = link_leaf(k, copied);
 	if (rc && !k->linked)
-		forget(k);
+		forget(k, copied & ~k->full);
 	else if (!rc)
 		zc_count(k->t, ZC_SHARED_PAGES, (unsigned)__builtin_popcountll(k->have));
 out:

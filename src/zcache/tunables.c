@@ -78,6 +78,8 @@ static uint64_t get_max_mean(const struct target *t)
 }
 static int set_raw(const struct target *t, uint64_t v)
 {
+	if (v && !zpage_fits_raw(t->h->zpool->ops))
+		return -EINVAL;
 	atomic_store(&t->h->store_raw, v != 0);
 	return 0;
 }
@@ -239,12 +241,12 @@ static const struct tunable table[] = {
 	 .set = set_max_zsize,
 	 .get = get_max_zsize},
 	{.is = {"max_mean_zsize", "host", "bytes", "1 to 4096 (off)",
-		"a page above it is refused while the mean is, too"},
+		"a page above it is refused while the mean is, too; not with store_raw"},
 	 .least = 1,
 	 .most = ZC_PAGE,
 	 .set = set_max_mean,
 	 .get = get_max_mean},
-	{.is = {"store_raw", "host", "yes or no", "0 or 1",
+	{.is = {"store_raw", "host", "yes or no", "0, or 1 where the allocator has room",
 		"keep pages that compress poorly as they are"},
 	 .most = 1,
 	 .set = set_raw,

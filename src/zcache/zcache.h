@@ -198,6 +198,11 @@ static inline size_t zpage_head(uint16_t info)
 {
 	return info & ZPAGE_CLUSTER ? ZPAGE_CLUSTER_HEAD : ZPAGE_SINGLE_HEAD;
 }
+/* Whether an allocator has room for a page as it is (store_raw). */
+static inline bool zpage_fits_raw(const struct zpool_ops *ops)
+{
+	return ops->max_size >= ZPAGE_SINGLE_HEAD + ZC_PAGE;
+}
 static inline void *zpage_bytes(struct zpage *z, uint16_t info)
 {
 	return (char *)z + zpage_head(info);

@@ -89,10 +89,12 @@ static void under_a_limit_credit_is_told(void **state)
 	test_close(&t);
 }
 
-/* With ephemeral pages of its own it pays with the oldest of them. */
-static void a_client_at_its_limit_pays_with_its_own(void **state)
+/* With ephemeral pages of its own it pays with the oldest of them, in whichever frames those are.
+ */
+static void pays_with_its_own(const char *zpool)
 {
-	struct test_host t = test_open(NULL);
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct test_host t = (o.zpool = zpool, test_open(&o));
 	tmem_pool eph = tmem_pool_create(t.client, 0, 4), q;
 	struct test_page page;
 	tmem_oid oid = test_oid(1);
@@ -117,8 +119,18 @@ static void a_client_at_its_limit_pays_with_its_own(void **state)
 		assert_int_equal(put(t.client, t.pool, i), 0);
 	assert_true(test_stats(t.host).evicted_quota > evicted);
 	assert_int_equal(pages(other), 300);
+	/* Far above a limit that was lowered, in many rounds. */
+	assert_int_equal(tmem_client_set_limit(t.client, used(t.client) / 2), 0);
+	(void)put(t.client, eph, 0);
+	assert_int_equal(pages(other), 300);
 	tmem_client_destroy(other);
 	test_close(&t);
+}
+
+static void a_client_at_its_limit_pays_with_its_own(void **state)
+{
+	pays_with_its_own("zsmalloc");
+	pays_with_its_own("zbud");
 }
 
 struct pair {

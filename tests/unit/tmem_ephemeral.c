@@ -484,6 +484,15 @@ static void a_poor_mean_refuses_poor_pages(void **state)
 	for (uint64_t i = 0; i < 500; i++)
 		assert_int_equal(put_noise(&t, i, 400), 0);
 	test_close(&t);
+
+	/* Nothing is refused where all is kept, and compressed is still better than raw. */
+	o.max_mean_zsize = 0;
+	t = open_ephemeral(&o);
+	assert_int_equal(tmem_tunable_set(t.host, NULL, "store_raw", "1", NULL, 0), 0);
+	for (uint64_t i = 0; i < 500; i++)
+		assert_int_equal(put_noise(&t, i, 400), 0);
+	assert_int_equal(test_stats(t.host).puts_raw, 0);
+	test_close(&t);
 }
 
 static void inactive_pages_are_kept_while_there_is_room(void **state)

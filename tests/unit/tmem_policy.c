@@ -175,6 +175,71 @@ static void age_knows_both_queues(void **state)
 	test_close(&t);
 }
 
+static uint64_t second_chances(const struct test_host *t)
+{
+	uint64_t sum[ZC_COUNTERS];
+
+	zc_threads_sum(t->host, sum);
+	return sum[ZC_SECOND_CHANCES];
+}
+
+/* What was got, once only, is idle from then on, not from when it came. */
+static void what_was_got_is_not_idle(void **state)
+{
+	const char *const policy[] = {"lru", "s3fifo"};
+
+	for (unsigned k = 0; k < 2; k++) {
+		struct test_host t = open_policy(policy[k]);
+
+		put(&t, 0, 100);
+		assert_int_equal(got(&t, 0, 50), 50);
+		os_sleep_ns(400000000); /* so old are all of them */
+		assert_int_equal(tmem_host_age(t.host, 200), 50);
+		assert_int_equal(tmem_pool_pages(t.client, t.pool), 50);
+		assert_int_equal(tmem_host_age(t.host, 200), 0);
+		assert_int_equal(second_chances(&t), 50);
+		os_sleep_ns(400000000);
+		assert_int_equal(tmem_host_age(t.host, 200), 50);
+		test_close(&t);
+	}
+}
+
+/* Entries of pages that went are no reason to leave what is old elsewhere. */
+static void age_goes_through_all_clients(void **state)
+{
+	struct test_host t = open_policy("lru");
+	tmem_client *other;
+	tmem_pool q;
+
+	assert_int_equal(tmem_client_create(t.host, "other", &other), 0);
+	q = tmem_pool_create(other, 0, 0);
+	for (uint64_t i = 0; i < 100; i++) {
+		test_fill(&page, i, 150);
+		assert_int_equal(tmem_put(other, q, &oid, i, &page), 0);
+	}
+	assert_int_equal(tmem_invalidate_object(other, q, &oid), 100);
+	put(&t, 0, 100);
+	os_sleep_ns(400000000); /* so old are all of them */
+	assert_int_equal(tmem_host_age(t.host, 200), 100);
+	tmem_client_destroy(other);
+	test_close(&t);
+}
+
+/* What the policy remembers goes with the last page, when memory is given back. */
+static void nothing_is_remembered_of_nothing(void **state)
+{
+	struct test_host t = open_policy("s3fifo");
+	uint64_t was = test_stats(t.host).store_bytes;
+
+	put(&t, 0, FULL);
+	assert_non_null(t.client->ev[ZC_EPHEMERAL].ghosts);
+	assert_int_equal(tmem_host_shrink(t.host, UINT64_MAX, NULL), 0);
+	assert_null(t.client->ev[ZC_EPHEMERAL].ghosts);
+	assert_true(test_stats(t.host).store_bytes < was + (1u << 20));
+	put(&t, 0, FULL);
+	test_close(&t);
+}
+
 /* The main queue is no place to stay for ever: what was wanted once makes room in the end. */
 static void what_is_no_longer_wanted_goes(void **state)
 {
@@ -214,6 +279,9 @@ int main(void)
 		cmocka_unit_test(an_exclusive_get_counts),
 		cmocka_unit_test(of_a_loop_a_part_stays),
 		cmocka_unit_test(age_knows_both_queues),
+		cmocka_unit_test(what_was_got_is_not_idle),
+		cmocka_unit_test(age_goes_through_all_clients),
+		cmocka_unit_test(nothing_is_remembered_of_nothing),
 		cmocka_unit_test(what_is_no_longer_wanted_goes),
 		cmocka_unit_test(an_unknown_policy),
 	};

@@ -594,6 +594,33 @@ static void at_the_limit(void **state)
 	test_close(&t);
 }
 
+/* A client that has no room of its own for a copy stays as it is, and stops nobody else's. */
+static void at_a_clients_limit(void **state)
+{
+	struct test_host t = test_open(NULL), u = {.host = t.host};
+	tmem_recompress_result r = {.size = sizeof(r)};
+	uint64_t recompressed = 0;
+
+	(void)state;
+	put_words(&t, 1, 0, 500);
+	assert_int_equal(tmem_client_create(t.host, "other", &u.client), 0);
+	u.pool = tmem_pool_create(u.client, TMEM_POOL_PERSIST, 0);
+	put_words(&u, 1, 0, 500);
+	assert_int_equal(tmem_client_set_limit(t.client, 1), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(tmem_host_recompress(t.host, NULL, &r), 0);
+		recompressed += r.recompressed;
+		if (r.passes && i > 4)
+			break;
+	}
+	assert_true(recompressed > 250);
+	assert_true(recompressed <= 500);
+	check_words(&t, t.pool, 1, 0, 500);
+	check_words(&u, u.pool, 1, 0, 500);
+	tmem_client_destroy(u.client);
+	test_close(&t);
+}
+
 /* ---- beside everything else -------------------------------------------------------- */
 
 #define THREADS 4u
@@ -782,6 +809,7 @@ int main(void)
 		cmocka_unit_test(shared_is_left_alone),
 		cmocka_unit_test(ephemeral),
 		cmocka_unit_test(at_the_limit),
+		cmocka_unit_test(at_a_clients_limit),
 		cmocka_unit_test(races),
 		cmocka_unit_test(shared_pools),
 		cmocka_unit_test(ends_meanwhile),

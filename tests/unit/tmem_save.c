@@ -269,6 +269,43 @@ static void through_the_overflow_file(void **state)
 	test_close(&t[1]);
 }
 
+/* From the file nothing is evicted: ephemeral pages do not get there, by a restore neither. */
+static void ephemeral_pages_stay_out_of_the_file(void **state)
+{
+	tmem_host_options o = TMEM_HOST_OPTIONS;
+	struct test_host a = test_open(NULL), b;
+	tmem_pool_pair pair[2];
+	tmem_save io = TMEM_SAVE;
+	tmem_client *client;
+	char over[80];
+	tmem_pool eph;
+
+	new_path();
+	eph = tmem_pool_create(a.client, 0, 4);
+	for (uint64_t i = 0; i < 4000; i++)
+		put(a.client, eph, 3, i, i);
+	put(a.client, a.pool, 1, 1, 1);
+	io.ephemeral = 1;
+	assert_int_equal(tmem_client_save(a.client, path, &io), 0);
+
+	snprintf(over, sizeof(over), "%s.over", path);
+	o.limit_bytes = 3u << 20;
+	o.overflow_path = over;
+	b = test_open(&o);
+	io.pool = pair;
+	io.pool_room = 2;
+	client = restore(b.host, &io);
+	assert_int_equal(test_stats(b.host).overflow_pages, 0);
+	assert_in_range(tmem_pool_pages(client, pair[1].is), 500, 3999);
+	expect(client, pair[0].is, 1, 1, 1);
+	assert_int_equal(tmem_host_shrink(b.host, UINT64_MAX, NULL), 0);
+	assert_int_equal(tmem_pool_pages(client, pair[1].is), 0);
+	tmem_client_destroy(client);
+	assert_int_equal(unlink(path), 0);
+	test_close(&a);
+	test_close(&b);
+}
+
 /* Pages that need a dictionary of this host come back without it. */
 static void dictionaries_stay_at_home(void **state)
 {
@@ -736,6 +773,7 @@ int main(void)
 		cmocka_unit_test(everything_comes_back),
 		cmocka_unit_test(ephemeral_pools),
 		cmocka_unit_test(through_the_overflow_file),
+		cmocka_unit_test(ephemeral_pages_stay_out_of_the_file),
 		cmocka_unit_test(dictionaries_stay_at_home),
 		cmocka_unit_test(every_byte_counts),
 		cmocka_unit_test(every_length_but_one_is_refused),

@@ -173,6 +173,29 @@ static void no_such_pool(void **state)
 	test_close(&t);
 }
 
+/* What is counted of the copy's pages is the copy's, and goes with it. */
+static void a_copy_counts_its_own(void **state)
+{
+	struct test_host t = test_open(NULL);
+	tmem_pool_stats s = {.size = sizeof(s)};
+	struct test_page zeros = {{0}};
+	tmem_oid oid = test_oid(1);
+	tmem_pool b;
+
+	for (uint64_t i = 0; i < 20; i++)
+		assert_int_equal(tmem_put(t.client, t.pool, &oid, i, &zeros), 0);
+	b = tmem_pool_clone(t.client, t.pool);
+	assert_true(b >= 0);
+	for (unsigned k = 0; k < 2; k++) {
+		assert_int_equal(tmem_pool_stats_get(t.client, k ? b : t.pool, &s), 0);
+		assert_int_equal(s.same_filled_pages, 20);
+	}
+	assert_int_equal(tmem_pool_destroy(t.client, t.pool), 0);
+	assert_int_equal(tmem_pool_stats_get(t.client, b, &s), 0);
+	assert_int_equal(s.same_filled_pages, 20);
+	test_close(&t);
+}
+
 /* Too little memory for the copy's index: no new pool, nothing leaked. */
 static void no_memory(void **state)
 {
@@ -199,6 +222,7 @@ int main(void)
 		cmocka_unit_test(movable_when_the_source_has_gone),
 		cmocka_unit_test(many_clones),
 		cmocka_unit_test(no_such_pool),
+		cmocka_unit_test(a_copy_counts_its_own),
 		cmocka_unit_test(no_memory),
 	};
 

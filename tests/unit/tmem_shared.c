@@ -195,7 +195,61 @@ static void clients_come_and_go(void **state)
 	tmem_host_destroy(host);
 }
 
+/* It has nothing of the pool that had its place: here, a codec that keeps all as it is. */
+static void it_begins_with_the_hosts_codec(void **state)
+{
+	struct test_host t = test_open(NULL);
+	tmem_pool p = tmem_pool_create(t.client, 0, 0), q;
+	uint64_t was;
+
+	assert_int_equal(tmem_pool_set_codec(t.client, p, "none"), 0);
+	assert_int_equal(tmem_pool_destroy(t.client, p), 0);
+	q = tmem_pool_create_shared(t.client, uuid, 0, 0);
+	assert_true(q >= 0);
+	was = test_stats(t.host).compressed_bytes;
+	assert_int_equal(put(t.client, q, 1, 1), 0);
+	assert_in_range(test_stats(t.host).compressed_bytes - was, 1, 2000);
+	test_close(&t);
+}
+
 static _Atomic bool over;
+
+/* Shared pools with something that they counted begin and end. */
+static void *count_and_end(void *arg)
+{
+	tmem_client *c = arg;
+
+	for (unsigned i = 0; i < 300; i++) {
+		tmem_pool p = tmem_pool_create_shared(c, uuid, 0, 0);
+
+		assert_true(p >= 0);
+		for (uint64_t k = 0; k < 20; k++)
+			assert_int_equal(put(c, p, k, k), 0);
+		assert_int_equal(tmem_pool_destroy(c, p), 0);
+	}
+	atomic_store(&over, true);
+	return NULL;
+}
+
+/* What was counted never disappears, nor is it there twice: also while a pool ends. */
+static void counters_never_fall(void **state)
+{
+	struct test_host t = test_open(NULL);
+	uint64_t last = 0;
+	os_thread th;
+
+	atomic_store(&over, false);
+	assert_int_equal(os_thread_create(&th, "end", count_and_end, t.client), 0);
+	while (!atomic_load(&over)) {
+		uint64_t now = test_stats(t.host).puts_ok;
+
+		assert_true(now >= last);
+		last = now;
+	}
+	os_thread_join(th);
+	assert_int_equal(test_stats(t.host).puts_ok, 300 * 20);
+	test_close(&t);
+}
 
 static void *end_at_once(void *arg)
 {
@@ -246,6 +300,8 @@ int main(void)
 		cmocka_unit_test(flags_that_are_refused),
 		cmocka_unit_test(a_get_promotes),
 		cmocka_unit_test(clients_come_and_go),
+		cmocka_unit_test(it_begins_with_the_hosts_codec),
+		cmocka_unit_test(counters_never_fall),
 		cmocka_unit_test(clients_end_while_it_shrinks),
 	};
 

@@ -87,6 +87,8 @@ static void too_large(void **state)
 	o.max_zsize = TMEM_PAGE_SIZE;
 	o.codec = "none";
 	t = test_open(&o);
+	assert_int_equal(tmem_tunable_set(t.host, NULL, "store_raw", "1", err, sizeof(err)),
+			 -EINVAL);
 	test_fill(&page, 1, 512);
 	assert_int_equal(tmem_put(t.client, t.pool, &oid, 1, &page), -E2BIG);
 	assert_int_equal(tmem_get(t.client, t.pool, &oid, 1, &page), 1);
