@@ -72,14 +72,14 @@
 /* ---- victims ----------------------------------------------------------------------- */
 
 /* A zpage that is to go, its leaf locked. */
-struct zc_victim {
+struct victim {
 	struct zc_evict *ev;
 	struct zc_entry e;
 	unsigned from; /* queue */
 	uint32_t mask; /* its words: slot e.slot + i */
 };
 
-static unsigned words_seen(const struct index_cursor *c, const struct zc_victim *v)
+static unsigned words_seen(const struct index_cursor *c, const struct victim *v)
 {
 	unsigned most = 0;
 
@@ -93,7 +93,7 @@ static unsigned words_seen(const struct index_cursor *c, const struct zc_victim 
 	return most;
 }
 
-static void set_words_seen(struct index_cursor *c, const struct zc_victim *v, unsigned seen)
+static void set_words_seen(struct index_cursor *c, const struct victim *v, unsigned seen)
 {
 	for (uint32_t m = v->mask; m && !v->e.immediate; m &= m - 1) {
 		uint64_t *word = &c->words[v->e.slot + (unsigned)__builtin_ctz(m)];
@@ -106,7 +106,7 @@ static void set_words_seen(struct index_cursor *c, const struct zc_victim *v, un
  * What the policy says of a victim. By age alone (young_ms), what was got since it was
  * queued is not idle, however poor a candidate it is: it has a turn in its queue.
  */
-static int verdict(const struct zc_victim *v, uint64_t young_ms, unsigned *seen)
+static int verdict(const struct victim *v, uint64_t young_ms, unsigned *seen)
 {
 	int to = v->ev->policy->judge(v->from, seen);
 
@@ -132,7 +132,7 @@ static void count_chance(struct zc_thread *t, struct zc_slot *s, uint32_t mask)
  * down. False: none.
  */
 static bool victim_next(struct zc_evict *ev, struct zc_thread *t, uint64_t young_ms,
-			unsigned *tries, struct index_cursor *c, struct zc_victim *v)
+			unsigned *tries, struct index_cursor *c, struct victim *v)
 {
 	struct tmem_host *h = ev->host;
 
@@ -170,7 +170,7 @@ static bool victim_next(struct zc_evict *ev, struct zc_thread *t, uint64_t young
 
 /* Bytes that go with these words, metadata of zpages left out; the leaf is locked. */
 static uint64_t freed_bytes(struct tmem_host *h, const struct index_cursor *c,
-			    const struct zc_victim *v)
+			    const struct victim *v)
 {
 	uint64_t word = c->words[v->e.slot + (unsigned)__builtin_ctz(v->mask)];
 	struct zpage *z;
@@ -188,7 +188,7 @@ static uint64_t freed_bytes(struct tmem_host *h, const struct index_cursor *c,
 
 /* Take a victim's words out, unlock, and let go. */
 static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cursor *c,
-		      const struct zc_victim *v, enum zc_why why, struct zc_got *got)
+		      const struct victim *v, enum zc_why why, struct zc_got *got)
 {
 	struct pampd taken[TMEM_CLUSTER_MAX];
 	struct zc_slot *s = index_pool_owner(c->pool);
@@ -298,7 +298,7 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 		struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, w->client, w->young_ms);
 		unsigned tries = TRIES_MAX, batch = 16;
 		struct index_cursor c;
-		struct zc_victim v;
+		struct victim v;
 
 		if (!ev)
 			break;

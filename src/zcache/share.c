@@ -189,8 +189,7 @@ static int queue_leaf(struct leaf_copy *k, arena_id leaf)
 	return zc_enqueue(k->to, leaf, &k->oid, k->base, 0, INDEX_FANOUT, p);
 }
 
-/* Give back what was noted and not linked. copied: zpages that were made, which the source keeps.
- */
+/* Give back what was noted and not linked; `copied` were made: the source may have them now. */
 static void forget(struct leaf_copy *k, uint64_t copied)
 {
 	for (uint64_t m = k->have; m; m &= m - 1) {
