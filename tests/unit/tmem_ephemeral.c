@@ -601,6 +601,24 @@ static void a_new_thread_at_the_limit(void **state)
 	}
 }
 
+/* Far above a limit that was lowered a put may find no room; the next ones go on making it. */
+static void a_lowered_limit_shuts_nobody_out(void **state)
+{
+	struct test_host t = open_ephemeral(NULL);
+	uint64_t limit = test_stats(t.host).store_bytes + (1u << 20);
+	unsigned refused = 0;
+
+	for (uint64_t k = 0; k < 30000; k++)
+		assert_int_equal(put(&t, k), 0);
+	assert_int_equal(tmem_host_set_limit(t.host, limit), 0);
+	while (put(&t, 30000 + refused) && ++refused < 100)
+		;
+	assert_in_range(refused, 1, 50);
+	assert_int_equal(test_stats(t.host).puts_full, 0);
+	assert_true(test_stats(t.host).store_bytes <= limit);
+	test_close(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -623,6 +641,7 @@ int main(void)
 		cmocka_unit_test(inactive_pages_are_kept_while_there_is_room),
 		cmocka_unit_test(one_client_is_frozen),
 		cmocka_unit_test(a_new_thread_at_the_limit),
+		cmocka_unit_test(a_lowered_limit_shuts_nobody_out),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
