@@ -3,6 +3,8 @@
  * tmem run without UFFDIO_MOVE: what the host concludes from an agent's marks and the events that
  * came meanwhile. The agent and the kernel are played here.
  */
+#include "run_test.h"
+
 #include "frontswap/pager/discard.h"
 
 #include <setjmp.h>
@@ -102,27 +104,14 @@ void evict_send(struct space *sp, uint32_t op, uint32_t ncmds)
 /* A round of one command over the first N pages. */
 static struct space *round_of(const struct play *p)
 {
-	tmem_host_options o = TMEM_HOST_OPTIONS;
 	struct space *sp;
-	tmem_pool pool;
 
 	play = *p;
 	quiet = true;
 	failed = false;
-	o.limit_bytes = 64 << 20;
-	o.codec = "lz4";
-	memset(&run, 0, sizeof(run));
-	run.opts.cluster = 8;
-	run.opts.evict = RUN_EVICT_DISCARD;
-	assert_int_equal(tmem_host_create(&o, &run.host, NULL, 0), 0);
-	assert_int_equal(tmem_client_create(run.host, "run", &run.client), 0);
-	pool = tmem_pool_create(run.client, TMEM_POOL_PERSIST, 64);
-	assert_true(pool >= 0);
-	sp = space_create(&run, -1, pool);
-	assert_non_null(sp);
+	sp = test_space(&run, RUN_EVICT_DISCARD, START, PAGES);
 	sp->shm = shm;
 	memset(shm->cmds, 0, sizeof(shm->cmds));
-	assert_int_equal(space_add_segment(sp, START, START + PAGES * AGENT_PAGE), 0);
 	space_mark_resident(sp, space_find(sp, START), START, PAGES, ARRIVAL_FRESH);
 	sp->cmds[0] = (struct agent_cmd){.addr = START, .pages = N, .slot = 3};
 	sp->slots[3].area = space_find(sp, START)->area;
@@ -141,9 +130,7 @@ static struct space *round_of(const struct play *p)
 static void end_round(struct space *sp)
 {
 	sp->shm = NULL; /* the test's */
-	space_free(sp);
-	tmem_client_destroy(run.client);
-	tmem_host_destroy(run.host);
+	test_space_end(&run, sp);
 }
 
 static void test_goes(void **state)

@@ -3,8 +3,9 @@
  * tmem run's answers to faults: what the books say of a page after one of a moment before. The
  * kernel is played here.
  */
+#include "run_test.h"
+
 #include "frontswap/pager/discard.h"
-#include "frontswap/pager/run.h"
 #include "frontswap/uffd.h"
 
 #include <errno.h>
@@ -157,21 +158,8 @@ void maps_scan(struct space *sp)
 
 static struct space *make(void)
 {
-	tmem_host_options o = TMEM_HOST_OPTIONS;
-	struct space *sp;
-	tmem_pool pool;
+	struct space *sp = test_space(&run, RUN_EVICT_MOVE, START, PAGES);
 
-	o.limit_bytes = 64 << 20;
-	memset(&run, 0, sizeof(run));
-	run.opts.cluster = 8;
-	run.opts.evict = RUN_EVICT_MOVE;
-	assert_int_equal(tmem_host_create(&o, &run.host, NULL, 0), 0);
-	assert_int_equal(tmem_client_create(run.host, "run", &run.client), 0);
-	pool = tmem_pool_create(run.client, TMEM_POOL_PERSIST, 64);
-	assert_true(pool >= 0);
-	sp = space_create(&run, -1, pool);
-	assert_non_null(sp);
-	assert_int_equal(space_add_segment(sp, START, START + PAGES * AGENT_PAGE), 0);
 	memset(there, 0, sizeof(there));
 	filled = woken = 0;
 	return sp;
@@ -180,9 +168,7 @@ static struct space *make(void)
 static void unmake(struct space *sp)
 {
 	assert_int_equal(space_verify(sp), 0);
-	space_free(sp);
-	tmem_client_destroy(run.client);
-	tmem_host_destroy(run.host);
+	test_space_end(&run, sp);
 }
 
 static uint8_t state(struct space *sp)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* tmem run's books of an address space: pages come and go in every order, and the sums stay true.
  */
-#include "frontswap/pager/run.h"
+
+#include "run_test.h"
 
 #include "os/mem.h"
 
@@ -27,21 +28,8 @@ void pager_fail(struct space *sp, const char *why)
 
 static struct space *make(void)
 {
-	tmem_host_options o = TMEM_HOST_OPTIONS;
-	struct space *sp;
-	tmem_pool pool;
+	struct space *sp = test_space(&run, RUN_EVICT_AUTO, START, PAGES);
 
-	o.limit_bytes = 64 << 20;
-	o.codec = "lz4";
-	memset(&run, 0, sizeof(run));
-	run.opts.cluster = 8;
-	assert_int_equal(tmem_host_create(&o, &run.host, NULL, 0), 0);
-	assert_int_equal(tmem_client_create(run.host, "run", &run.client), 0);
-	pool = tmem_pool_create(run.client, TMEM_POOL_PERSIST, 64);
-	assert_true(pool >= 0);
-	sp = space_create(&run, -1, pool);
-	assert_non_null(sp);
-	assert_int_equal(space_add_segment(sp, START, END), 0);
 	space_mark_resident(sp, space_find(sp, START), START, PAGES, ARRIVAL_FRESH);
 	assert_int_equal(space_verify(sp), 0);
 	return sp;
@@ -49,9 +37,7 @@ static struct space *make(void)
 
 static void unmake(struct space *sp)
 {
-	space_free(sp);
-	tmem_client_destroy(run.client);
-	tmem_host_destroy(run.host);
+	test_space_end(&run, sp);
 }
 
 /* n pages from an address on are on their way out in slot i. */
