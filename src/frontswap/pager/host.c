@@ -144,8 +144,12 @@ static void sample(struct run *r, uint64_t since_ns)
 		atomic_store(&r->held_bytes, atomic_load(&r->host_bytes));
 	}
 	raise_to(&r->peak_store, st.store_bytes);
-	if (atomic_load(&r->store_full)) {
+	/* Each page that comes back makes room for another: full to the last byte it is now and
+	 * then. */
+	if (atomic_load(&r->store_full) ||
+	    (!r->opts.overflow && st.store_bytes + st.limit_bytes / 16 >= st.limit_bytes))
 		r->full_ns += since_ns;
+	if (atomic_load(&r->store_full)) {
 		r->refusing_ns += since_ns;
 		/* A file takes pages again without any having left: its rate, or its errors, are
 		 * over; which only who stores one finds out. */

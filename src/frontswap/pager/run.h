@@ -340,7 +340,7 @@ struct run {
 	uint32_t peak_strays;
 	uint64_t store_limit;	 /* of the host; more while clones need it, see space_fork.c */
 	_Atomic bool store_full; /* A: it has refused pages, and there is no room yet: none leave */
-	uint64_t full_ns;	 /* for so long */
+	uint64_t full_ns;	 /* for so long, or nearly so */
 	uint64_t refusing_ns;	 /* since it has become so, or was tried again */
 	pid_t supervisor;
 	struct keeper keeper;

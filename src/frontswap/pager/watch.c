@@ -212,7 +212,9 @@ void watch_over(struct run *r, const struct sight *s)
 		why = "what it holds is more than that even compressed";
 	else if (refused * AGENT_PAGE >= (peak - limit) / 2)
 		why = "it does not compress";
-	else if (atomic_load(&r->n.forks))
+	else if (atomic_load(&r->n.forks) &&
+		 (r->opts.evict != RUN_EVICT_MOVE ||
+		  atomic_load(&r->n.busy_pages) * AGENT_PAGE >= (peak - limit) / 2))
 		why = "it was shared after forks";
 	run_say(r, "%.80s was over the limit for %.1f of %.1f s, by up to %llu MiB of memory: %s",
 		r->opts.argv[0], (double)over / 1e9, (double)s->now.at_ns / 1e9,
