@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# The long tests, up to two hours: everything in test.sh, the model tests with many seeds, the
+# The long tests, six to ten hours: everything in test.sh, the model tests with many seeds, the
 # end-to-end tests in their long versions, and the planted bugs. Prints one line a part; logs in
 # build/nightly-logs. Exit code 1 when a part failed.
 #
@@ -55,6 +55,6 @@ part soak-mount 3600 tools/soak-mount.sh 1000000 4 10
 part soak-mount-asan 3600 env TMEM_BUILD=build-checks tools/soak-mount.sh 300000 4 3
 part soak-mount-tsan 3600 env TMEM_BUILD=build-tsan tools/soak-mount.sh 300000 4 0
 part old-kernel 3200 tools/old-kernel.sh
-part fuzz 2000 tools/fuzz.sh -t 300
+part fuzz 3000 tools/fuzz.sh -t 300
 part plant 2400 tools/plant.sh
 [ $FAILED = 0 ]

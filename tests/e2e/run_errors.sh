@@ -40,6 +40,16 @@ code exit_7 7 "$TMEM" run -- /bin/sh -c 'exit 7'
 code exit_255 255 "$TMEM" run -- /bin/sh -c 'exit 255'
 code exit_signal 143 "$TMEM" run -- /bin/sh -c 'kill -TERM $$'
 code exit_abort 134 "$TMEM" run -- /bin/sh -c 'ulimit -c 0; kill -ABRT $$'
+# What the kernel writes of a program that is ended lacks pages: that is said.
+grep -q zeros "$T/err" && not_ok exit_abort.core "there is no core to speak of"
+mkdir "$T/core"
+code core 134 /bin/sh -c 'ulimit -c unlimited && cd "$1" && exec "$2" run -- /bin/sh -c "kill -ABRT \$\$"' \
+	sh "$T/core" "$TMEM"
+if [ -n "$(ls "$T/core")" ]; then
+	check core.told "$(cat "$T/err")" grep -qx 'tmem run: the core of /bin/sh has zeros where pages were out' "$T/err"
+else
+	skip core.told "no core is written here"
+fi
 code exit_kill 137 "$TMEM" run -- /bin/sh -c 'kill -KILL $$'
 code by_path 0 "$TMEM" run -- true
 code with_limit 0 "$TMEM" run --limit 64M -- /bin/true

@@ -366,7 +366,13 @@ static int exit_code(const struct supervisor *s)
 	if (!s->agent_seen)
 		fprintf(stderr, "tmem run: warning: the agent was not loaded: %s ran unmanaged\n",
 			s->opts->argv[0]);
-	return WIFSIGNALED(s->status) ? 128 + WTERMSIG(s->status) : WEXITSTATUS(s->status);
+	if (!WIFSIGNALED(s->status))
+		return WEXITSTATUS(s->status);
+	/* The kernel asks nobody for pages when it writes one. */
+	if (WCOREDUMP(s->status) && s->agent_seen)
+		fprintf(stderr, "tmem run: the core of %s has zeros where pages were out\n",
+			s->opts->argv[0]);
+	return 128 + WTERMSIG(s->status);
 }
 
 int run_program(const struct run_options *opts)
