@@ -133,7 +133,8 @@ static int set_value(const struct cli_syntax *s, const struct cli_option *o, con
 		if (!err && *(uint64_t *)o->value == 0)
 			err = -ERANGE;
 		if (err == -ERANGE)
-			return cli_usage(s->command, "--%s: '%s' is out of range", o->name, text);
+			return cli_usage(s->command, "--%s: '%s' is out of range: 1 to 8388607T",
+					 o->name, text);
 		if (err)
 			return cli_usage(s->command,
 					 "--%s: '%s' is not a size such as 512M, 2G or 4096",

@@ -3,12 +3,13 @@
 #include "frontswap/pager/run.h"
 #include "cli/cli.h"
 #include "codec/codec.h"
+#include "os/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define ABOUT                                                                                      \
@@ -33,6 +34,27 @@ static int failed(const char *what)
 	return 126;
 }
 
+/* Better now than after an hour. Whether it was made here. */
+static int report_open(const char *path, bool *made)
+{
+	int fd = os_file_open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+
+	*made = fd >= 0;
+	if (fd == -EEXIST)
+		fd = os_file_open(path, O_WRONLY | O_CREAT, 0666);
+	os_file_close(fd);
+	return fd < 0 ? fd : 0;
+}
+
+/* Nothing was written to it: the program was not started, or the store has died. */
+static void report_remove_empty(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && st.st_size == 0)
+		os_file_discard(path);
+}
+
 int cmd_run(int argc, char **argv)
 {
 	struct run_options o = {.codec = CLI_RUN_CODEC, .cluster = CLI_RUN_CLUSTER};
@@ -40,6 +62,7 @@ int cmd_run(int argc, char **argv)
 	unsigned cold = 0, idle = 0;
 	double promotions = 0;
 	uint64_t most = 0;
+	bool made = false;
 	const struct cli_option options[] = {
 		{"limit", 'l', CLI_SIZE_AUTO, &o.limit_bytes, "SIZE|auto",
 		 "all memory; auto: what is in use; default: half of the machine's", 0, 0},
@@ -50,7 +73,7 @@ int cmd_run(int argc, char **argv)
 		 "with auto: of the memory in use so much a minute may have left; default: 0.2", 0,
 		 0},
 		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]",
-		 "lz4, zstd; default: " CLI_RUN_CODEC, 0, 0},
+		 "lz4, lz4hc, zstd, deflate; default: " CLI_RUN_CODEC, 0, 0},
 		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
 		 "neighbours compressed together: 1, 2, 4, 8, 16", 1, TMEM_CLUSTER_MAX},
 		{"idle", 0, CLI_COUNT, &idle, "SECONDS",
@@ -86,7 +109,7 @@ int cmd_run(int argc, char **argv)
 	if (operands < 1)
 		return cli_usage("run", "which program?");
 	if (codec_parse(o.codec, &spec, err, sizeof(err)) < 0)
-		return cli_usage("run", "%s", err);
+		return cli_usage("run", "--codec: %s", err);
 	if (o.cluster & (o.cluster - 1))
 		return cli_usage("run", "--cluster takes 1, 2, 4, 8 or 16");
 	if (technique_parse(without, &o.without) < 0)
@@ -105,6 +128,9 @@ int cmd_run(int argc, char **argv)
 				 most	? "max"
 				 : cold ? "cold"
 					: "promotions");
+	if (!o.overflow && (o.overflow_rate || o.overflow_encrypt))
+		return cli_usage("run", "--overflow-%s is for --overflow",
+				 o.overflow_rate ? "rate" : "encrypt");
 	o.idle_ms = idle ? idle * 1000 : RUN_IDLE_MS;
 	o.cold_ms = cold ? cold * 1000 : AUTO_COLD_MS;
 	o.promotions_ppm = promotions > 0 ? (uint32_t)(promotions * 10000 + 0.5) : AUTO_TARGET_PPM;
@@ -113,24 +139,21 @@ int cmd_run(int argc, char **argv)
 	/* A limit that means something where none was given. */
 	if (!o.limit_bytes)
 		o.limit_bytes = machine_memory() / 2;
-	if (o.limit_bytes < RUN_LIMIT_MIN) {
-		snprintf(err, sizeof(err),
-			 "--%s is too low to work with; it takes at least %" PRIu64 "M",
-			 o.automatic ? "max" : "limit", (uint64_t)(RUN_LIMIT_MIN >> 20));
-		return failed(err);
-	}
-	/* Better now than after an hour. */
+	if (o.limit_bytes < RUN_LIMIT_MIN)
+		return cli_usage("run", "--%s is too low to work with; it takes at least %uM",
+				 o.automatic ? "max" : "limit", (unsigned)(RUN_LIMIT_MIN >> 20));
 	if (o.report && strcmp(o.report, "-")) {
-		int fd = open(o.report, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-
-		if (fd < 0) {
+		rc = report_open(o.report, &made);
+		if (rc) {
 			snprintf(err, sizeof(err), "cannot write the report %s: %s", o.report,
-				 strerror(errno));
+				 strerror(-rc));
 			return failed(err);
 		}
-		close(fd);
 	}
 	o.argv = argv + 1;
 	o.argv[operands] = NULL;
-	return run_program(&o);
+	rc = run_program(&o);
+	if (made)
+		report_remove_empty(o.report);
+	return rc;
 }

@@ -150,6 +150,14 @@ int os_file_unlink(const char *path)
 	return unlink(path) ? -errno : 0;
 }
 
+void os_file_discard(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+		(void)unlink(path);
+}
+
 int os_file_truncate(int fd, uint64_t bytes)
 {
 	int rc;

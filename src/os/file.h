@@ -32,6 +32,8 @@ int os_file_rename(const char *from, const char *to, bool *renamed)
 	__attribute__((warn_unused_result));
 /* Remove a file's name; 0 or -errno. */
 int os_file_unlink(const char *path);
+/* What was written there is of no use: remove an ordinary file; a link or a device stays. */
+void os_file_discard(const char *path);
 /* Make the file so many bytes long; 0 or -errno. */
 int os_file_truncate(int fd, uint64_t bytes) __attribute__((warn_unused_result));
 /*

@@ -87,10 +87,48 @@ refused limit_missing "2" "$TMEM" run --limit
 refused limit_word "2" "$TMEM" run --limit lots -- "${touch_it[@]}"
 refused limit_negative "2" "$TMEM" run --limit -5M -- "${touch_it[@]}"
 refused limit_zero "2" "$TMEM" run --limit 0 -- "${touch_it[@]}"
-refused limit_small "2 126" "$TMEM" run --limit 64K -- "${touch_it[@]}"
+refused limit_small "2" "$TMEM" run --limit 64K -- "${touch_it[@]}"
 refused limit_huge "2" "$TMEM" run --limit 99999999999999999999G -- "${touch_it[@]}"
 refused codec_unknown "2" "$TMEM" run --codec lz5 -- "${touch_it[@]}"
 refused codec_level "2" "$TMEM" run --codec zstd:99 -- "${touch_it[@]}"
+refused max_small "2" "$TMEM" run --limit auto --max 1M -- "${touch_it[@]}"
+refused codec_option "2" "$TMEM" run --codec foo -- "${touch_it[@]}"
+check codec_option.named "$(cat "$T/err")" grep -q -- '--codec: ' "$T/err"
+refused overflow_rate_alone "2" "$TMEM" run --overflow-rate 1M -- "${touch_it[@]}"
+refused overflow_encrypt_alone "2" "$TMEM" run --overflow-encrypt -- "${touch_it[@]}"
+refused overflow_rate_zero "2" "$TMEM" run --overflow "$T/over" --overflow-rate 0 -- "${touch_it[@]}"
+check overflow_rate_zero.range "$(cat "$T/err")" grep -q '1 to 8388607T' "$T/err"
+refused no_name "127" "$TMEM" run ''
+check no_name.said "$(cat "$T/err")" grep -qF "'': not found" "$T/err"
+# Of a program that does not start no report is left, and one that was there stays.
+refused report_of_nothing "127" "$TMEM" run -r "$T/new.json" -- /nonexistent/program
+check report_of_nothing.gone "an empty file stays" test ! -e "$T/new.json"
+refused report_of_overflow "126" "$TMEM" run -r "$T/new.json" -o /nonexistent/x -- "${touch_it[@]}"
+check report_of_overflow.gone "an empty file stays" test ! -e "$T/new.json"
+echo "old" >"$T/old.json"
+refused report_old "127" "$TMEM" run -r "$T/old.json" -- /nonexistent/program
+check report_old.kept "it is gone" grep -qx old "$T/old.json"
+# A report or a trace that cannot be written whole: the reason, no fragment, and 125 unless the program failed
+# by itself.
+if [ -w /dev/full ]; then
+	code report_full 125 "$TMEM" run -r /dev/full -- /bin/true
+	check report_full.said "$(cat "$T/err")" grep -q 'cannot write the report /dev/full: No space left on device' "$T/err"
+	check report_full.device "it is gone" test -c /dev/full
+	code report_full_failed 7 "$TMEM" run -r /dev/full -- /bin/sh -c 'exit 7'
+fi
+if mkdir "$T/small" && mount -t tmpfs -o size=4k none "$T/small" 2>/dev/null; then
+	code report_fragment 125 "$TMEM" run -r "$T/small/r.json" -- /bin/sleep 1
+	check report_fragment.said "$(cat "$T/err")" grep -q 'r.json: No space left on device' "$T/err"
+	check report_fragment.gone "a part of it stays" test ! -e "$T/small/r.json"
+	pages=("$BUILD/tests/e2e/e2e-pages" touch 80 2)
+	code trace_lacks 125 "$TMEM" run -l 40M -t "$T/small/t" -- "${pages[@]}"
+	check trace_lacks.said "$(cat "$T/err")" grep -q 'lacks [0-9]* operations: No space' "$T/err"
+	rm -f "$T/small/t"
+	code trace_memory_lacks 125 "$TMEM" trace -m -l 40M -o "$T/small/t" -- "${pages[@]}"
+	umount "$T/small"
+else
+	skip full_disk "no tmpfs can be mounted here"
+fi
 refused report_unwritable "1 2 126" "$TMEM" run --report /nonexistent/x.json -- "${touch_it[@]}"
 refused overflow_unwritable "1 2 126" "$TMEM" run --overflow /nonexistent/x -- "${touch_it[@]}"
 echo "not ours" >"$T/diary"

@@ -308,15 +308,25 @@ static int start(struct run *r, char *err, size_t errlen)
 	return rc;
 }
 
-/* Complete the trace; what is wrong with it goes to the user by way of the supervisor. */
-static void trace_end(struct run *r, char *text, size_t len)
+/* Complete the trace, *records long; what is wrong with it goes to the user. 0 or -errno. */
+static int trace_end(struct run *r, uint64_t *records)
 {
 	uint64_t lost = 0;
-	int rc = r->opts.trace ? tmem_host_trace_stop(r->host, NULL, &lost) : 0;
+	int rc = r->opts.trace ? tmem_host_trace_stop(r->host, records, &lost) : 0;
 
-	if (rc < 0 && !text[0])
-		snprintf(text, len, "the trace %.120s lacks %llu operations: %s", r->opts.trace,
-			 (unsigned long long)lost, strerror(-rc));
+	if (rc < 0)
+		run_say(r, "the trace %.120s lacks %llu operations: %s", r->opts.trace,
+			(unsigned long long)lost, strerror(-rc));
+	return rc;
+}
+
+static int report_end(struct run *r)
+{
+	int rc = r->opts.report ? report_write(r, r->opts.report) : 0;
+
+	if (rc < 0)
+		run_say(r, "cannot write the report %.140s: %s", r->opts.report, strerror(-rc));
+	return rc;
 }
 
 int run_host(const struct run_options *opts, int control, const struct keeper *keeper)
@@ -373,10 +383,9 @@ int run_host(const struct run_options *opts, int control, const struct keeper *k
 	auto_stop(r);
 	m = (struct control_message){.kind = CONTROL_DONE};
 	sight_last(r);
-	if (opts->report && report_write(r, opts->report) < 0)
-		snprintf(m.text, sizeof(m.text), "cannot write the report %.200s", opts->report);
+	m.value |= report_end(r) < 0;
 	sight_end(r);
-	trace_end(r, m.text, sizeof(m.text));
+	m.value |= trace_end(r, &m.space) < 0;
 	if (!stuck_spaces) {
 		tmem_client_destroy(r->client);
 		tmem_host_destroy(r->host);

@@ -225,7 +225,7 @@ int probe_program(const char *name, char *path, size_t pathlen)
 	int error = find_program(name, path, pathlen);
 
 	if (error == ENOENT) {
-		fprintf(stderr, "tmem run: %s: not found\n", name);
+		fprintf(stderr, "tmem run: %s: not found\n", *name ? name : "''");
 		return 127;
 	}
 	if (error) {

@@ -4,6 +4,7 @@
 #include "frontswap/pager/sight.h"
 
 #include "os/clock.h"
+#include "os/file.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -28,34 +29,52 @@ static double percentile(struct run *r, double part)
 #define INTEGER(j, name, value) json_object_set_new(j, name, json_integer((json_int_t)(value)))
 #define REAL(j, name, value)	json_object_set_new(j, name, json_real(value))
 
+/* Close it, unless it is stderr; errno is the first error's. 0 or -errno, and nothing stays. */
+static int close_out(FILE *f, const char *path)
+{
+	bool bad = fflush(f) || ferror(f);
+	int rc;
+
+	if (f != stderr)
+		bad |= fclose(f) != 0;
+	rc = !bad ? 0 : errno ? -errno : -EIO;
+	if (rc && f != stderr)
+		os_file_discard(path);
+	return rc;
+}
+
 /* A field a line; the series, which is the caller's no more, a column a line. 0 or -errno. */
 static int write_out(const json_t *j, json_t *series, const char *path)
 {
 	char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-	FILE *f = strcmp(path, "-") ? fopen(path, "we") : stderr;
 	size_t len = text ? strlen(text) : 0;
 	const char *name, *comma = "";
 	json_t *column;
-	int rc = f ? 0 : -errno;
+	int rc = -ENOMEM;
+	FILE *f;
 
-	if (f && len > 2) {
-		fwrite(text, 1, len - 2, f); /* without its last line, "}" */
-		fputs(series ? ",\n  \"series\": {" : "\n}\n", f);
-		json_object_foreach(series, name, column)
-		{
-			fprintf(f, "%s\n    \"%s\": ", comma, name);
-			json_dumpf(column, f, JSON_COMPACT | JSON_REAL_PRECISION(9));
-			comma = ",";
-		}
-		if (series)
-			fputs("\n  }\n}\n", f);
-		rc = fflush(f) || ferror(f) ? -EIO : 0;
+	if (len <= 2)
+		goto out;
+	f = strcmp(path, "-") ? fopen(path, "we") : stderr;
+	rc = f ? 0 : -errno;
+	if (!f)
+		goto out;
+	errno = 0;
+	fwrite(text, 1, len - 2, f); /* without its last line, "}" */
+	fputs(series ? ",\n  \"series\": {" : "\n}\n", f);
+	json_object_foreach(series, name, column)
+	{
+		fprintf(f, "%s\n    \"%s\": ", comma, name);
+		json_dumpf(column, f, JSON_COMPACT | JSON_REAL_PRECISION(9));
+		comma = ",";
 	}
-	if (f && f != stderr && fclose(f) && rc == 0)
-		rc = -EIO;
+	if (series)
+		fputs("\n  }\n}\n", f);
+	rc = close_out(f, path);
+out:
 	free(text);
 	json_decref(series);
-	return len > 2 ? rc : -ENOMEM;
+	return rc;
 }
 
 /* Of --limit auto. Means are over the time in which the program ran. */

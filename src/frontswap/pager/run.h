@@ -77,11 +77,12 @@ struct run_options {
 	const char *overflow;	/* file or NULL */
 	uint64_t overflow_rate; /* bytes a second written there; 0: any */
 	bool overflow_encrypt;
-	const char *report;	  /* file or NULL */
-	const char *trace;	  /* file or NULL: record what the store is asked for */
-	unsigned cluster;	  /* pages compressed together: 1, 2, 4, 8 or 16 */
-	char **argv;		  /* the program and its arguments, NULL at the end */
-	bool live;		  /* a panel on the terminal */
+	const char *report; /* file or NULL */
+	const char *trace;  /* file or NULL: record what the store is asked for */
+	uint64_t *traced;   /* run_program() sets it: operations in the trace, once complete */
+	unsigned cluster;   /* pages compressed together: 1, 2, 4, 8 or 16 */
+	char **argv;	    /* the program and its arguments, NULL at the end */
+	bool live;	    /* a panel on the terminal */
 	struct live_board *board; /* run_program() sets it; NULL: none */
 	uint32_t without;	  /* bits of enum technique: left out, to see what it brings */
 	enum run_evict evict;
@@ -399,8 +400,9 @@ enum control_kind {
 	CONTROL_HOLD,
 	CONTROL_RELEASE,
 	CONTROL_OVER,
-	CONTROL_DONE,
-	CONTROL_SAY /* text: a line for the user */
+	CONTROL_DONE, /* value: not 0 when the report or the trace is not as asked for; space:
+			 trace's operations */
+	CONTROL_SAY   /* text: a line for the user */
 };
 struct control_message {
 	uint32_t kind;

@@ -49,6 +49,7 @@ struct supervisor {
 	bool host_done, program_over, all_over, failed;
 	bool refused;	 /* ended by us: it could not be managed */
 	bool agent_seen; /* some agent has connected */
+	bool lacking;	 /* the report or the trace is not what was asked for */
 	struct held *held;
 	unsigned nheld, held_size;
 	sigset_t old_mask;
@@ -340,8 +341,13 @@ static void supervise(struct supervisor *s)
 			return;
 		}
 		s->host_done = m.kind == CONTROL_DONE;
-		if ((m.kind == CONTROL_DONE && m.text[0]) || m.kind == CONTROL_SAY)
+		if (m.kind == CONTROL_SAY)
 			fprintf(stderr, "tmem run: %.231s\n", m.text);
+		if (!s->host_done)
+			continue;
+		s->lacking = m.value;
+		if (s->opts->traced)
+			*s->opts->traced = m.space;
 	}
 }
 
@@ -367,7 +373,7 @@ static int exit_code(const struct supervisor *s)
 		fprintf(stderr, "tmem run: warning: the agent was not loaded: %s ran unmanaged\n",
 			s->opts->argv[0]);
 	if (!WIFSIGNALED(s->status))
-		return WEXITSTATUS(s->status);
+		return WEXITSTATUS(s->status) || !s->lacking ? WEXITSTATUS(s->status) : 125;
 	/* The kernel asks nobody for pages when it writes one. */
 	if (WCOREDUMP(s->status) && s->agent_seen)
 		fprintf(stderr, "tmem run: the core of %s has zeros where pages were out\n",
