@@ -3,6 +3,7 @@
 #include "cli/trace.h"
 #include "cli/cli.h"
 #include "cli/replay.h"
+#include "codec/codec.h"
 #include "frontswap/pager/run.h"
 
 #include <errno.h>
@@ -26,20 +27,41 @@ struct trace_options {
 	uint64_t limit;
 };
 
+static int unwritable(const char *path, int rc)
+{
+	return cli_fail(COMMAND, "cannot write %s: %s", path, strerror(-rc));
+}
+
+static void say_complete(uint64_t records, const char *path)
+{
+	fprintf(stderr, "tmem trace: %" PRIu64 " operations in %s\n", records, path);
+}
+
 static int record_memory(const struct trace_options *t, char **argv)
 {
+	static struct trace_out out; /* large */
+	uint64_t records = UINT64_MAX;
 	struct run_options o = {.codec = t->codec ? t->codec : CLI_RUN_CODEC,
 				.cluster = CLI_RUN_CLUSTER,
 				.limit_bytes = t->limit,
 				.trace = t->out,
+				.traced = &records,
 				.argv = argv};
+	int rc, code;
 
-	if (!run_program)
-		return cli_fail(COMMAND, "--memory: this build has no 'tmem run'");
-	if (o.limit_bytes < RUN_LIMIT_MIN)
-		return cli_usage(COMMAND, "--limit takes at least %uM",
-				 (unsigned)(RUN_LIMIT_MIN >> 20));
-	return run_program(&o);
+	/* Whether it can be written: the run opens it anew. */
+	rc = trace_out_open(&out, t->out);
+	if (rc) {
+		unwritable(t->out, rc);
+		return 125;
+	}
+	code = run_program(&o);
+	/* 126, 127: the program was not started. What the store left when it died can be read. */
+	out.made = out.made && records == UINT64_MAX && code != 125;
+	trace_out_abandon(&out, t->out);
+	if (records != UINT64_MAX && code != 125)
+		say_complete(records, t->out);
+	return code;
 }
 
 /* The file is complete: say so, or what is wrong with it. */
@@ -59,31 +81,41 @@ static int record_files(const struct trace_options *t, char **argv)
 	char err[200] = "";
 	int rc = trace_out_open(&out, t->out), code;
 
-	if (rc)
-		return cli_fail(COMMAND, "cannot write %s: %s", t->out, strerror(-rc));
+	if (rc) {
+		unwritable(t->out, rc);
+		return 125;
+	}
 	code = trace_files(&out, argv, err, sizeof(err));
 	if (err[0])
 		cli_fail(COMMAND, "%s", err);
+	if (!out.begun) { /* nothing ran */
+		trace_out_abandon(&out, t->out);
+		return code;
+	}
 	rc = complete(&out, t->out);
 	if (rc == CLI_OK && !err[0])
-		fprintf(stderr, "tmem trace: %" PRIu64 " operations in %s\n", out.records, t->out);
+		say_complete(out.records, t->out);
 	return code ? code : rc ? 125 : 0;
 }
 
 static int make(const struct trace_options *t)
 {
 	static struct trace_out out;
-	int rc = trace_out_open(&out, t->out), made;
+	struct trace_recipe recipe;
+	int rc;
 
-	if (rc)
-		return cli_fail(COMMAND, "cannot write %s: %s", t->out, strerror(-rc));
-	made = trace_make(&out, t->make);
-	rc = complete(&out, t->out);
-	if (made == -EINVAL)
+	if (trace_recipe_parse(t->make, &recipe))
 		return cli_usage(COMMAND,
 				 "--make: '%s' is not zipf, loop or scan with :PAGES:OPERATIONS",
 				 t->make);
-	return made ? cli_fail(COMMAND, "out of memory") : rc;
+	rc = trace_out_open(&out, t->out);
+	if (rc)
+		return unwritable(t->out, rc);
+	if (trace_make(&out, &recipe)) {
+		trace_out_abandon(&out, t->out);
+		return cli_fail(COMMAND, "out of memory");
+	}
+	return complete(&out, t->out);
 }
 
 int cmd_trace(int argc, char **argv)
@@ -102,6 +134,8 @@ int cmd_trace(int argc, char **argv)
 		{0},
 	};
 	const struct cli_syntax syntax = {COMMAND, "[--] PROGRAM [ARG...]", ABOUT, options, true};
+	struct codec_spec spec;
+	char err[600];
 	int operands, code = cli_parse(&syntax, argc, argv, &operands);
 
 	if (code >= 0)
@@ -110,12 +144,23 @@ int cmd_trace(int argc, char **argv)
 		return cli_usage(COMMAND, "a program, --info or --make: one of them");
 	if (!t.memory && (t.limit || t.codec))
 		return cli_usage(COMMAND, "--limit and --codec go with --memory");
+	if (t.json && !t.info)
+		return cli_usage(COMMAND, "--json goes with --info");
 	if (t.info)
 		return replay_info(COMMAND, t.info, t.json);
 	if (t.make)
 		return make(&t);
 	argv[1 + operands] = NULL;
-	if (t.memory && !t.limit)
+	if (!t.memory)
+		return record_files(&t, argv + 1);
+	if (!t.limit)
 		return cli_usage(COMMAND, "--memory needs --limit: above it pages leave");
-	return t.memory ? record_memory(&t, argv + 1) : record_files(&t, argv + 1);
+	if (!run_program)
+		return cli_fail(COMMAND, "--memory: this build has no 'tmem run'");
+	if (t.limit < RUN_LIMIT_MIN)
+		return cli_usage(COMMAND, "--limit takes at least %uM",
+				 (unsigned)(RUN_LIMIT_MIN >> 20));
+	if (t.codec && codec_parse(t.codec, &spec, err, sizeof(err)))
+		return cli_usage(COMMAND, "--codec: %s", err);
+	return record_memory(&t, argv + 1);
 }

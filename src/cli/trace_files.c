@@ -451,6 +451,8 @@ static void stopped(struct tracer *t, pid_t tid, int status)
 		}
 		sig = 0;
 	} else if (event) {
+		if (event == PTRACE_EVENT_EXEC)
+			trace_out_begin(t->out); /* only now is there something to record */
 		sig = 0;
 	} else if (sig == (SIGTRAP | 0x80)) {
 		left(t, tid);

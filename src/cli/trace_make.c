@@ -10,9 +10,9 @@
 #include "cli/bench_pages.h"
 #include "cli/trace.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,30 +68,52 @@ static uint64_t zipf(struct maker *m)
 	return low * 2654435761u % m->pages;
 }
 
-int trace_make(struct trace_out *o, const char *what)
+/* A whole number from 1 to most, digits alone; what follows it, or NULL. */
+static const char *number(const char *at, uint64_t most, uint64_t *out)
 {
-	struct maker m = {.out = o, .seed = 1};
-	unsigned long long pages, ops;
-	char kind[8], end;
-	uint64_t scanned = 0;
-	int rc = 0;
+	char *end;
 
-	if (sscanf(what, "%7[a-z]:%llu:%llu%c", kind, &pages, &ops, &end) != 3 || pages < 1 ||
-	    pages > 1u << 26 || ops < 1 || ops > 1ull << 32)
+	if (!isdigit((unsigned char)*at))
+		return NULL;
+	errno = 0;
+	*out = strtoull(at, &end, 10);
+	return errno || *out < 1 || *out > most ? NULL : end;
+}
+
+int trace_recipe_parse(const char *what, struct trace_recipe *r)
+{
+	static const char *const kind[] = {"zipf:", "loop:", "scan:"};
+	const char *at = NULL;
+
+	for (unsigned i = 0; i < sizeof(kind) / sizeof(kind[0]); i++) {
+		if (strncmp(what, kind[i], 5) == 0) {
+			r->kind = (enum trace_kind)i;
+			at = what + 5;
+		}
+	}
+	if (at)
+		at = number(at, 1u << 26, &r->pages);
+	if (!at || *at != ':')
 		return -EINVAL;
-	if (strcmp(kind, "zipf") && strcmp(kind, "loop") && strcmp(kind, "scan"))
-		return -EINVAL;
-	m.pages = pages;
-	if (kind[0] != 'l')
-		rc = prepare_zipf(&m);
-	for (uint64_t i = 0; i < ops && rc == 0; i++) {
-		if (kind[0] == 'l')
+	at = number(at + 1, 1ull << 32, &r->ops);
+	return at && !*at ? 0 : -EINVAL;
+}
+
+int trace_make(struct trace_out *o, const struct trace_recipe *r)
+{
+	struct maker m = {.out = o, .seed = 1, .pages = r->pages};
+	uint64_t scanned = 0;
+
+	if (r->kind != TRACE_LOOP && prepare_zipf(&m))
+		return -ENOMEM;
+	for (uint64_t i = 0; i < r->ops; i++) {
+		if (r->kind == TRACE_LOOP)
 			add_read(&m, 1, i % m.pages);
-		else if (kind[0] == 's' && i / SCAN_RUN % 2)
+		else if (r->kind == TRACE_SCAN && i / SCAN_RUN % 2)
 			add_read(&m, 2, scanned++ % m.pages);
 		else
 			add_read(&m, 1, zipf(&m));
 	}
 	free(m.sum);
-	return rc;
+	return 0;
 }

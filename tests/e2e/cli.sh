@@ -83,6 +83,17 @@ wrong invalidate_missing 1 "No such file" invalidate /no/such
 wrong no_command 2 "which command" 
 wrong trace_nothing 2 "one of them" trace
 wrong trace_info_missing 1 "cannot be opened" trace --info /no/such/file
+wrong trace_json 2 "--json goes with --info" trace -J -- true
+wrong trace_codec 2 "--codec: unknown" trace -m -l 64M -c foo -- true
+# A text that is refused, before anything is written over.
+for what in foo:1:1 loop:0:10 zipf:10:-5 zipf:10:10:10 zipf "zipf: 10:10"; do
+	echo keepme >"$T/keep"
+	wrong "trace_make_'$what'" 2 "--make" trace --make "$what" -o "$T/keep"
+	check "trace_make_'$what'_keeps" "the file is gone" grep -qx keepme "$T/keep"
+done
+wrong trace_make_unwritable 1 "cannot write" trace --make loop:10:10 -o /no/such/file
+"$TMEM" trace --make loop:10:1000 -o "$T/made.trace"
+right trace_made "1000" trace --info "$T/made.trace"
 wrong replay_nothing 2 "which trace" replay
 wrong replay_not_a_trace 1 "is not a trace" replay /etc/passwd
 wrong replay_policy 2 "known: lru, s3fifo" replay --policy mru /etc/passwd

@@ -57,6 +57,26 @@ check exit_signal "exit code $CODE" test "$CODE" = 137
 traced nowhere /no/such/program
 check not_found "exit code $CODE" test "$CODE" = 127
 
+# What cannot run leaves the trace that was there, and makes none.
+echo keepme >"$T/nowhere.trace"
+traced nowhere /no/such/program
+check not_found_keeps "exit code $CODE, the trace is gone" test "$CODE.$(cat "$T/nowhere.trace")" = 127.keepme
+traced nowhere_new /no/such/program
+check not_found_makes_none "a trace of nothing" test ! -e "$T/nowhere_new.trace"
+echo other >"$T/again.trace"
+traced again /bin/true
+check replaces "not a trace: $("$TMEM" trace --info "$T/again.trace" 2>&1 | tail -n 1)" \
+	grep -q operations <(head -n 1 "$T/again.err")
+"$TMEM" trace -o "$T/no/such" -- /bin/true 2>"$T/err"
+CODE=$?
+check unwritable "exit code $CODE: $(cat "$T/err")" test "$CODE" = 125
+if [ -w /dev/full ]; then
+	"$TMEM" trace -o /dev/full -- /bin/sh -c ": >'$T/ran'" 2>"$T/err"
+	CODE=$?
+	check full "exit code $CODE: $(cat "$T/err")" test "$CODE/$(grep -c 'No space' "$T/err")" = 125/1
+	check full.not_started "the program was started" test ! -e "$T/ran"
+fi
+
 # However it ends, the file is a trace.
 start() {
 	"$TMEM" trace -o "$T/$1.trace" -- /bin/sh -c 'while :; do cat "$0" >/dev/null; done' "$T/data" \
@@ -111,6 +131,17 @@ if run_works "$BUILD"; then
 	CODE=$?
 	note "memory: exit code $CODE, $("$TMEM" trace --info "$T/memory.trace" | head -n 1)"
 	check memory "exit code $CODE: $(tail -n 1 "$T/err")" test "$CODE.$(cat "$T/out")" = "0.all pages right"
+	check memory.said "not in: $(tail -n 1 "$T/err")" \
+		grep -qE "^tmem trace: [1-9][0-9]* operations in $T/memory.trace$" "$T/err"
+	echo keepme >"$T/kept.trace"
+	"$TMEM" trace -m -l 64M -o "$T/kept.trace" -- /no/such/program 2>"$T/err"
+	CODE=$?
+	"$TMEM" trace -m -l 64M -o "$T/new.trace" -- /no/such/program 2>"$T/err"
+	check memory.not_found "exit code $CODE, or a trace that is gone or of nothing" \
+		test "$CODE.$(cat "$T/kept.trace").$(ls "$T/new.trace" 2>/dev/null)" = 127.keepme.
+	"$TMEM" trace -m -l 64M -o "$T/no/such" -- /bin/true 2>"$T/err"
+	CODE=$?
+	check memory.unwritable "exit code $CODE: $(cat "$T/err")" test "$CODE" = 125
 	n=$(pages put "$T/memory.trace")
 	check memory.pages "${n:-no} pages in the trace" test "${n:-0}" -gt 100
 else

@@ -353,12 +353,55 @@ static void all_kinds_of_events_reach_the_store(void **state)
 
 /* ---- made-up traces --------------------------------------------------------------- */
 
+static void recipes_of_any_other_form_are_refused(void **state)
+{
+	static const char *const bad[] = {"",
+					  "zipf",
+					  "zipf:1000",
+					  "zipf:1000:",
+					  "zipf:1000:0",
+					  "loop:0:10",
+					  "zap:1000:1000",
+					  "foo:1:1",
+					  "zipf:10:-5",
+					  "zipf:10:+5",
+					  "zipf: 10:10",
+					  "zipf:10: 10",
+					  "zipf:10:10 ",
+					  "zipf:10:10:10",
+					  "zipf:67108865:1",
+					  "zipf:0x10:10",
+					  "zipfs:1000:100",
+					  "zipf:1:4294967297",
+					  " zipf:10:10",
+					  "zipf:10:1e3",
+					  "zipf:18446744073709551626:10",
+					  "zipf:10:-18446744073709551606"};
+	struct trace_recipe r;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (trace_recipe_parse(bad[i], &r) != -EINVAL)
+			fail_msg("'%s' is taken", bad[i]);
+	assert_int_equal(trace_recipe_parse("scan:67108864:4294967296", &r), 0);
+	assert_int_equal(r.kind, TRACE_SCAN);
+	assert_int_equal(r.pages, 1u << 26);
+	assert_int_equal(r.ops, 1ull << 32);
+}
+
+static void make_trace(const char *what)
+{
+	struct trace_recipe r;
+
+	assert_int_equal(trace_recipe_parse(what, &r), 0);
+	assert_int_equal(trace_out_open(&out, path), 0);
+	assert_int_equal(trace_make(&out, &r), 0);
+}
+
 static void made_up_traces_are_what_they_say(void **state)
 {
 	struct replay_trace t;
 
-	assert_int_equal(trace_out_open(&out, path), 0);
-	assert_int_equal(trace_make(&out, "loop:100:1000"), 0);
+	make_trace("loop:100:1000");
 	load(&t);
 	assert_int_equal(t.npages, 100);
 	assert_int_equal(t.asks, 1000);
@@ -367,11 +410,7 @@ static void made_up_traces_are_what_they_say(void **state)
 	assert_int_equal(model_hits(&t, "lru", t.footprint / 2), 0);
 	assert_true(model_hits(&t, "opt", t.footprint / 2) > 300);
 	replay_free(&t);
-	assert_int_equal(trace_out_open(&out, path), 0);
-	assert_int_equal(trace_make(&out, "zipf:1000:0"), -EINVAL);
-	assert_int_equal(trace_make(&out, "zipf:1000"), -EINVAL);
-	assert_int_equal(trace_make(&out, "zap:1000:1000"), -EINVAL);
-	assert_int_equal(trace_make(&out, "zipf:1000:20000"), 0);
+	make_trace("zipf:1000:20000");
 	load(&t);
 	assert_in_range(t.npages, 900, 1000);
 	replay_free(&t);
@@ -393,6 +432,7 @@ int main(void)
 		cmocka_unit_test(the_store_holds_what_the_model_says),
 		cmocka_unit_test(a_store_of_wanted_pages_takes_new_ones),
 		cmocka_unit_test(all_kinds_of_events_reach_the_store),
+		cmocka_unit_test(recipes_of_any_other_form_are_refused),
 		cmocka_unit_test_setup_teardown(made_up_traces_are_what_they_say, make_path,
 						remove_path),
 	};
