@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
@@ -117,6 +118,14 @@ void cli_json_real(json_t *object, const char *key, double value);
 void cli_json_text(json_t *object, const char *key, const char *value);
 /* Flush stdout; CLI_OK, or CLI_FAILED with a line on stderr. */
 int cli_flush(const char *command);
+
+/*
+ * Close f, which was written to path since errno was set to 0. 0 or -errno: then what is there of
+ * an ordinary file is removed.
+ */
+int cli_close(FILE *f, const char *path) __attribute__((warn_unused_result));
+/* Whether both paths lead to the same file, which is there. */
+bool cli_same_file(const char *a, const char *b);
 
 /* Median of n > 0 values; reorders them. */
 double cli_median(double *values, size_t n);

@@ -165,8 +165,9 @@ static void print_source(const struct estimate *e)
 		printf("process %d (%s): ", p->pid, p->name);
 	else
 		printf("%s: ", p->name);
-	printf("%s in %" PRIu64 " pages%s\n", cli_bytes(a, p->eligible * PAGE, e->bytes),
-	       p->eligible, p->process ? " that could be evicted" : "");
+	printf("%s in %" PRIu64 " page%s%s\n", cli_bytes(a, p->eligible * PAGE, e->bytes),
+	       p->eligible, p->eligible == 1 ? "" : "s",
+	       p->process ? " that could be evicted" : "");
 	for (k = 0; k < LEFT_KINDS && p->process; k++)
 		if (p->left_out[k])
 			printf("  left out: %-36s %12s\n", pages_left_name(k),
@@ -283,6 +284,10 @@ static int collect(struct estimate *e, char **operand, int n)
 			return cli_usage(COMMAND,
 					 "one PID, or files; a file of such a name is ./%s",
 					 pages_is_pid(operand[0]) ? operand[0] : operand[i]);
+	for (i = 0; e->save && i < n; i++)
+		if (!pages_is_pid(operand[i]) && cli_same_file(e->save, operand[i]))
+			return cli_usage(COMMAND, "--save: '%s' is a file that is to be read",
+					 e->save);
 	if (pages_is_pid(operand[0])) {
 		if (cli_parse_count(operand[0], 1, 1u << 30, &pid))
 			return cli_usage(COMMAND, "'%s' is no process id", operand[0]);

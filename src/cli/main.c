@@ -59,9 +59,13 @@ int main(int argc, char **argv)
 	int fd;
 
 	/* Where these were closed, what is opened first would be taken for them. */
-	do
+	do {
 		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	while (fd >= 0 && fd <= STDERR_FILENO);
+		if (fd == STDOUT_FILENO) { /* what is printed is lost: writing is to fail */
+			close(fd);
+			fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		}
+	} while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd >= 0)
 		close(fd);
 	if (argc < 2)

@@ -2,11 +2,14 @@
 /* What subcommands print with: messages, sizes, JSON, medians. */
 #include "cli/cli.h"
 
+#include "os/file.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define JSON_VERSION                                                                               \
 	1 /* raised when a field changes its meaning or goes; not when one is added                \
@@ -112,17 +115,43 @@ void cli_json_text(json_t *object, const char *key, const char *value)
 
 int cli_json_print(json_t *object)
 {
+	const char *name = json_string_value(json_object_get(object, "command"));
+	char command[64];
+
+	snprintf(command, sizeof(command), "%s", name ? name : "");
+	errno = 0;
 	json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	putchar('\n');
 	json_decref(object);
-	return cli_flush("");
+	return cli_flush(command);
 }
 
 int cli_flush(const char *command)
 {
 	if (fflush(stdout) || ferror(stdout))
-		return cli_fail(command, "cannot write to stdout: %s", strerror(errno));
+		return cli_fail(command, "cannot write to stdout: %s",
+				strerror(errno ? errno : EIO));
 	return CLI_OK;
+}
+
+int cli_close(FILE *f, const char *path)
+{
+	/* The first error is still in errno: what works does not touch it. */
+	bool bad = ferror(f);
+	int rc;
+
+	bad |= fclose(f) != 0;
+	rc = !bad ? 0 : errno ? -errno : -EIO;
+	if (rc)
+		os_file_discard(path);
+	return rc;
+}
+
+bool cli_same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 static int compare_doubles(const void *a, const void *b)

@@ -234,6 +234,8 @@ int pages_save(const struct pages *p, const char *path)
 	if (fd >= 0) {
 		code = os_file_write(fd, p->data, p->count * PAGE);
 		os_file_close(fd);
+		if (code < 0)
+			os_file_discard(path);
 	}
 	return code < 0 ? code : 0;
 }

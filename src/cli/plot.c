@@ -340,14 +340,10 @@ int plot_write(const char *path, const char *title, const struct plot_panel *pan
 	       unsigned npanels)
 {
 	FILE *f = fopen(path, "we");
-	int rc;
 
 	if (!f)
 		return -errno;
-	plot_svg(f, title, panel, npanels);
 	errno = 0;
-	rc = ferror(f) ? -EIO : 0;
-	if (fclose(f) && rc == 0)
-		rc = errno ? -errno : -EIO;
-	return rc;
+	plot_svg(f, title, panel, npanels);
+	return cli_close(f, path);
 }

@@ -117,7 +117,7 @@ static int check_policies(struct replay *r, char *const *policy, int n)
 		rc = tmem_host_create(&o, &h, err, sizeof(err));
 		tmem_host_destroy(h);
 		if (rc)
-			return cli_usage(COMMAND, "%s", err);
+			return cli_usage(COMMAND, "%s, opt, model:NAME", err);
 	}
 	return CLI_OK;
 }
@@ -262,6 +262,9 @@ int cmd_replay(int argc, char **argv)
 		return cli_usage(COMMAND, "which trace? One of them");
 	if (r.codec && codec_parse(r.codec, &spec, err, sizeof(err)))
 		return cli_usage(COMMAND, "--codec: %s", err);
+	if (r.svg &&
+	    (cli_same_file(r.svg, argv[1]) || (r.pages_file && cli_same_file(r.svg, r.pages_file))))
+		return cli_usage(COMMAND, "--svg: '%s' is a file that is to be read", r.svg);
 	if (r.info)
 		return replay_info(COMMAND, argv[1], r.json);
 	return replay(&r, argv[1]);

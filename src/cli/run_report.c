@@ -4,6 +4,8 @@
 
 #include "cli/cli.h"
 
+#include "os/file.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,16 +44,20 @@ static int write_svg(const struct run_report *r, const char *path)
 static int write_page(const struct run_report *r, size_t n, const char *path)
 {
 	FILE *f = path ? fopen(path, "we") : stdout;
-	int rc, code = CLI_OK;
+	int rc, err;
 
 	if (!f)
 		return cli_fail("report", "%s: %s", path, strerror(errno));
+	errno = 0;
 	rc = run_page_write(f, r, n);
 	if (!path)
-		code = cli_flush("report");
-	else if ((ferror(f) | fclose(f)) != 0)
-		code = cli_fail("report", "%s: it cannot be written", path);
-	return rc < 0 ? cli_fail("report", "%s", strerror(-rc)) : code;
+		return rc < 0 ? cli_fail("report", "%s", strerror(-rc)) : cli_flush("report");
+	err = cli_close(f, path);
+	if (rc < 0 && !err)
+		os_file_discard(path);
+	if (rc == 0)
+		rc = err;
+	return rc < 0 ? cli_fail("report", "%s: %s", path, strerror(-rc)) : CLI_OK;
 }
 
 int cmd_report(int argc, char **argv)
@@ -78,6 +84,10 @@ int cmd_report(int argc, char **argv)
 		return cli_usage("report", "plots alone are of one file");
 	if (!out && isatty(STDOUT_FILENO))
 		return cli_usage("report", "a page is nothing for a terminal: -o FILE.html");
+	for (int i = 0; out && i < files; i++)
+		if (cli_same_file(out, argv[1 + i]))
+			return cli_usage("report", "--output: '%s' is a report that is to be read",
+					 out);
 	r = calloc((size_t)files, sizeof(*r));
 	if (!r)
 		return cli_fail("report", "no memory");

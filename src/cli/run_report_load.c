@@ -6,10 +6,12 @@
 #include "cli/cli.h"
 #include "cli/run_report.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define VERSION 1
 
@@ -126,9 +128,14 @@ static int load_series(struct run_report *r)
 int run_report_load(const char *path, struct run_report *r)
 {
 	json_error_t e;
+	struct stat st;
 	int rc;
 
 	*r = (struct run_report){.path = path};
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return cli_fail("report", "%s: %s", path, strerror(EISDIR));
+	if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+		return cli_fail("report", "%s: it is empty", path);
 	r->json = json_load_file(path, JSON_REJECT_DUPLICATES, &e);
 	if (!r->json && e.line > 0)
 		return cli_fail("report", "%s: line %d, column %d: %s", path, e.line, e.column,

@@ -96,7 +96,14 @@ wrong trace_make_unwritable 1 "cannot write" trace --make loop:10:10 -o /no/such
 right trace_made "1000" trace --info "$T/made.trace"
 wrong replay_nothing 2 "which trace" replay
 wrong replay_not_a_trace 1 "is not a trace" replay /etc/passwd
-wrong replay_policy 2 "known: lru, s3fifo" replay --policy mru /etc/passwd
+wrong replay_over_input 2 "is to be read" replay "$T/made.trace" --svg "$T/made.trace"
+if [ -w /dev/full ]; then
+	"$TMEM" replay "$T/made.trace" -p lru --svg /dev/full >"$T/out" 2>"$T/err"
+	check replay_svg_full "$(cat "$T/err")" grep -qx 'tmem replay: cannot write /dev/full: No space left on device' "$T/err"
+	"$TMEM" trace --info "$T/made.trace" -J >/dev/full 2>"$T/err"
+	check json_full "$(cat "$T/err")" grep -q '^tmem trace: cannot write to stdout: No space' "$T/err"
+fi
+wrong replay_policy 2 "known: lru, s3fifo, opt, model:NAME" replay --policy mru /etc/passwd
 wrong replay_model 2 "known: fifo, lru, s3fifo, opt" replay --policy model:mru /etc/passwd
 wrong replay_size 1 "is not a trace" replay --size 64M /etc/passwd
 wrong bench_store_pages 2 "from 1000" bench store --pages 5
@@ -195,7 +202,21 @@ PIDS=()
 right estimate_file "$TMEM" estimate --bytes --codec lz4 "$TMEM"
 right estimate_files "2 files" estimate --codec lz4 "$TMEM" "$0"
 printf 'x' >"$T/one"
-right estimate_one_byte "4.0 KiB in 1 pages" estimate --codec zstd:1 "$T/one"
+right estimate_one_byte "4.0 KiB in 1 page" estimate --codec zstd:1 "$T/one"
+check estimate_one_page "pages" sh -c '! grep -q "1 pages" "$1"' sh "$T/out"
+cp "$T/one" "$T/saved"
+wrong estimate_save_over 2 "is to be read" estimate --save "$T/saved" "$T/saved"
+check estimate_save_over_kept "it was written over" cmp -s "$T/one" "$T/saved"
+"$TMEM" estimate --codec lz4 "$T/one" >&- 2>"$T/err"
+CODE=$?
+check stdout_closed "exit code $CODE: $(cat "$T/err")" test "$CODE/$(grep -c 'cannot write to stdout' "$T/err")" = 1/1
+if mkdir "$T/small" && mount -t tmpfs -o size=8k none "$T/small" 2>/dev/null; then
+	wrong estimate_save_full 1 "No space left" estimate --save "$T/small/x" "$TMEM"
+	check estimate_save_full_gone "a part of it stays" test ! -e "$T/small/x"
+	umount "$T/small"
+else
+	skip estimate_save_full "no tmpfs can be mounted here"
+fi
 mkdir "$T/d" && cp "$T/one" "$T/d/123"
 cd "$T/d" && right estimate_digits_file "./123" estimate --codec lz4 ./123
 cd - >/dev/null || exit 1

@@ -85,6 +85,30 @@ wrong svg_of_two 2 "of one file" -o "$T/x.svg" "$T/good.json" "$T/other.json"
 wrong svg_of_flat 1 "no figures over time" -o "$T/x.svg" "$T/flat.json"
 wrong unwritable 1 "/nonexistent/page.html" -o /nonexistent/page.html "$T/good.json"
 wrong second_bad 1 "cut.json" -o "$T/page.html" "$T/good.json" "$T/cut.json"
+# What is to be read is not written over; what could not be written whole does not stay.
+wrong over_input 2 "is to be read" -o "$T/flat.json" "$T/good.json" "$T/flat.json"
+check over_input.kept "the report is gone" python3 -m json.tool "$T/flat.json" "$T/null"
+ln -f "$T/good.json" "$T/same.svg"
+wrong svg_over_input 2 "is to be read" -o "$T/same.svg" "$T/good.json"
+check svg_over_input.kept "the report is gone" python3 -m json.tool "$T/good.json" "$T/null"
+: >"$T/void.json"
+wrong void 1 "void.json: it is empty" "$T/void.json"
+wrong folder 1 ": Is a directory" "$T"
+if [ -w /dev/full ]; then
+	wrong full_page 1 "/dev/full: No space left on device" -o /dev/full "$T/good.json"
+	ln -s /dev/full "$T/full.svg"
+	wrong full_svg 1 "full.svg: No space left on device" -o "$T/full.svg" "$T/good.json"
+	check full_device "it was removed" test -c /dev/full -a -L "$T/full.svg"
+fi
+if mkdir "$T/small" && mount -t tmpfs -o size=4k none "$T/small" 2>/dev/null; then
+	for end in html svg; do
+		wrong "full_$end" 1 "No space left on device" -o "$T/small/x.$end" "$T/good.json"
+		check "full_$end.gone" "a part of it stays" test ! -e "$T/small/x.$end"
+	done
+	umount "$T/small"
+else
+	skip full_disk_removes "no tmpfs can be mounted here"
+fi
 check full_disk "no word of it" sh -c '"$1" report "$2" >/dev/full 2>"$3"; test $? = 1 && test -s "$3"' \
 	sh "$TMEM" "$T/good.json" "$T/err"
 
