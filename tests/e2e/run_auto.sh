@@ -83,6 +83,11 @@ fields part working_set "$hot * 0.9 < level('working_set_bytes', 0.8) < $hot * 2
 # was in use when it was filled.
 fields part few_promotions "sum(v for t, v in zip(s['t_s'], s['promotions']) if t < 0.8 * d['wall_s']) <= $mib * 1.1 + 10"
 fields part columns "len(s['bare_bytes']) == len(s['t_s']) and sum(s['promotions']) == d['promotions']"
+# Of a few seconds there is no rate a minute.
+if [ -z "$LONG" ]; then
+	fields part no_rate "d['promotions_percent'] is None"
+	check part.no_rate.said "$(cat "$T/part.err")" grep -q 'too short a time for a rate' "$T/part.err"
+fi
 check part.said "no line at the end" grep -q 'would have held' "$T/part.err"
 ended phase
 fields phase left "d['evicted_pages'] > $mib * 32"

@@ -90,7 +90,11 @@ int auto_start(struct run *r) __attribute__((warn_unused_result));
 void auto_stop(struct run *r);
 /* Memory that the program would take by itself, now, about; bytes. */
 uint64_t auto_bare(struct run *r);
-/* Promotions a minute in percent of the working set, over the run so far; -1: not known yet. */
+#define AUTO_RATE_S 60
+/*
+ * Promotions a minute in percent of the working set, over the run so far; -1: the working set has
+ * not been known for AUTO_RATE_S.
+ */
 double auto_promotion_rate(const struct run *r);
 /* At the end: a line for the user, when anything left. */
 void auto_say(struct run *r);

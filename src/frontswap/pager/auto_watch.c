@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -182,7 +183,8 @@ double auto_promotion_rate(const struct run *r)
 {
 	const struct auto_run *a = &r->automatic;
 
-	if (a->set_sum <= 0)
+	/* What came back in seconds is no rate a minute. */
+	if (a->set_sum <= 0 || a->set_seconds < AUTO_RATE_S)
 		return -1;
 	/* promotions / (set_seconds / 60) / (set_sum / set_seconds) */
 	return (double)atomic_load(&a->promotions) * AGENT_PAGE * 60 / a->set_sum * 100;
@@ -289,12 +291,19 @@ void auto_say(struct run *r)
 {
 	struct auto_run *a = &r->automatic;
 	double rate = auto_promotion_rate(r), mib = 1 << 20;
+	char came_back[64];
 
 	if (!r->opts.automatic || a->seconds <= 0 || !atomic_load(&r->n.evicted_pages))
 		return;
+	if (rate >= 0)
+		snprintf(came_back, sizeof(came_back), "promotions %.3f %% a minute", rate);
+	else
+		snprintf(came_back, sizeof(came_back),
+			 "promotions %llu, in too short a time for a rate",
+			 (unsigned long long)atomic_load(&a->promotions));
 	run_say(r,
 		"%.80s held %.0f MiB where it would have held %.0f MiB, on the average of %.0f s; "
-		"promotions %.3f %% a minute, cold after %.0f s",
+		"%s, cold after %.0f s",
 		r->opts.argv[0], a->total_sum / a->seconds / mib, a->bare_sum / a->seconds / mib,
-		a->seconds, rate > 0 ? rate : 0, atomic_load(&a->cold_ms) / 1e3);
+		a->seconds, came_back, atomic_load(&a->cold_ms) / 1e3);
 }

@@ -53,15 +53,17 @@ enum live_figure {
 	LIVE_STORE,
 	LIVE_STORED_PAGES,
 	LIVE_COMPRESSED,
-	LIVE_FAULTS,  /* a second */
-	LIVE_P99_NS,  /* of those; 0: there were none */
-	LIVE_WAITING, /* thousandths of the time: waits of all threads together */
-	LIVE_BARE,    /* with --limit auto: the program by itself */
-	LIVE_PROMOTIONS_PPM,
-	LIVE_COLD_MS, /* 0: not with --limit auto */
-	LIVE_OVER,    /* 1: over the limit since the last time */
+	LIVE_FAULTS,	     /* a second */
+	LIVE_P99_NS,	     /* of those; 0: there were none */
+	LIVE_WAITING,	     /* thousandths of the time: waits of all threads together */
+	LIVE_BARE,	     /* with --limit auto: the program by itself */
+	LIVE_PROMOTIONS_PPM, /* or LIVE_UNKNOWN */
+	LIVE_COLD_MS,	     /* 0: not with --limit auto */
+	LIVE_OVER,	     /* 1: over the limit since the last time */
 	LIVE_FIGURES
 };
+
+#define LIVE_UNKNOWN UINT64_MAX
 
 struct live_board {
 	_Atomic uint64_t figure[LIVE_FIGURES];

@@ -33,6 +33,15 @@ static const char *count(char to[SHORT], uint64_t v)
 	return to;
 }
 
+/* What came back a minute, in percent. */
+static const char *back(char to[SHORT], const uint64_t figure[LIVE_FIGURES], int digits)
+{
+	if (figure[LIVE_PROMOTIONS_PPM] == LIVE_UNKNOWN)
+		return "-";
+	snprintf(to, SHORT, "%.*f", digits, (double)figure[LIVE_PROMOTIONS_PPM] / 1e4);
+	return to;
+}
+
 static const char *span(char to[SHORT], uint64_t ns)
 {
 	if (ns < 1000000)
@@ -150,9 +159,8 @@ void live_panel(char line[LIVE_LINES][LIVE_LINE_MAX], const uint64_t figure[LIVE
 	say(&a, "  resident %s", bytes(s, (double)figure[LIVE_RESIDENT]));
 	say(&a, "  store %s", bytes(s, (double)figure[LIVE_STORE]));
 	if (figure[LIVE_COLD_MS])
-		say(&b, "cold %llu s, %.2f %%/min back  ",
-		    (unsigned long long)figure[LIVE_COLD_MS] / 1000,
-		    (double)figure[LIVE_PROMOTIONS_PPM] / 1e4);
+		say(&b, "cold %llu s, %s %%/min back  ",
+		    (unsigned long long)figure[LIVE_COLD_MS] / 1000, back(s, figure, 2));
 	say(&b, "stored %s", bytes(s, (double)figure[LIVE_STORED_PAGES] * PAGE));
 	say(&b, "  ratio %.1f", ratio(figure));
 	say(&b, "  faults %s/s", count(s, figure[LIVE_FAULTS]));
@@ -165,12 +173,11 @@ void live_plain(char line[LIVE_LINE_MAX], const uint64_t figure[LIVE_FIGURES])
 {
 	char total[SHORT], limit[SHORT], resident[SHORT], store[SHORT], stored[SHORT], p99[SHORT];
 	bool sized = figure[LIVE_COLD_MS] != 0;
-	char cold[64] = "";
+	char cold[64] = "", rate[SHORT];
 
 	if (sized)
-		snprintf(cold, sizeof(cold), ", cold %llu s, back %.3f %%/min",
-			 (unsigned long long)figure[LIVE_COLD_MS] / 1000,
-			 (double)figure[LIVE_PROMOTIONS_PPM] / 1e4);
+		snprintf(cold, sizeof(cold), ", cold %llu s, back %s %%/min",
+			 (unsigned long long)figure[LIVE_COLD_MS] / 1000, back(rate, figure, 3));
 	snprintf(
 		line, LIVE_LINE_MAX,
 		"tmem: %.0f s: total %s of %s%s%s, resident %s, store %s, stored %s at ratio %.1f, "

@@ -117,7 +117,7 @@ static void tell(struct run *r, struct sight *s, struct live_board *b)
 		double rate = auto_promotion_rate(r);
 
 		v[LIVE_COLD_MS] = atomic_load(&r->automatic.cold_ms);
-		v[LIVE_PROMOTIONS_PPM] = rate > 0 ? (uint64_t)(rate * 10000) : 0;
+		v[LIVE_PROMOTIONS_PPM] = rate < 0 ? LIVE_UNKNOWN : (uint64_t)(rate * 10000);
 	}
 	v[LIVE_FAULTS] = (f->count[COUNT_FAULTS] - last->count[COUNT_FAULTS]) * 1000000000 / ns;
 	v[LIVE_WAITING] = (f->count[COUNT_WAIT_NS] - last->count[COUNT_WAIT_NS]) * 1000 / ns;
