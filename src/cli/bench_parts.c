@@ -121,7 +121,7 @@ int cmd_bench_alloc(int argc, char **argv)
 		 "pages to take the sizes of (tmem estimate --save); default: made up", 0, 0},
 		{"codec", 'c', CLI_TEXT, &codec, "NAME[:LEVEL]", "default: lz4", 0, 0},
 		{"cluster", 0, CLI_COUNT, &cluster, "PAGES",
-		 "pages compressed together, 1 to 16 (default: 1)", 1, 16},
+		 "pages compressed together: 1, 2, 4, 8, 16 (default: 1)", 1, 16},
 		{"threads", 't', CLI_COUNT, &threads, "N", "for scaling; default: 2", 1, 64},
 		{"max", 'm', CLI_SIZE, &max_bytes, "SIZE",
 		 "use at most so much of FILE (default: 1G)", 0, 0},
@@ -147,6 +147,8 @@ int cmd_bench_alloc(int argc, char **argv)
 		return code;
 	if (codec_parse(codec, &spec, err, sizeof(err)))
 		return cli_usage(command, "--codec: %s", err);
+	if (cluster & (cluster - 1))
+		return cli_usage(command, "--cluster takes 1, 2, 4, 8 or 16");
 	if (bench_pages_load(path, max_bytes, &pages, err, sizeof(err)))
 		return cli_fail(command, "%s", err);
 	sizes = zsizes(&pages, &spec, cluster, &n);

@@ -22,6 +22,7 @@
  */
 #include "cli/bench_run.h"
 #include "codec/codec.h"
+#include "frontswap/pager/run.h"
 #include "os/file.h"
 #include "os/mem.h"
 
@@ -33,6 +34,7 @@
 #include <unistd.h>
 
 #pragma weak cmd_run
+#pragma weak technique_parse
 
 #define COMMAND	       "bench run"
 #define SEARCH_RUNS    5
@@ -143,15 +145,17 @@ static bool accept(struct bench *b, enum way way, const struct box_run *r)
 	struct column *c = &b->column[way];
 	const struct box_run *first = &b->first.box;
 
-	if (r->timed_out)
+	if (r->timed_out) {
 		snprintf(c->why_not, sizeof(c->why_not), "did not end within %.0f s", b->timeout_s);
-	else if (r->out_of_memory)
+	} else if (r->out_of_memory) {
 		snprintf(c->why_not, sizeof(c->why_not), "killed for lack of memory");
-	else if (way != BARE && r->exit_code != first->exit_code)
+	} else if (way != BARE && r->exit_code != first->exit_code) {
+		c->failed = true;
 		snprintf(c->why_not, sizeof(c->why_not), "exit code %d, bare %d", r->exit_code,
 			 first->exit_code);
-	else if (way != BARE && r->output_hash != first->output_hash)
+	} else if (way != BARE && r->output_hash != first->output_hash) {
 		b->output_differs = true;
+	}
 	return !c->why_not[0];
 }
 
@@ -420,16 +424,52 @@ int bench_close(struct bench *b, int code)
 	return stop ? 128 + stop : code;
 }
 
+/* A part of what the bare program takes may be less than tmem run works with. */
+static int check_total(const struct bench *b)
+{
+	char total[CLI_TEXT_MAX];
+
+	if (b->leave_out[TMEM] || b->limit_bytes >= RUN_LIMIT_MIN)
+		return CLI_OK;
+	return cli_fail(COMMAND,
+			"a total of %s is less than the %uM that tmem run takes; --limit gives "
+			"another, --no-tmem leaves it out",
+			cli_bytes(total, b->limit_bytes, b->bytes),
+			(unsigned)(RUN_LIMIT_MIN >> 20));
+}
+
 static int one_program(struct bench *b)
 {
+	const struct column *tmem = &b->column[TMEM];
 	int code = bench_open(b);
 
 	if (code == CLI_OK)
 		code = bench_first(b);
 	if (code == CLI_OK)
+		code = check_total(b);
+	if (code == CLI_OK)
 		code = bench_measure(b);
 	code = bench_close(b, code);
-	return code == CLI_OK ? bench_run_print(b) : code;
+	if (code == CLI_OK)
+		code = bench_run_print(b);
+	if (code == CLI_OK && tmem->failed)
+		code = cli_fail(COMMAND, "tmem could not be measured: %s", tmem->why_not);
+	return code;
+}
+
+/* What tmem run would refuse, before anything runs. */
+static int check_tmem(const struct bench *b)
+{
+	uint32_t bits;
+
+	if (b->leave_out[TMEM] || !cmd_run)
+		return CLI_OK;
+	if (b->limit_bytes && b->limit_bytes < RUN_LIMIT_MIN)
+		return cli_usage(COMMAND, "--limit takes at least %uM, or --no-tmem",
+				 (unsigned)(RUN_LIMIT_MIN >> 20));
+	if (technique_parse(b->without, &bits) < 0)
+		return cli_usage(COMMAND, "--without takes some of " TECHNIQUES);
+	return CLI_OK;
 }
 
 int cmd_bench_run(int argc, char **argv)
@@ -496,6 +536,9 @@ int cmd_bench_run(int argc, char **argv)
 		return cli_usage(COMMAND, "--limit or --fraction, not both");
 	if (b.codec && codec_parse(b.codec, &spec, err, sizeof(err)))
 		return cli_usage(COMMAND, "--codec: %s", err);
+	code = check_tmem(&b);
+	if (code != CLI_OK)
+		return code;
 	b.rounds = b.rounds ? b.rounds : is_suite ? 5 : 3;
 	b.fraction = b.fraction > 0 ? b.fraction : 0.5;
 	b.leave_out[ZSWAP] = !zswap;

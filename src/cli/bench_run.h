@@ -24,6 +24,7 @@ struct column {
 	unsigned runs;
 	bool left_out;	   /* by the command line, or for another reason: */
 	char why_not[300]; /* "": it was measured */
+	bool failed;	   /* it ended otherwise than the bare program did */
 	/* zram, zswap */
 	uint64_t cgroup_limit; /* that gives the total */
 	unsigned search_runs;

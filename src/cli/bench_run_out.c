@@ -62,6 +62,8 @@ static void print_table(const struct bench *b)
 			       way_name[w]);
 	if (swap_unused(b))
 		printf("note: the program was over the limit and yet nothing was swapped\n");
+	if (b->first.box.exit_code)
+		printf("note: the program itself failed: exit code %d\n", b->first.box.exit_code);
 	if (b->output_differs)
 		printf("note: what the program wrote differs from run to run\n");
 	if (!b->box.has_cgroup)
@@ -111,6 +113,7 @@ static int print_json(const struct bench *b)
 	json_object_set_new(o, "program", argv);
 	cli_json_u64(o, "limit_bytes", b->limit_bytes);
 	cli_json_u64(o, "rounds", b->rounds);
+	cli_json_u64(o, "exit_code", (uint64_t)b->first.box.exit_code);
 	for (w = 0; w < WAYS; w++) {
 		way[w] = column_json(&b->column[w]);
 		json_object_set_new(o, way_name[w], way[w]);

@@ -257,6 +257,7 @@ wrong bench_alloc_zeros 1 "same-filled" bench alloc --pages "$T/zeros"
 wrong bench_peers_operand 2 "no operands" bench peers pages
 wrong bench_peers_no_file 1 "/nonexistent" bench peers --pages /nonexistent
 wrong bench_peers_few 1 "64" bench peers --pages "$T/one"
+wrong bench_alloc_cluster 2 "1, 2, 4, 8 or 16" bench alloc --cluster 3
 right bench_peers '"stores"' bench peers --pages "$T/pages" -r 1 -J
 fields bench_peers_engine 'all(s["put_per_s"] > 0 and s["get_per_s"] > 0 and s["memory_bytes"] > 0
 	for s in d["stores"] if s["store"].startswith("engine"))'
@@ -272,6 +273,18 @@ wrong bench_run_endless 1 "did not end" bench run --timeout 1 -- sleep 100
 left_behind() {
 	local at
 	grep -q "^/dev/zram[1-9]" /proc/swaps && echo swap
+if "$TMEM" --help | grep -qw run; then
+	wrong bench_run_limit 2 "at least 32M" bench run --limit 1M -- true
+	wrong bench_run_without 2 "--without takes" bench run --limit 64M --without foo -- true
+	wrong bench_run_total 1 "less than the 32M" bench run --fraction 0.5 -- python3 -c 'import time; time.sleep(0.3)'
+	# The agent cannot be loaded there: what was asked for is not measured.
+	mkdir "$T/lonely" && cp "$TMEM" "$T/lonely" && chmod 755 "$T" "$T/lonely"
+	LD_LIBRARY_PATH=$BUILD timeout 60 "$T/lonely/tmem" bench run --limit 64M --no-zram --rounds 1 -- true >"$T/out" 2>"$T/err"
+	CODE=$?
+	check bench_run_tmem_failed "exit code $CODE: $(cat "$T/err")" \
+		test "$CODE/$(grep -c '^tmem bench run: tmem could not be measured' "$T/err")" = 1/1
+fi
+right bench_run_false "note: the program itself failed: exit code 1" bench run --limit 64M --no-zram --no-tmem --rounds 1 -- false
 	for at in /sys/fs/cgroup/memory/tmem-bench-* /sys/fs/cgroup/tmem-bench-*; do
 		[ -e "$at" ] && echo "$at"
 	done
