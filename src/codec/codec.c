@@ -91,11 +91,15 @@ const struct codec *codec_find(const char *name)
 	return find(name, &why);
 }
 
+#define KNOWN_TEXT 400 /* room for what list_known() writes */
+
 /* "lz4 (levels 1..64), zstd (levels -7..19)" */
 static void list_known(char *text, size_t size)
 {
 	size_t used = 0;
 
+	/* Modules are known once they are loaded; this one comes with the project. */
+	(void)codec_find("lzo");
 	text[0] = '\0';
 	for (unsigned i = 0; codec_at(i) && used < size; i++) {
 		const struct codec *c = codec_at(i);
@@ -122,13 +126,16 @@ static int parse_level(const char *text, long *level)
 
 /* The codec is known; text is its level, or NULL. */
 static int parse_for(const struct codec *codec, const char *text, struct codec_spec *out, char *err,
-		     size_t errlen, const char *known)
+		     size_t errlen)
 {
 	long level = codec->level_default;
 	int rc = text ? parse_level(text, &level) : 0;
+	char known[KNOWN_TEXT];
 
 	if (rc == 0 && (level < codec->level_min || level > codec->level_max))
 		rc = -ERANGE;
+	if (rc)
+		list_known(known, sizeof(known));
 	if (rc == -ERANGE)
 		snprintf(err, errlen, "codec %s has no level %.20s; known: %s", codec->name, text,
 			 known);
@@ -144,25 +151,24 @@ int codec_parse(const char *text, struct codec_spec *out, char *err, size_t errl
 	size_t len = strcspn(text, ":");
 	const struct codec *codec = NULL;
 	const char *why = NULL;
-	char known[400], name[48];
+	char known[KNOWN_TEXT], name[48];
 	int rc;
 
 	snprintf(name, sizeof(name), "%.*s", len > 40 ? 40 : (int)len, text);
 	if (len && len <= 40)
 		codec = find(name, &why);
+	if (codec)
+		return parse_for(codec, text[len] == ':' ? text + len + 1 : NULL, out, err, errlen);
 	list_known(known, sizeof(known));
 	if (len == 0) {
 		rc = -EINVAL;
 		snprintf(err, errlen, "codec is NAME or NAME:LEVEL; known: %s", known);
-	} else if (!codec && why) {
+	} else if (why) {
 		rc = -ENOENT;
 		snprintf(err, errlen, "module of codec '%s': %s; known: %s", name, why, known);
-	} else if (!codec) {
+	} else {
 		rc = -ENOENT;
 		snprintf(err, errlen, "unknown codec '%s'; known: %s", name, known);
-	} else {
-		rc = parse_for(codec, text[len] == ':' ? text + len + 1 : NULL, out, err, errlen,
-			       known);
 	}
 	return rc;
 }

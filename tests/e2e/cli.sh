@@ -136,6 +136,12 @@ for f in 0 1.1 -0.5 x 200%; do
 	wrong "fraction_'$f'" 2 "--fraction" bench run --fraction "$f" -- true
 done
 wrong codec_unknown 2 "lz5" estimate --codec lz5 "$0"
+"$TMEM" estimate --codec lzo "$0" >"$T/out" 2>&1
+if [ $? != 2 ]; then # the module is there
+	wrong codec_modules 2 ", lzo (levels" estimate --codec lz5 "$0"
+else
+	skip codec_modules "no module of lzo here"
+fi
 wrong codec_level 2 "known" estimate --codec zstd:99 "$0"
 wrong codec_level_word 2 "known" bench engine --codec zstd:fast
 wrong codec_empty_level 2 "known" bench engine --codec zstd:
@@ -251,13 +257,13 @@ for z in zsmalloc zbud; do
 done
 right bench_engine_none '"codec": "none"' bench engine --pages "$T/pages" --no-scale -r 1 -c none -J
 right bench_alloc '"density"' bench alloc --pages "$T/pages" -t 1 -J
+wrong bench_alloc_cluster 2 "1, 2, 4, 8 or 16" bench alloc --cluster 3
 wrong bench_alloc_zeros 1 "same-filled" bench alloc --pages "$T/zeros"
 
 # ---- bench peers; stores that are not installed are left out
 wrong bench_peers_operand 2 "no operands" bench peers pages
 wrong bench_peers_no_file 1 "/nonexistent" bench peers --pages /nonexistent
 wrong bench_peers_few 1 "64" bench peers --pages "$T/one"
-wrong bench_alloc_cluster 2 "1, 2, 4, 8 or 16" bench alloc --cluster 3
 right bench_peers '"stores"' bench peers --pages "$T/pages" -r 1 -J
 fields bench_peers_engine 'all(s["put_per_s"] > 0 and s["get_per_s"] > 0 and s["memory_bytes"] > 0
 	for s in d["stores"] if s["store"].startswith("engine"))'
@@ -267,12 +273,6 @@ fields bench_peers_all 'len(d["stores"]) == 14 and all(s.get("not_measured") or 
 # ---- bench run; with zram only where it can be had
 wrong bench_run_nothing 2 "which program" bench run
 wrong bench_run_both 2 "not both" bench run --limit 1G --fraction 0.5 -- true
-wrong bench_run_no_program 1 "/nonexistent" bench run -- /nonexistent/program
-wrong bench_run_killed 1 "137" bench run -- /bin/sh -c 'kill -KILL $$'
-wrong bench_run_endless 1 "did not end" bench run --timeout 1 -- sleep 100
-left_behind() {
-	local at
-	grep -q "^/dev/zram[1-9]" /proc/swaps && echo swap
 if "$TMEM" --help | grep -qw run; then
 	wrong bench_run_limit 2 "at least 32M" bench run --limit 1M -- true
 	wrong bench_run_without 2 "--without takes" bench run --limit 64M --without foo -- true
@@ -285,6 +285,12 @@ if "$TMEM" --help | grep -qw run; then
 		test "$CODE/$(grep -c '^tmem bench run: tmem could not be measured' "$T/err")" = 1/1
 fi
 right bench_run_false "note: the program itself failed: exit code 1" bench run --limit 64M --no-zram --no-tmem --rounds 1 -- false
+wrong bench_run_no_program 1 "/nonexistent" bench run -- /nonexistent/program
+wrong bench_run_killed 1 "137" bench run -- /bin/sh -c 'kill -KILL $$'
+wrong bench_run_endless 1 "did not end" bench run --timeout 1 -- sleep 100
+left_behind() {
+	local at
+	grep -q "^/dev/zram[1-9]" /proc/swaps && echo swap
 	for at in /sys/fs/cgroup/memory/tmem-bench-* /sys/fs/cgroup/tmem-bench-*; do
 		[ -e "$at" ] && echo "$at"
 	done
