@@ -429,7 +429,7 @@ static int check_total(const struct bench *b)
 {
 	char total[CLI_TEXT_MAX];
 
-	if (b->leave_out[TMEM] || b->limit_bytes >= RUN_LIMIT_MIN)
+	if (b->leave_out[TMEM] || !cmd_run || b->limit_bytes >= RUN_LIMIT_MIN)
 		return CLI_OK;
 	return cli_fail(COMMAND,
 			"a total of %s is less than the %uM that tmem run takes; --limit gives "
