@@ -83,8 +83,8 @@ wrong invalidate_missing 1 "No such file" invalidate /no/such
 wrong no_command 2 "which command" 
 wrong trace_nothing 2 "one of them" trace
 wrong trace_info_missing 1 "cannot be opened" trace --info /no/such/file
-wrong trace_json 2 "--json goes with --info" trace -J -- true
-wrong trace_codec 2 "--codec: unknown" trace -m -l 64M -c foo -- true
+wrong trace_json 2 "--json goes with --info" trace -J -o "$T/none" -- true
+wrong trace_codec 2 "--codec: unknown" trace -m -l 64M -c foo -o "$T/none" -- true
 # A text that is refused, before anything is written over.
 for what in foo:1:1 loop:0:10 zipf:10:-5 zipf:10:10:10 zipf "zipf: 10:10"; do
 	echo keepme >"$T/keep"

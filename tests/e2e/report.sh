@@ -88,16 +88,17 @@ wrong second_bad 1 "cut.json" -o "$T/page.html" "$T/good.json" "$T/cut.json"
 # What is to be read is not written over; what could not be written whole does not stay.
 wrong over_input 2 "is to be read" -o "$T/flat.json" "$T/good.json" "$T/flat.json"
 check over_input.kept "the report is gone" python3 -m json.tool "$T/flat.json" "$T/null"
-ln -f "$T/good.json" "$T/same.svg"
-wrong svg_over_input 2 "is to be read" -o "$T/same.svg" "$T/good.json"
-check svg_over_input.kept "the report is gone" python3 -m json.tool "$T/good.json" "$T/null"
+cp "$T/good.json" "$T/copy.json"
+ln "$T/copy.json" "$T/same.svg" # by another name
+wrong svg_over_input 2 "is to be read" -o "$T/same.svg" "$T/copy.json"
+check svg_over_input.kept "the report is gone" python3 -m json.tool "$T/copy.json" "$T/null"
 : >"$T/void.json"
 wrong void 1 "void.json: it is empty" "$T/void.json"
 wrong folder 1 ": Is a directory" "$T"
 if [ -w /dev/full ]; then
-	wrong full_page 1 "/dev/full: No space left on device" -o /dev/full "$T/good.json"
+	wrong full_device_html 1 "/dev/full: No space left on device" -o /dev/full "$T/good.json"
 	ln -s /dev/full "$T/full.svg"
-	wrong full_svg 1 "full.svg: No space left on device" -o "$T/full.svg" "$T/good.json"
+	wrong full_device_svg 1 "full.svg: No space left on device" -o "$T/full.svg" "$T/good.json"
 	check full_device "it was removed" test -c /dev/full -a -L "$T/full.svg"
 fi
 if mkdir "$T/small" && mount -t tmpfs -o size=4k none "$T/small" 2>/dev/null; then
