@@ -550,7 +550,8 @@ void cc_locks_released(struct cc_mount *m, struct cc_handle *h);
 void cc_text_mount(struct cc_mount *m, char *buf, size_t room);
 void cc_text_file(struct cc_mount *m, struct cc_node *n, char *buf, size_t room);
 
-/* notify.c: what the kernel is told, by a thread of its own. */
+/* notify.c: what the kernel is told, by threads of its own. */
+#define CC_TELLERS 4u
 int cc_notify_open(struct cc_mount *m) __attribute__((warn_unused_result));
 void cc_notify_close(struct cc_mount *m);
 /* The kernel's pages and attributes of a node are to go. */

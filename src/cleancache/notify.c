@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the kernel is told, rather than asked: that a file changed, and that it should forget
- * names. By one thread: to tell it, a page's lock may be waited for, which a request that is
- * being served may hold; so nobody who serves requests, or holds a lock of ours, may do it (but of
- * attributes alone).
+ * names. By threads of its own: to tell it, a page's lock may be waited for, or a folder's, which a
+ * request that is being served may hold; so nobody who serves requests, or holds a lock of ours,
+ * may do it (but of attributes alone). Where the source does not answer, that takes as long; so
+ *
+ *   T1  no two of them are in the same file, or the same folder: what hangs keeps one of them, and
+ *       what is to be told of anything else waits for the others
  *
  * A node changed: it goes to the end of a list, with a ref, unless it is in there already. So
  * nobody waits to say it. An open that makes the kernel drop its pages meanwhile has said it.
@@ -29,7 +32,8 @@
  * asked for since the last time are taken out of the kernel's cache, until half of what may be is
  * left; the kernel then forgets the nodes. It may know a name twice, by the folder and by its twin
  * below .tmem/files (virtual.c). What is open stays. A folder goes only when there is
- * nothing else: who stands in one, or has mounted something there, notices.
+ * nothing else: who stands in one, or has mounted something there, notices. One thread does it,
+ * and one more for each that has not got on for a while.
  */
 #include "cleancache/cleancache.h"
 
@@ -42,6 +46,7 @@
 #define TRIM_BATCH 256u
 #define NAME_ROOM  256u
 #define WAIT_NS	   1000000000ull
+#define STUCK_NS   500000000ull
 
 #ifdef TMEM_FUSE_EXPIRE_FLAGS
 #define EXPIRE_FLAGS , FUSE_LL_EXPIRE_ONLY
@@ -49,17 +54,27 @@
 #define EXPIRE_FLAGS
 #endif
 
+/* Guarded by the lock, but for thread and t. */
+struct teller {
+	struct cc_notify *t;
+	os_thread thread;
+	struct cc_node *in; /* T1; no ref, it is only compared */
+	bool trims;
+	uint64_t since_ns; /* it is in there, when it trims */
+};
+
 struct cc_notify {
 	struct cc_mount *m;
-	os_thread thread;
-	bool started;
 	struct os_mutex lock;
 	struct os_cond work, idle;
 	struct cc_node *first, **last;	   /* by notify_next */
 	struct cc_node *name, **last_name; /* by name_next */
+	struct cc_node *held;		   /* the same: names in a folder that somebody is in */
 	uint64_t names_asked, names_told;  /* ever */
 	struct cc_told *told, **last_told; /* who waits for an answer */
-	bool trim, telling, quiet, stop;
+	bool trim, quiet, stop;
+	unsigned telling, started;
+	struct teller teller[CC_TELLERS];
 };
 
 /* A node's name of now, and the number of its folder; false: it has none. */
@@ -88,22 +103,82 @@ static int expire_name(struct cc_mount *m, struct cc_node *parent, const char *n
 }
 
 /* And a folder is to be listed again: its pages are never locked for as long as we are asked. */
-static void look_up_again(struct cc_mount *m, struct cc_node *n)
+static void look_up_again(struct cc_mount *m, struct cc_node *n, struct cc_node *parent,
+			  const char *name)
 {
-	struct cc_node *parent;
-	char name[NAME_ROOM];
-
 	if (n->type == S_IFDIR)
 		(void)fuse_lowlevel_notify_inval_inode(m->se, cc_ino_of(m, n), 0, 0);
-	if (!name_of(m, n, name, &parent))
-		return;
 	/* A kernel that does not know how would take away what is mounted in a folder. */
-	if (expire_name(m, parent, name) == -ENOSYS && n->type != S_IFDIR)
+	if (parent && expire_name(m, parent, name) == -ENOSYS && n->type != S_IFDIR)
 		(void)forget_name(m, parent, name);
-	cc_node_unref(m, parent);
 }
 
-static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool folders)
+/* ---- who tells -------------------------------------------------------------------------- */
+
+/* T1, under the lock. */
+static bool somebody_in(const struct cc_notify *t, const struct cc_node *n)
+{
+	for (unsigned i = 0; i < t->started; i++)
+		if (t->teller[i].in == n)
+			return true;
+	return false;
+}
+
+/* The lock is let go of until leave(). */
+static void enter(struct teller *w, struct cc_node *n)
+{
+	w->in = n;
+	w->since_ns = os_clock_ns();
+	w->t->telling++;
+	os_mutex_unlock(&w->t->lock);
+}
+
+static void leave(struct teller *w)
+{
+	struct cc_notify *t = w->t;
+	struct cc_node **end = &t->held;
+
+	os_mutex_lock(&t->lock);
+	w->in = NULL;
+	t->telling--;
+	os_cond_broadcast(&t->idle);
+	if (!t->held)
+		return;
+	/* Names that waited for a folder, for this one perhaps, are asked for again. */
+	while (*end)
+		end = &(*end)->name_next;
+	*end = t->name;
+	if (!t->name)
+		t->last_name = end;
+	t->name = t->held;
+	t->held = NULL;
+	os_cond_signal(&t->work);
+}
+
+/* ---- trimming --------------------------------------------------------------------------- */
+
+/* False: it has none, the kernel does not know it, or somebody is in its folder. */
+static bool forget_one(struct teller *w, struct cc_node *n)
+{
+	struct cc_mount *m = w->t->m;
+	struct cc_node *parent;
+	char name[NAME_ROOM];
+	bool done = false;
+
+	if (!name_of(m, n, name, &parent))
+		return false;
+	os_mutex_lock(&w->t->lock);
+	if (!somebody_in(w->t, parent)) {
+		enter(w, parent);
+		done = forget_name(m, parent, name);
+		leave(w);
+	}
+	os_mutex_unlock(&w->t->lock);
+	cc_node_unref(m, parent);
+	return done;
+}
+
+static uint64_t forget(struct teller *w, uint64_t look_at, uint64_t aim, bool folders)
 {
 	struct cc_node *idle[TRIM_BATCH];
 	uint64_t done = 0;
@@ -111,122 +186,173 @@ static uint64_t forget(struct cc_mount *m, uint64_t look_at, uint64_t aim, bool 
 
 	for (uint64_t looked = 0; looked < look_at && done < aim && none < 2;
 	     looked += TRIM_BATCH) {
-		unsigned n = cc_nodes_idle(m, idle, TRIM_BATCH, folders);
+		unsigned n = cc_nodes_idle(w->t->m, idle, TRIM_BATCH, folders);
 
 		none = n ? 0 : none + 1;
 		for (unsigned i = 0; i < n; i++) {
-			struct cc_node *parent;
-			char name[NAME_ROOM];
-
-			if (name_of(m, idle[i], name, &parent)) {
-				done += forget_name(m, parent, name);
-				cc_node_unref(m, parent);
-			}
-			cc_node_unref(m, idle[i]);
+			done += forget_one(w, idle[i]);
+			cc_node_unref(w->t->m, idle[i]);
 		}
 	}
 	return done;
 }
 
-static void trim(struct cc_mount *m)
+static void trim(struct teller *w)
 {
+	struct cc_mount *m = w->t->m;
 	uint64_t now = atomic_load(&m->nodes), most = m->nodes_most / 2, done;
 	uint64_t aim = now > most ? now - most : now / 8 + 1;
 
 	/* Twice round is enough: the first one may find all of them used. */
-	done = forget(m, 2 * now, aim, false);
+	done = forget(w, 2 * now, aim, false);
 	/* What was asked to go may be held by another name: nodes that went are what counts. */
 	if (cc_nodes_many(m))
-		done += forget(m, 2 * now, aim, true);
+		done += forget(w, 2 * now, aim, true);
 	cc_count(m, CC_TRIMMED, done);
 }
 
-/* Under the lock, which it lets go of meanwhile. */
-static void tell_next(struct cc_notify *t)
+/* Under the lock: somebody trims, and gets on. */
+static bool is_trimmed(const struct cc_notify *t)
 {
-	struct cc_node *n = t->first;
-	bool quiet = t->quiet || t->stop;
+	uint64_t now = os_clock_ns();
+	unsigned trims = 0;
 
-	t->first = n->notify_next;
-	if (!t->first)
-		t->last = &t->first;
-	n->to_tell = false; /* a change from here on is told again */
-	quiet |= n->told_by_open;
-	os_mutex_unlock(&t->lock);
-	if (!quiet)
-		(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0);
-	cc_node_unref(t->m, n);
-	os_mutex_lock(&t->lock);
+	for (unsigned i = 0; i < t->started; i++) {
+		const struct teller *w = &t->teller[i];
+
+		trims += w->trims;
+		if (w->trims && (!w->in || now < w->since_ns + STUCK_NS))
+			return true;
+	}
+	return trims + 2 >= t->started; /* the others have other things to tell */
 }
 
-static void tell_next_name(struct cc_notify *t)
+/* ---- what is told: under the lock, which is let go of meanwhile. False: there is nothing --- */
+
+static bool tell_next(struct teller *w)
 {
-	struct cc_node *n = t->name;
+	struct cc_notify *t = w->t;
+	struct cc_node **at = &t->first, *n;
 	bool quiet = t->quiet || t->stop;
 
+	while ((n = *at) && somebody_in(t, n))
+		at = &n->notify_next;
+	if (!n)
+		return false;
+	*at = n->notify_next;
+	if (!*at)
+		t->last = at;
+	n->to_tell = false; /* a change from here on is told again */
+	quiet |= n->told_by_open;
+	enter(w, n);
+	if (!quiet)
+		(void)fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0);
+	leave(w);
+	os_mutex_unlock(&t->lock);
+	cc_node_unref(t->m, n);
+	os_mutex_lock(&t->lock);
+	return true;
+}
+
+static bool tell_next_name(struct teller *w)
+{
+	struct cc_notify *t = w->t;
+	struct cc_node *n = t->name, *parent = NULL;
+	char name[NAME_ROOM];
+	bool quiet;
+
+	if (!n)
+		return false;
 	t->name = n->name_next;
 	if (!t->name)
 		t->last_name = &t->name;
-	n->name_to_tell = false;
 	os_mutex_unlock(&t->lock);
+	if (!name_of(t->m, n, name, &parent))
+		parent = NULL;
+	os_mutex_lock(&t->lock);
+	if (parent && somebody_in(t, parent)) {
+		n->name_next = t->held;
+		t->held = n;
+		os_mutex_unlock(&t->lock);
+		cc_node_unref(t->m, parent);
+		os_mutex_lock(&t->lock);
+		return true;
+	}
+	n->name_to_tell = false;
+	quiet = t->quiet || t->stop;
+	enter(w, parent);
 	if (!quiet)
-		look_up_again(t->m, n);
+		look_up_again(t->m, n, parent, name);
+	leave(w);
+	t->names_told++;
+	os_mutex_unlock(&t->lock);
+	if (parent)
+		cc_node_unref(t->m, parent);
 	cc_node_unref(t->m, n);
 	os_mutex_lock(&t->lock);
-	t->names_told++;
+	return true;
 }
 
-static void tell_and_answer(struct cc_notify *t)
+static bool tell_and_answer(struct teller *w)
 {
-	struct cc_told *told = t->told;
+	struct cc_notify *t = w->t;
+	struct cc_told **at = &t->told, *told;
 	bool quiet = t->quiet || t->stop;
-	struct cc_node *n = told->node;
-	fuse_req_t req = told->req;
+	struct cc_node *n;
+	fuse_req_t req;
 
-	t->told = told->next;
-	if (!t->told)
-		t->last_told = &t->told;
+	while ((told = *at) && somebody_in(t, told->node))
+		at = &told->next;
+	if (!told)
+		return false;
+	*at = told->next;
+	if (!*at)
+		t->last_told = at;
+	n = told->node;
+	req = told->req;
 	n->told_by_open = true; /* what is in the list is from before */
-	os_mutex_unlock(&t->lock);
+	enter(w, n);
 	if (!quiet && !fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0))
 		cc_kernel_has_dropped(cc_node_data(n), told->version);
 	cc_told_free(t->m, told);
 	fuse_reply_err(req, 0);
-	os_mutex_lock(&t->lock);
+	leave(w);
+	return true;
+}
+
+static bool trim_some(struct teller *w)
+{
+	struct cc_notify *t = w->t;
+
+	if (!t->trim || t->quiet || t->stop || is_trimmed(t))
+		return false;
+	t->trim = false;
+	w->trims = true;
+	enter(w, NULL);
+	trim(w);
+	leave(w);
+	w->trims = false;
+	return true;
 }
 
 /* Under the lock. */
 static bool has_work(const struct cc_notify *t)
 {
-	return t->name || t->told || t->first;
+	return t->name || t->held || t->told || t->first;
 }
 
 static void *run(void *arg)
 {
-	struct cc_notify *t = arg;
+	struct teller *w = arg;
+	struct cc_notify *t = w->t;
 
 	os_mutex_lock(&t->lock);
-	while (!t->stop || has_work(t)) {
-		if (!has_work(t) && (!t->trim || t->quiet)) {
+	/* What is left when there is nothing to be told is where somebody is: he goes on with it.
+	 */
+	while (!t->stop || has_work(t))
+		if (!tell_next_name(w) && !tell_and_answer(w) && !tell_next(w) && !trim_some(w))
 			os_cond_wait(&t->work, &t->lock);
-			continue;
-		}
-		t->telling = true;
-		if (t->name) {
-			tell_next_name(t);
-		} else if (t->told) {
-			tell_and_answer(t);
-		} else if (t->first) {
-			tell_next(t);
-		} else {
-			os_mutex_unlock(&t->lock);
-			trim(t->m);
-			os_mutex_lock(&t->lock);
-			t->trim = false; /* asked for meanwhile: they will ask again */
-		}
-		t->telling = false;
-		os_cond_broadcast(&t->idle);
-	}
+	os_cond_broadcast(&t->work);
 	os_mutex_unlock(&t->lock);
 	return NULL;
 }
@@ -384,7 +510,7 @@ void cc_notify_trim(struct cc_mount *m)
 	if (!t)
 		return;
 	os_mutex_lock(&t->lock);
-	if (!t->trim) {
+	if (!t->trim && !is_trimmed(t)) {
 		t->trim = true;
 		os_cond_signal(&t->work);
 	}
@@ -394,7 +520,7 @@ void cc_notify_trim(struct cc_mount *m)
 int cc_notify_open(struct cc_mount *m)
 {
 	struct cc_notify *t = os_zalloc(sizeof(*t));
-	int rc;
+	int rc = 0;
 
 	if (!t)
 		return -ENOMEM;
@@ -406,8 +532,18 @@ int cc_notify_open(struct cc_mount *m)
 	t->last_name = &t->name;
 	t->last_told = &t->told;
 	m->notify = t;
-	rc = os_thread_create(&t->thread, "tmem-notify", run, t);
-	t->started = rc == 0;
+	for (unsigned i = 0; i < CC_TELLERS && rc == 0; i++) {
+		t->teller[i].t = t;
+		os_mutex_lock(&t->lock);
+		t->started++;
+		os_mutex_unlock(&t->lock);
+		rc = os_thread_create(&t->teller[i].thread, "tmem-notify", run, &t->teller[i]);
+	}
+	if (rc) {
+		os_mutex_lock(&t->lock);
+		t->started--;
+		os_mutex_unlock(&t->lock);
+	}
 	return rc;
 }
 
@@ -421,8 +557,8 @@ void cc_notify_close(struct cc_mount *m)
 	t->stop = true;
 	os_cond_broadcast(&t->work);
 	os_mutex_unlock(&t->lock);
-	if (t->started)
-		os_thread_join(t->thread);
+	for (unsigned i = 0; i < t->started; i++)
+		os_thread_join(t->teller[i].thread);
 	os_cond_destroy(&t->work);
 	os_cond_destroy(&t->idle);
 	os_mutex_destroy(&t->lock);

@@ -142,6 +142,16 @@ sleep 0.3 # they have come to where it hangs
 check hang_others "waits, too, or differs" timeout 20 cmp "$R/b" "$M/b"
 check hang_list "waits, too" test "$(timeout 20 ls "$M/dir" | wc -l)" = 1000
 check hang_stat "waits, too" test -n "$(timeout 20 "$TMEM" stat "$M")"
+# Who tells the kernel of a change of it comes to hang there, too; a lock of another file wants that.
+timeout 20 "$TMEM" invalidate "$M/a"
+sleep 0.3 # he has come to it
+{ flock -x "$M/dir/7" true && : >"$T/locked"; } &
+HUNG+=($!)
+for _ in {1..200}; do
+	[ ! -e "$T/locked" ] || break
+	sleep 0.1
+done
+check hang_locks_others "waits, too" test -e "$T/locked"
 check hang_hangs "it did not" kill -0 "${HUNG[0]}"
 healed
 wait "${HUNG[@]}"

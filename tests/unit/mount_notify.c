@@ -2,7 +2,7 @@
 /*
  * What the kernel is told: an open tells it to forget sizes only where it was told another one
  * (S1); what was asked before that is asked again (S2); changes are told once, and not where an
- * open did.
+ * open did; what hangs holds up nothing else (T1).
  */
 #include "cleancache/cleancache.h"
 #include "os/clock.h"
@@ -13,34 +13,63 @@
 #include <unistd.h>
 
 #define SECOND 1000000000ll
+#define NODES  (1 + CC_TELLERS) /* the first, and one for each thread that tells to be busy with */
 
 static struct cc_mount mount;
-static struct cc_node root, node[2];
-static struct cc_file file[2];
+static struct cc_node root, folder[2], node[NODES];
+static struct cc_file file[NODES];
 static int fd;
 
 /* ---- the kernel, and nodes ------------------------------------------------------------ */
 
-static _Atomic unsigned forgot[2], changed[2]; /* what it was told of each node */
-static _Atomic bool slow, waits;	       /* it keeps who tells it of a change waiting */
+static _Atomic unsigned forgot[NODES], changed[NODES]; /* what it was told of each node */
+static _Atomic bool slow;	  /* it keeps who tells it of a change of a file waiting */
+static _Atomic fuse_ino_t hangs;  /* or of this one alone, or of a name in this folder */
+static _Atomic unsigned waits;	  /* so many do */
+static _Atomic unsigned together; /* most of them at once in what hangs */
+
+static void keep_waiting(fuse_ino_t ino)
+{
+	static _Atomic unsigned in;
+	unsigned n;
+
+	atomic_fetch_add(&waits, 1);
+	if (atomic_load(&hangs) == ino) {
+		n = atomic_fetch_add(&in, 1) + 1;
+		if (n > atomic_load(&together))
+			atomic_store(&together, n);
+		while (atomic_load(&hangs) == ino)
+			os_sleep_ns(1000000);
+		atomic_fetch_sub(&in, 1);
+	}
+	while (atomic_load(&slow))
+		os_sleep_ns(1000000);
+	atomic_fetch_sub(&waits, 1);
+}
 
 int fuse_lowlevel_notify_inval_inode(struct fuse_session *se, fuse_ino_t ino, off_t off, off_t len)
 {
-	unsigned i = ino == (fuse_ino_t)(uintptr_t)&node[1];
+	unsigned i = (unsigned)((struct cc_node *)(uintptr_t)ino - node);
 
+	assert_true(i < NODES);
 	if (off < 0) {
 		atomic_fetch_add(&forgot[i], 1);
 		return 0;
 	}
 	atomic_fetch_add(&changed[i], 1);
-	while (atomic_load(&slow)) {
-		atomic_store(&waits, true);
-		os_sleep_ns(1000000);
-	}
+	keep_waiting(ino);
 	return 0;
 }
 
-static _Atomic unsigned expired;
+static _Atomic unsigned expired, forgotten;
+
+int fuse_lowlevel_notify_inval_entry(struct fuse_session *se, fuse_ino_t parent, const char *name,
+				     size_t bytes)
+{
+	keep_waiting(parent);
+	atomic_fetch_add(&forgotten, 1);
+	return 0;
+}
 
 int fuse_lowlevel_notify_expire_entry(struct fuse_session *se, fuse_ino_t parent, const char *name,
 				      size_t bytes
@@ -51,6 +80,8 @@ int fuse_lowlevel_notify_expire_entry(struct fuse_session *se, fuse_ino_t parent
 )
 {
 	assert_int_equal(bytes, strlen(name));
+	if (atomic_load(&hangs) == parent)
+		keep_waiting(parent);
 	atomic_fetch_add(&expired, 1);
 	return 0;
 }
@@ -95,9 +126,15 @@ void cc_node_unref(struct cc_mount *m, struct cc_node *n)
 	atomic_fetch_sub(&refs, 1);
 }
 
+static unsigned idle; /* of the nodes, from the first on */
+
 unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, bool folders)
 {
-	return 0;
+	for (unsigned i = 0; i < idle; i++) {
+		out[i] = &node[i];
+		cc_node_ref(m, out[i]);
+	}
+	return idle;
 }
 
 bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room,
@@ -106,8 +143,8 @@ bool cc_node_name(struct cc_mount *m, struct cc_node *n, char *name, size_t room
 	if (!n->name)
 		return false;
 	snprintf(name, room, "%s", n->name);
-	*parent = &root;
-	cc_node_ref(m, &root);
+	*parent = n->parent ? n->parent : &root;
+	cc_node_ref(m, *parent);
 	return true;
 }
 
@@ -122,7 +159,7 @@ static void begin(void)
 	memset(node, 0, sizeof(node));
 	mount.root = &root;
 	mount.nodes_most = 1000;
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < NODES; i++) {
 		cc_file_init(&file[i], &(tmem_oid){{i}});
 		node[i].fd = fd;
 		atomic_store(&node[i].file, &file[i]);
@@ -131,7 +168,11 @@ static void begin(void)
 		atomic_store(&changed[i], 0);
 	}
 	atomic_store(&slow, false);
-	atomic_store(&waits, false);
+	atomic_store(&hangs, 0);
+	atomic_store(&waits, 0);
+	atomic_store(&together, 0);
+	atomic_store(&forgotten, 0);
+	idle = 0;
 	atomic_store(&refs, 0);
 	atomic_store(&answered, 0);
 	atomic_store(&expired, 0);
@@ -143,7 +184,7 @@ static void end(void)
 	cc_notify_close(&mount);
 	assert_int_equal(atomic_load(&refs), 0);
 	assert_int_equal(atomic_load(&charged), 0);
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < NODES; i++)
 		cc_file_destroy(&file[i]);
 	close(fd);
 }
@@ -230,20 +271,19 @@ static void the_source_is_gone(void **state)
 
 static void until(const _Atomic unsigned *count, unsigned n)
 {
-	for (unsigned i = 0; i < 10000 && atomic_load(count) < n; i++)
+	for (unsigned i = 0; i < 10000 && atomic_load(count) != n; i++)
 		os_sleep_ns(1000000);
 	assert_int_equal(atomic_load(count), n);
 }
 
-/* The thread that tells is busy with the other one. */
+/* The threads that tell are busy with the others. */
 static void busy(void)
 {
+	until(&waits, 0);
 	atomic_store(&slow, true);
-	atomic_store(&waits, false);
-	cc_notify_changed(&mount, &node[1]);
-	for (unsigned i = 0; i < 10000 && !atomic_load(&waits); i++)
-		os_sleep_ns(1000000);
-	assert_true(atomic_load(&waits));
+	for (unsigned i = 1; i < NODES; i++)
+		cc_notify_changed(&mount, &node[i]);
+	until(&waits, CC_TELLERS);
 }
 
 static void changes_are_told_once(void **state)
@@ -254,7 +294,7 @@ static void changes_are_told_once(void **state)
 	busy();
 	for (unsigned i = 0; i < 10; i++)
 		cc_notify_changed(&mount, &node[0]);
-	assert_int_equal(atomic_load(&refs), 2);
+	assert_int_equal(atomic_load(&refs), CC_TELLERS + 1);
 	/* This one came when it was being told: once more. */
 	cc_notify_changed(&mount, &node[1]);
 	atomic_store(&slow, false);
@@ -352,6 +392,84 @@ static void names_are_told(void **state)
 	end();
 }
 
+/* T1. One file hangs: what is told of others is told, and nobody else comes to hang there. */
+static void a_file_that_hangs_holds_up_none(void **state)
+{
+	begin();
+	atomic_store(&hangs, (fuse_ino_t)(uintptr_t)&node[1]);
+	for (unsigned i = 0; i < 5; i++) {
+		cc_notify_changed(&mount, &node[1]);
+		until(&waits, 1);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		cc_notify_changed(&mount, &node[0]);
+		until(&changed[0], i + 1);
+	}
+	answers();
+	until(&answered, 1);
+	cc_notify_name(&mount, &node[2]);
+	cc_notify_names_wait(&mount);
+	assert_int_equal(atomic_load(&together), 1);
+	atomic_store(&hangs, 0);
+	until(&changed[1], 2);
+	end();
+}
+
+/* And one folder, for names and for trimming, which leaves it out. */
+static void a_folder_that_hangs_holds_up_none(void **state)
+{
+	char name[] = "name";
+
+	begin();
+	for (unsigned i = 0; i < NODES; i++) {
+		node[i].name = name;
+		node[i].parent = &folder[i < 3];
+	}
+	atomic_store(&hangs, (fuse_ino_t)(uintptr_t)&folder[1]);
+	for (unsigned i = 0; i < 3; i++)
+		cc_notify_name(&mount, &node[i]);
+	until(&waits, 1);
+	cc_notify_name(&mount, &node[3]);
+	until(&expired, 1);
+	atomic_store(&mount.nodes, 10);
+	mount.nodes_most = 4;
+	idle = NODES;
+	cc_notify_trim(&mount);
+	for (unsigned i = 0; i < 10000 && !atomic_load(&forgotten); i++)
+		os_sleep_ns(1000000);
+	assert_true(atomic_load(&forgotten) > 0);
+	assert_int_equal(atomic_load(&together), 1);
+	atomic_store(&hangs, 0);
+	until(&expired, 4);
+	end();
+}
+
+/* Who trims hangs in a folder: when it is asked for again, another one does. */
+static void trimming_that_hangs_is_taken_over(void **state)
+{
+	char name[] = "name";
+
+	begin();
+	for (unsigned i = 0; i < NODES; i++) {
+		node[i].name = name;
+		node[i].parent = &folder[i == 0];
+	}
+	atomic_store(&hangs, (fuse_ino_t)(uintptr_t)&folder[1]);
+	atomic_store(&mount.nodes, 10);
+	mount.nodes_most = 4;
+	idle = NODES;
+	cc_notify_trim(&mount);
+	until(&waits, 1);
+	assert_int_equal(atomic_load(&forgotten), 0);
+	for (unsigned i = 0; i < 100 && !atomic_load(&forgotten); i++) {
+		cc_notify_trim(&mount);
+		os_sleep_ns(100000000); /* as those do who wait for room */
+	}
+	assert_true(atomic_load(&forgotten) > 0);
+	atomic_store(&hangs, 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -363,6 +481,9 @@ int main(void)
 		cmocka_unit_test(nothing_is_told_at_the_end),
 		cmocka_unit_test(answered_when_it_was_told),
 		cmocka_unit_test(names_are_told),
+		cmocka_unit_test(a_file_that_hangs_holds_up_none),
+		cmocka_unit_test(a_folder_that_hangs_holds_up_none),
+		cmocka_unit_test(trimming_that_hangs_is_taken_over),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
