@@ -153,26 +153,40 @@ static int invalidate_path(struct cc_mount *m, struct cc_node *n)
 	return u.files;
 }
 
+/* For others .tmem is not either. */
+static void reply_text(fuse_req_t req, struct cc_node *n, bool saves, bool maker)
+{
+	struct cc_mount *m = cc_mount_of(req);
+	struct cc_text text = {""};
+
+	if (!maker) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (saves)
+		snprintf(text.text, sizeof(text.text), "%s", m->o->save ? m->o->save : "");
+	else if (n->type == S_IFDIR)
+		cc_text_mount(m, text.text, sizeof(text.text));
+	else
+		cc_text_file(m, n, text.text, sizeof(text.text));
+	fuse_reply_ioctl(req, 0, &text, sizeof(text));
+}
+
 void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
 	      unsigned flags, const void *in, size_t in_bytes, size_t out_bytes)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
-	struct cc_text text;
+	uid_t who = fuse_req_ctx(req)->uid;
+	bool maker = !who || who == geteuid();
 
-	if (cmd == (unsigned)CC_IOC_INVALIDATE && n->type == S_IFDIR && fuse_req_ctx(req)->uid &&
-	    fuse_req_ctx(req)->uid != geteuid()) {
-		fuse_reply_err(req, EPERM); /* of files that he may not even see */
-	} else if (cmd == (unsigned)CC_IOC_INVALIDATE) {
+	if (cmd == (unsigned)CC_IOC_INVALIDATE && (maker || n->type != S_IFDIR))
 		fuse_reply_ioctl(req, invalidate_path(m, n), NULL, 0);
-	} else if (cmd == (unsigned)CC_IOC_STAT && out_bytes == sizeof(text)) {
-		memset(&text, 0, sizeof(text));
-		if (n->type == S_IFDIR)
-			cc_text_mount(m, text.text, sizeof(text.text));
-		else
-			cc_text_file(m, n, text.text, sizeof(text.text));
-		fuse_reply_ioctl(req, 0, &text, sizeof(text));
-	} else {
+	else if (cmd == (unsigned)CC_IOC_INVALIDATE)
+		fuse_reply_err(req, EPERM); /* of files that he may not even see */
+	else if ((cmd == (unsigned)CC_IOC_STAT || cmd == (unsigned)CC_IOC_SAVES) &&
+		 out_bytes == sizeof(struct cc_text))
+		reply_text(req, n, cmd == (unsigned)CC_IOC_SAVES, maker);
+	else
 		fuse_reply_err(req, ENOTTY);
-	}
 }

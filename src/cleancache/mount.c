@@ -229,8 +229,11 @@ static int open_threads(struct cc_mount *m)
 	return 0;
 }
 
-static void close_parts(struct cc_mount *m)
+/* 0; 1: nothing was saved, and it has been said why. */
+static int close_parts(struct cc_mount *m)
 {
+	int rc = 0;
+
 	cc_locks_close(m); /* who has a lock at last looks at the watch */
 	cc_watch_close(m);
 	cc_crew_close(m);
@@ -240,15 +243,28 @@ static void close_parts(struct cc_mount *m)
 	if (m->root)
 		cc_nodes_close(m); /* what is known of files goes to the identities */
 	if (m->served && m->o->save)
-		(void)cc_warm_save(m);
+		rc = cc_warm_save(m) != 0;
 	cc_known_close(m);
 	cc_account_verify(m);
 	tmem_host_destroy(m->host);
 	if (m->se)
 		fuse_session_destroy(m->se);
+	return rc;
 }
 
 /* ---- the mount point -------------------------------------------------------------------- */
+
+/* A second one over it would hide it, and what it has in memory is of no use to the second. */
+static bool is_taken(const char *point)
+{
+	int fd = open(point, O_PATH | O_CLOEXEC);
+	struct cc_found found;
+	bool taken = fd >= 0 && cc_find_mount(fd, &found) && found.root;
+
+	if (fd >= 0)
+		close(fd);
+	return taken;
+}
 
 /* A mount there that nobody serves any more is taken away. 0, or 1 after a line. */
 static int clear_point(const char *point)
@@ -256,14 +272,40 @@ static int clear_point(const char *point)
 	struct statfs fs; /* attributes the kernel may still have; this is always asked for */
 	struct stat st;
 
-	if (statfs(point, &fs) == 0 && stat(point, &st) == 0)
-		return S_ISDIR(st.st_mode) ? 0 : failed("%s: not a folder", point);
+	if (statfs(point, &fs) == 0 && stat(point, &st) == 0) {
+		if (!S_ISDIR(st.st_mode))
+			return failed("%s: not a folder", point);
+		return is_taken(point) ? failed("%s: a mount of tmem is there already; "
+						"tmem umount ends it",
+						point)
+				       : 0;
+	}
 	if (errno != ENOTCONN && errno != ECONNABORTED)
 		return failed("%s: %s", point, strerror(errno));
 	return cc_detach(point)
 		       ? failed("%s: a mount that has died is there, and cannot be taken away",
 				point)
 		       : 0;
+}
+
+/*
+ * What could not be written at the end is said now, when somebody is there to hear it; what fills
+ * up until then is not known. file: from / on; point: resolved. 0, or 1 after a line.
+ */
+static int check_save(const char *file, const char *point)
+{
+	size_t n = strlen(point);
+	char folder[PATH_MAX], real[PATH_MAX];
+	struct stat st;
+
+	snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(file, '/') - file + 1), file);
+	if (!realpath(folder, real) || faccessat(AT_FDCWD, real, W_OK | X_OK, AT_EACCESS))
+		return failed("--save: %s: %s", folder, strerror(errno));
+	if (stat(file, &st) == 0 && !S_ISREG(st.st_mode))
+		return failed("--save: %s: not a file", file);
+	if (!strncmp(real, point, n) && (!real[n] || real[n] == '/'))
+		return failed("--save: %s would be in the mount itself", file);
+	return 0;
 }
 
 struct ready {
@@ -334,6 +376,19 @@ static void remember_point(struct cc_mount *m, const char *point)
 	m->point_ino = st.st_ino;
 }
 
+/* What libfuse says of a mount that fails names neither us nor the way out. */
+static const char *hint(void)
+{
+	if (access("/dev/fuse", F_OK))
+		return ": there is no /dev/fuse (the kernel's module fuse; --device /dev/fuse of a "
+		       "container)";
+	if (access("/dev/fuse", R_OK | W_OK))
+		return ": /dev/fuse is not for this user";
+	return geteuid() ? ": a user other than root needs fusermount3, a folder that is his, and "
+			   "for --allow-other a line in /etc/fuse.conf, see fusermount3(1)"
+			 : ": root needs CAP_SYS_ADMIN for it, which a container may lack";
+}
+
 static int mount_and_serve(struct cc_mount *m, struct ready *r)
 {
 	bool started;
@@ -342,9 +397,9 @@ static int mount_and_serve(struct cc_mount *m, struct ready *r)
 	remember_point(m, r->point);
 	if (cc_end_open(m, r->point))
 		return failed("cannot start threads");
-	if (fuse_session_mount(m->se, r->point)) { /* has said why */
+	if (fuse_session_mount(m->se, r->point)) { /* has said what failed */
 		cc_end_close(m);
-		return 1;
+		return failed("%s: not mounted%s", r->point, hint());
 	}
 	/* Its number, without being asked: nobody serves yet. */
 	atomic_store(&m->own_dev, cc_device_of(AT_FDCWD, r->point));
@@ -362,6 +417,16 @@ static int mount_and_serve(struct cc_mount *m, struct ready *r)
 	if (started)
 		os_thread_join(r->thread);
 	return rc;
+}
+
+/*
+ * The source was opened as a name only. Who may not list it can use what names he knows; who may
+ * not pass through it can do nothing. Root may where others may for whom he asks (--allow-other).
+ */
+static bool is_closed(const struct cc_options *o, int root)
+{
+	return !(o->allow_other && geteuid() == 0) && faccessat(root, ".", X_OK, AT_EACCESS) &&
+	       errno == EACCES;
 }
 
 /* In the child, or, in the foreground, at once. */
@@ -386,14 +451,18 @@ static int run(const struct cc_options *o, int ready_fd)
 	root = open(o->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		rc = failed("%s: %s", o->source, strerror(errno));
+	else if (is_closed(o, root))
+		rc = failed("%s: %s", o->source, strerror(EACCES));
 	else if (clear_point(o->mountpoint))
 		rc = 1;
 	else if (!realpath(o->mountpoint, r.point))
 		rc = failed("%s: %s", o->mountpoint, strerror(errno));
+	else if (o->save && check_save(o->save, r.point))
+		rc = 1;
 	else
 		rc = open_store(m) || open_session(m) || open_parts(m, root) ||
 		     mount_and_serve(m, &r);
-	close_parts(m);
+	rc |= close_parts(m);
 	cc_guard_close(m);
 	os_free(m);
 	return rc;

@@ -37,11 +37,22 @@ struct cc_options {
  */
 int cc_mount_run(const struct cc_options *o);
 
+/* A mount of tmem, as the kernel has it. */
+struct cc_found {
+	bool root;     /* what was asked about is its root */
+	unsigned user; /* who made it */
+};
+/* Whether a file (O_PATH will do) is in one, which may be dead. It is not asked. */
+bool cc_find_mount(int fd, struct cc_found *out);
+
 /*
  * What can be said to a mount through any of its files: ioctl() on it.
  *
  * CC_IOC_INVALIDATE: pages of this file go; of a folder, of all in it. Returns files.
  * CC_IOC_STAT: figures of this file as text, "name value" lines; of a folder, of the mount.
+ * CC_IOC_SAVES: the path that the mount saves to at its end; nothing: it does not.
+ *
+ * The last two are for who made the mount, and root.
  */
 #define CC_TEXT_MAX 8192
 struct cc_text {
@@ -49,5 +60,6 @@ struct cc_text {
 };
 #define CC_IOC_INVALIDATE _IO('T', 0x61)
 #define CC_IOC_STAT	  _IOR('T', 0x62, struct cc_text)
+#define CC_IOC_SAVES	  _IOR('T', 0x63, struct cc_text)
 
 #endif

@@ -56,6 +56,7 @@ static const char *absolute(const char *path)
 int cmd_mount(int argc, char **argv)
 {
 	struct cc_options o = {.codec = CODEC, .policy = "s3fifo", .cluster = CLUSTER};
+	const char *readahead = NULL;
 	unsigned ttl = 0;
 	bool immutable = false;
 	const struct cli_option options[] = {
@@ -64,14 +65,14 @@ int cmd_mount(int argc, char **argv)
 		{"ttl", 0, CLI_COUNT, &ttl, "SECONDS", "what was looked at is believed for so long",
 		 1, 86400 * 365},
 		{"immutable", 0, CLI_FLAG, &immutable, NULL, "SRC does not change", 0, 0},
-		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]", "lz4, zstd; default: " CODEC, 0,
-		 0},
+		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]",
+		 "lz4, lz4hc, zstd, deflate; default: " CODEC, 0, 0},
 		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
 		 "neighbours compressed together: 1, 2, 4, 8, 16", 1, TMEM_CLUSTER_MAX},
 		{"policy", 0, CLI_TEXT, &o.policy, "NAME",
 		 "which pages go first: lru, s3fifo; default: s3fifo", 0, 0},
-		{"readahead", 0, CLI_SIZE, &o.readahead_bytes, "SIZE",
-		 "read so far ahead of who reads in order; default: 4M", 0, 0},
+		{"readahead", 0, CLI_TEXT, &readahead, "SIZE",
+		 "read so far ahead of who reads in order; 0: not; default: 4M", 0, 0},
 		{"threads", 0, CLI_COUNT, &o.threads, "N", "that serve requests; default: 8", 1,
 		 64},
 		{"save", 0, CLI_TEXT, &o.save, "FILE",
@@ -96,8 +97,10 @@ int cmd_mount(int argc, char **argv)
 		return rc;
 	if (n != 2)
 		return cli_usage("mount", "which folder, and where?");
+	if (!*argv[1] || !*argv[2])
+		return cli_usage("mount", "the name of %s is empty", *argv[1] ? "DIR" : "SRC");
 	if (codec_parse(o.codec, &spec, err, sizeof(err)) < 0)
-		return cli_usage("mount", "%s", err);
+		return cli_usage("mount", "--codec: %s", err);
 	if (o.cluster & (o.cluster - 1))
 		return cli_usage("mount", "--cluster takes 1, 2, 4, 8 or 16");
 	if (strcmp(o.policy, "lru") != 0 && strcmp(o.policy, "s3fifo") != 0)
@@ -112,8 +115,9 @@ int cmd_mount(int argc, char **argv)
 		return cli_usage("mount",
 				 "--size is too low to work with; it takes at least %" PRIu64 "M",
 				 (uint64_t)(CC_SIZE_MIN >> 20));
-	if (!o.readahead_bytes)
-		o.readahead_bytes = READAHEAD;
+	o.readahead_bytes = READAHEAD;
+	if (readahead && cli_parse_size(readahead, &o.readahead_bytes))
+		return cli_usage("mount", "--readahead takes a size, as 4M, or 0: '%s'", readahead);
 	o.source = argv[1];
 	o.mountpoint = argv[2];
 	o.coherence = immutable ? CC_IMMUTABLE : ttl ? CC_TTL : CC_CLOSE_TO_OPEN;
@@ -133,6 +137,19 @@ static int open_any(const char *path)
 	return fd;
 }
 
+/* What an ioctl() on it has failed for. */
+static const char *why_not(int fd, int error)
+{
+	struct cc_found found;
+
+	if (error == EPERM)
+		return "only for root and who made the mount";
+	if (error != ENOTTY)
+		return strerror(error);
+	return cc_find_mount(fd, &found) ? "neither a file nor a folder of the source"
+					 : "not in a mount of tmem";
+}
+
 static int ask(const char *command, const char *path, unsigned long what, void *arg, int *answer)
 {
 	int fd = open_any(path), rc;
@@ -142,8 +159,7 @@ static int ask(const char *command, const char *path, unsigned long what, void *
 	rc = ioctl(fd, what, arg);
 	*answer = rc;
 	if (rc < 0)
-		cli_fail(command, "%s: %s", path,
-			 errno == ENOTTY ? "not in a mount of tmem" : strerror(errno));
+		cli_fail(command, "%s: %s", path, why_not(fd, errno));
 	close(fd);
 	return rc < 0 ? CLI_FAILED : CLI_OK;
 }
@@ -233,58 +249,92 @@ static int fusermount(const char *dir, bool lazy)
 	return status ? CLI_FAILED : CLI_OK;
 }
 
-/* The process that serves the mount that a folder is in, to wait for; or -errno: it is none. */
-static int server_of(const char *dir)
+/* A mount that is to end, as it was before. */
+struct ending {
+	char dir[PATH_MAX]; /* no link */
+	struct cc_found found;
+	int server;	      /* its process, to wait for; -1: not known */
+	char saves[PATH_MAX]; /* to this file; empty: to none */
+	struct stat saved;    /* there, before; */
+	bool was_saved;	      /* or nothing */
+};
+
+/*
+ * By a descriptor that asks the mount nothing. Where it is: links to a mount point are followed,
+ * and the kernel, which is told not to, gets the place itself. 0, or an exit code after a line.
+ */
+static int find_mount(const char *path, struct ending *e)
 {
-	static struct cc_text text;
-	int fd = open_any(dir), pidfd, rc;
-	char *at;
+	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), error = errno;
+	char link[64];
+	ssize_t n = -1;
+	bool found;
 
 	if (fd < 0)
-		return fd;
-	rc = ioctl(fd, CC_IOC_STAT, &text) ? -errno : 0;
+		return cli_fail("umount", "%s: %s", path, strerror(error));
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, e->dir, sizeof(e->dir) - 1);
+	if (n < 0)
+		n = snprintf(e->dir, sizeof(e->dir), "%s", path);
+	e->dir[n] = 0;
+	found = cc_find_mount(fd, &e->found);
 	close(fd);
-	if (rc)
-		return rc;
-	text.text[CC_TEXT_MAX - 1] = 0;
-	at = strncmp(text.text, "pid ", 4) ? NULL : text.text + 4;
-	pidfd = at ? (int)syscall(SYS_pidfd_open, (pid_t)strtol(at, NULL, 10), 0) : -1;
-	return pidfd < 0 ? -ESRCH : pidfd;
-}
-
-/* Whether a mount of tmem is there, without asking it: its source may not answer. */
-static int is_mounted(const char *dir)
-{
-	int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	char *line = NULL;
-	size_t room = 0;
-	struct statx x;
-	int rc = fd < 0 ? -errno : -ENOTTY;
-	FILE *f = NULL;
-
-	if (fd >= 0 && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &x) == 0)
-		f = fopen("/proc/self/mountinfo", "r");
-	while (f && rc && getline(&line, &room, f) > 0)
-		if (strtoull(line, NULL, 10) == x.stx_mnt_id && strstr(line, " - fuse.tmem "))
-			rc = 0;
-	if (f)
-		fclose(f);
-	if (fd >= 0)
-		close(fd);
-	free(line);
-	return rc;
-}
-
-static int unmount(const char *dir, bool lazy)
-{
-	if (umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
+	if (found && e->found.root)
 		return CLI_OK;
+	return cli_fail("umount", "%s: %s", path,
+			found ? "in a mount of tmem, and not where it is mounted"
+			      : "not a mount of tmem");
+}
+
+/* One whose process has died does not answer (ENOTCONN), and is to go all the more. */
+static void ask_who_serves(struct ending *e)
+{
+	static struct cc_text text;
+	int fd = open_any(e->dir);
+
+	e->server = -1;
+	if (fd < 0)
+		return;
+	if (ioctl(fd, CC_IOC_STAT, &text) == 0 && !strncmp(text.text, "pid ", 4))
+		e->server = (int)syscall(SYS_pidfd_open, (pid_t)strtol(text.text + 4, NULL, 10), 0);
+	if (ioctl(fd, CC_IOC_SAVES, &text) == 0)
+		snprintf(e->saves, sizeof(e->saves), "%.*s", PATH_MAX - 1, text.text);
+	close(fd);
+	e->was_saved = *e->saves && stat(e->saves, &e->saved) == 0;
+}
+
+static int unmount(const struct ending *e, bool lazy)
+{
+	if (umount2(e->dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
+		return CLI_OK;
+	if (errno == EPERM && e->found.user != geteuid())
+		return cli_fail("umount", "%s: another user has made it: he and root may end it",
+				e->dir);
 	if (errno == EPERM)
-		return fusermount(dir, lazy);
-	return cli_fail("umount", "%s: %s", dir,
+		return fusermount(e->dir, lazy);
+	return cli_fail("umount", "%s: %s", e->dir,
 			errno == EINVAL	 ? "nothing is mounted there"
 			: errno == EBUSY ? "in use; --lazy ends it with its last user"
 					 : strerror(errno));
+}
+
+/*
+ * What a process has saved has another number than what was there: it is made beside it, and gets
+ * its name when it is complete.
+ */
+static int look_at_saved(const struct ending *e)
+{
+	struct stat now;
+
+	if (!*e->saves)
+		return CLI_OK;
+	if (stat(e->saves, &now) == 0 &&
+	    (!e->was_saved || now.st_ino != e->saved.st_ino || now.st_dev != e->saved.st_dev ||
+	     now.st_ctim.tv_sec != e->saved.st_ctim.tv_sec ||
+	     now.st_ctim.tv_nsec != e->saved.st_ctim.tv_nsec))
+		return CLI_OK;
+	return cli_fail("umount", "%s has ended, but %s was not saved: the system's log says why",
+			e->dir, e->saves);
 }
 
 int cmd_umount(int argc, char **argv)
@@ -299,27 +349,29 @@ int cmd_umount(int argc, char **argv)
 		"umount", "DIR",
 		"End the mount at DIR. Returns when all has been saved that was to be.", options,
 		false};
-	int n, rc = cli_parse(&syntax, argc, argv, &n), server;
+	int n, rc = cli_parse(&syntax, argc, argv, &n);
+	static struct ending e;
 
 	if (rc >= 0)
 		return rc;
 	if (n != 1)
 		return cli_usage("umount", "which folder?");
-	server = lazy ? is_mounted(argv[1]) : server_of(argv[1]);
-	/* One whose process has died does not answer (ENOTCONN), and is to go all the more. */
-	if (server == -ENOTTY || server == -ENOENT || server == -ENOTDIR)
-		return cli_fail("umount", "%s: %s", argv[1],
-				server == -ENOTTY ? "not a mount of tmem" : strerror(-server));
-	rc = unmount(argv[1], lazy);
-	if (lazy)
+	rc = find_mount(argv[1], &e);
+	if (rc != CLI_OK)
 		return rc;
-	if (rc == CLI_OK && server >= 0) {
-		struct pollfd p = {.fd = server, .events = POLLIN};
+	if (lazy) /* its source may not answer */
+		return unmount(&e, true);
+	ask_who_serves(&e);
+	rc = unmount(&e, false);
+	if (e.server < 0)
+		return rc;
+	if (rc == CLI_OK) {
+		struct pollfd p = {.fd = e.server, .events = POLLIN};
 
 		while (poll(&p, 1, -1) < 0 && errno == EINTR)
 			;
+		rc = look_at_saved(&e);
 	}
-	if (server >= 0)
-		close(server);
+	close(e.server);
 	return rc;
 }

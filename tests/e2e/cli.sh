@@ -71,6 +71,10 @@ wrong mount_nothing 2 "which folder" mount
 wrong mount_size 2 "at least 32M" mount --size 1M / /mnt
 wrong mount_both 2 "exclude each other" mount --ttl 1 --immutable / /mnt
 wrong mount_codec 2 "lz5" mount --codec lz5 / /mnt
+wrong mount_codec_option 2 "--codec: " mount --codec lz5 / /mnt
+wrong mount_readahead 2 "--readahead takes" mount --readahead x / /mnt
+wrong mount_empty 2 "SRC is empty" mount "" /mnt
+wrong mount_empty_point 2 "DIR is empty" mount / ""
 wrong mount_policy 2 "lru or s3fifo" mount --policy mru / /mnt
 wrong mount_source 1 "/no/such" mount /no/such "$T"
 wrong mount_point 1 "/no/such" mount "$T" /no/such

@@ -532,6 +532,43 @@ check slip "mounted" bash -c "! '$TMEM' mount --size 32M --save '$T/precious' '$
 check slip_word "$(cat "$T/err")" grep -q "precious would be overwritten" "$T/err"
 check slip_kept "$(cat "$T/precious")" test "$(cat "$T/precious")" = "a year's work"
 
+# ---- what cannot be saved is said: before, where it is known, and else by who waits for it
+no_save() { # NAME WORD FILE
+	"$TMEM" mount --size 32M --save "$3" "$S" "$M" 2>"$T/err"
+	code=$?
+	check "$1" "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c "^tmem mount: --save: .*$2" "$T/err")" = 1
+	mountpoint -q "$M" && not_ok "$1.mounted" "mounted" && ended
+}
+no_save save_nowhere "No such file" /no/such/saved
+no_save save_in_itself "in the mount itself" "$M/saved"
+no_save save_folder "not a file" "$S"
+mkdir "$T/small"
+if mount -t tmpfs -o size=64k tmem-e2e "$T/small" 2>/dev/null; then
+	mounted --size 32M --save "$T/small/saved"
+	cat "$M/a" >/dev/null
+	ended 2>"$T/err"
+	code=$?
+	check save_full "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c "small/saved was not saved" "$T/err")" = 1
+	check save_full_ended "still mounted" test ! -e "$M/a"
+	"$TMEM" mount -f --size 32M --save "$T/small/saved" "$S" "$M" 2>"$T/err" &
+	pid=$!
+	for _ in {1..100}; do
+		mountpoint -q "$M" && break
+		sleep 0.1
+	done
+	cat "$M/a" >/dev/null
+	kill -TERM "$pid"
+	wait "$pid"
+	code=$?
+	check save_full_foreground "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c "nothing is saved" "$T/err")" = 1
+	umount -l "$T/small"
+else
+	skip save_full "no tmpfs may be mounted here"
+fi
+rmdir "$T/small"
+mounted --size 32M --save "$T/saved"
+check save_again "$(ended 2>&1)" test ! -e "$M/a"
+
 # ---- told to end while the kernel has what was written through a mapping
 mounted --size 32M
 timeout 60 python3 - "$S/mapped" "$M/mapped" "$(figure pid)" >"$T/out" 2>&1 <<'PY'
@@ -680,6 +717,10 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	check not_his "read another's file" bash -c "! setpriv --reuid 65534 --regid 65534 --clear-groups cat '$M/secret' 2>/dev/null"
 	check not_his_names "listed" bash -c "mkdir -m 700 '$S/private'; touch '$S/private/secret'; \
 		! setpriv --reuid 65534 --clear-groups ls '$M/.tmem/files/private' 2>/dev/null"
+	check not_his_figures "shown" bash -c "! setpriv --reuid 65534 --clear-groups '$TMEM' stat '$M' 2>'$T/err' && grep -q 'only for root' '$T/err' && \
+		! setpriv --reuid 65534 --clear-groups '$TMEM' stat '$M/his' 2>/dev/null"
+	check not_his_mount "$(cat "$T/err")" bash -c "! setpriv --reuid 65534 --clear-groups '$TMEM' umount '$M' 2>'$T/err' && \
+		grep -q 'another user has made it' '$T/err'"
 	check not_his_to_drop "may drop all" bash -c "! setpriv --reuid 65534 --clear-groups '$TMEM' invalidate '$M' 2>/dev/null"
 	cp /bin/true "$S/setuid" && chown root:65534 "$S/setuid"
 	for how in direct trunc; do
@@ -710,8 +751,20 @@ PY
 	check not_his_folder "listed" bash -c "mkdir -m 700 '$S/closed'; ! setpriv --reuid 65534 --clear-groups ls '$M/closed' 2>/dev/null"
 	ended
 	mounted --size 32M
+	other "$TMEM" umount "$M" 2>"$T/err"
+	code=$?
+	check only_root_ends "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c 'another user has made it' "$T/err")" = 1
 	check only_root "another user may" bash -c "! setpriv --reuid 65534 --clear-groups ls '$M' 2>/dev/null"
 	ended
+	# A source that he may not pass through is none; one that he may not list is.
+	mkdir -p "$T/his" && chown 65534 "$T/his"
+	for mode in 700 711; do
+		chmod "$mode" "$S"
+		other "$TMEM" mount --size 32M "$S" "$T/his" 2>"$T/err"
+		code=$?
+		check "source_$mode" "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c 'source: Permission denied' "$T/err")" = "$((mode == 700))"
+	done
+	check mount_hint "$(cat "$T/err")" grep -q '^tmem mount: .*/his: not mounted: /dev/fuse' "$T/err"
 else
 	skip users "not root"
 fi

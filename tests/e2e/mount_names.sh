@@ -45,6 +45,33 @@ check control.not_ours "$(ls -A "$M" | tr '\n' ' ')" test "$(ls -A "$M" | grep -
 check control.not_ours_goes "is refused" rmdir "$M/.tmem"
 "$TMEM" umount "$M"
 
+# ---- a mount is at one place, which has several names
+ln -s mount "$T/link"
+"$TMEM" mount --size 32M "$S" "$T/link"
+"$TMEM" mount --size 32M "$S" "$M" 2>"$T/err"
+code=$?
+check second "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c 'a mount of tmem is there already' "$T/err")" = 1
+mkfifo "$S/fifo"
+for i in fifo .tmem/stats .tmem/stats/pid; do
+	"$TMEM" stat "$M/$i" 2>"$T/err"
+	check "no_figures.$i" "$(cat "$T/err")" grep -q 'neither a file nor a folder of the source' "$T/err"
+done
+"$TMEM" umount "$M/d" 2>"$T/err"
+check umount_within "$(cat "$T/err")" grep -q 'not where it is mounted' "$T/err"
+"$TMEM" umount "$T/link" 2>"$T/err"
+check umount_link "$(cat "$T/err")" test ! -e "$M/fifo"
+rm "$S/fifo"
+mkdir "$M/below"
+if mount -t tmpfs tmem-e2e "$M/below" 2>/dev/null; then
+	check over_other "tmem mount failed" "$TMEM" mount --size 32M "$S" "$M/below"
+	check over_other_serves "the other is seen" test -e "$M/below/many"
+	"$TMEM" umount "$M/below"
+	umount "$M/below"
+else
+	skip over_other "no tmpfs may be mounted here"
+fi
+rmdir "$M/below"
+
 # ---- limits and the folder of who mounts are not everybody's
 (
 	ulimit -S -f 100
