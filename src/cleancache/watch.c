@@ -5,10 +5,12 @@
  * does only, so nothing rests on it: a look at each open is what coherence is made of.
  *
  * A file is watched from its first open for as long as its node lives, in one watch of its
- * inode. Our own writes are told, too, and say nothing while somebody writes the file (F6 in
- * file.c). When there are more files than watches (fs.inotify.max_user_watches), the rest goes
- * unwatched. When the kernel's queue overflows, something is lost: then every file is looked at
- * anew.
+ * inode, which several nodes may share (node.c): it goes with the last of them. Who replaces a file
+ * by renaming another over it, or moves it away, changes what its name means; the kernel is then
+ * told to look that up again. Our own writes are told, too, and say nothing while somebody writes
+ * the file (F6 in file.c). When there are more files than watches (fs.inotify.max_user_watches),
+ * the rest goes unwatched. When the kernel's queue overflows, something is lost: then every file is
+ * looked at anew.
  *
  * fanotify(7) would need one mark for all files, but root for it, and it tells of every change on
  * the whole file system by handles to be looked up. What a full table of watches leaves out is
@@ -21,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -28,7 +31,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define WHAT	(IN_MODIFY | IN_ATTRIB)
+#define WHAT	(IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) /* IN_ATTRIB: of how many names, too */
+#define SHARE	8u /* nodes of a watch; what one more does not hear of its next open finds */
 #define ROOM	16384
 #define BUCKETS 4096u
 
@@ -46,6 +50,14 @@ struct cc_watch {
 };
 
 /* ---- who is watched --------------------------------------------------------------------- */
+
+/* The next one of a watch; NULL: there is none. Under the lock. */
+static struct cc_node *watched(struct cc_node *n, int wd)
+{
+	while (n && n->watch != wd)
+		n = n->watch_next;
+	return n;
+}
 
 /* Descriptors are given out in order and not again, so a table of them would grow for ever. */
 static struct cc_node **bucket_of(struct cc_watch *w, int wd)
@@ -84,14 +96,15 @@ void cc_unwatch_node(struct cc_mount *m, struct cc_node *n)
 	for (at = bucket_of(w, n->watch); *at != n; at = &(*at)->watch_next)
 		;
 	*at = n->watch_next;
-	(void)inotify_rm_watch(w->fd, n->watch);
+	if (!watched(*bucket_of(w, n->watch), n->watch))
+		(void)inotify_rm_watch(w->fd, n->watch);
 	os_mutex_unlock(&w->lock);
 }
 
 /* ---- what is told ----------------------------------------------------------------------- */
 
 /* Looks again, as an open would. */
-static void changed(struct cc_mount *m, struct cc_node *n)
+static void look_at_data(struct cc_mount *m, struct cc_node *n)
 {
 	struct cc_file *f = cc_node_data(n);
 	struct cc_look look;
@@ -104,31 +117,56 @@ static void changed(struct cc_mount *m, struct cc_node *n)
 	cc_notify_changed(m, n);
 }
 
+/* Whether its name is another file's by now, or nobody's. Where names are asked for each time it
+ * does not matter. */
+static bool has_moved(struct cc_mount *m, struct cc_node *n)
+{
+	char name[NAME_MAX + 1];
+	struct cc_node *parent;
+	struct cc_look look;
+	bool moved;
+
+	if (m->entry_s <= 0 || !cc_node_name(m, n, name, sizeof(name), &parent) || !parent)
+		return false;
+	moved = cc_look_at(parent->fd, name, &look) || look.st.st_ino != n->ino ||
+		look.st.st_dev != n->dev;
+	cc_node_unref(m, parent);
+	return moved;
+}
+
+static void changed(struct cc_mount *m, struct cc_node *n, bool names)
+{
+	look_at_data(m, n);
+	if (names && has_moved(m, n))
+		cc_notify_name(m, n);
+}
+
 static int look_again(void *arg, struct cc_node *n)
 {
-	changed(arg, n);
+	if (cc_node_data(n)) /* only what was opened is watched */
+		changed(arg, n, true);
 	return 0;
 }
 
 static void told(struct cc_watch *w, const struct inotify_event *e)
 {
-	struct cc_node *n = NULL;
+	struct cc_node *some[SHARE], *n;
+	unsigned k = 0;
 
 	if (e->mask & IN_Q_OVERFLOW) {
 		(void)cc_nodes_each(w->m, look_again, w->m);
 		return;
 	}
 	os_mutex_lock(&w->lock);
-	if (e->wd >= 0)
-		for (n = *bucket_of(w, e->wd); n && n->watch != e->wd; n = n->watch_next)
-			;
+	n = e->wd >= 0 ? watched(*bucket_of(w, e->wd), e->wd) : NULL;
 	/* It is alive: its last ref goes past cc_unwatch_node(), and so this lock. */
-	if (n && !cc_node_try_ref(w->m, n))
-		n = NULL;
+	for (; n && k < SHARE; n = watched(n->watch_next, e->wd))
+		if (cc_node_try_ref(w->m, n))
+			some[k++] = n;
 	os_mutex_unlock(&w->lock);
-	if (n) {
-		changed(w->m, n);
-		cc_node_unref(w->m, n);
+	while (k--) {
+		changed(w->m, some[k], e->mask & (IN_ATTRIB | IN_MOVE_SELF));
+		cc_node_unref(w->m, some[k]);
 	}
 }
 

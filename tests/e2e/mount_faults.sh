@@ -348,6 +348,30 @@ PY
 	check "numbers_replaced$(tr -d ' ' <<<"$how")" "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
 	ended
 done
+# It was watched by both nodes: when the old one goes, who has the new one open is told all the same.
+"$TMEM" mount --size 32M --ttl 5 "$S" "$M"
+cp -p "$R/one" "$R/named"
+python3 - "$M/named" "$R/two" "$R/named" "$S/named" >"$T/out" 2>&1 <<'PY'
+import os, shutil, sys, time
+m, two, named, s = sys.argv[1:]
+p = os.open(m, os.O_RDONLY)
+assert os.pread(p, 4096, 0) == b"a" * 4096
+shutil.copy2(two, named + ".new"); os.rename(named + ".new", named)
+time.sleep(5.2)                                       # what the kernel believes is asked for again
+os.stat(m)
+q = os.open(m, os.O_RDONLY)
+begun = time.monotonic()
+assert os.pread(q, 4096, 0) == b"b" * 4096
+os.close(p)
+time.sleep(0.5)                                       # for the kernel to forget it
+f = os.open(s, os.O_WRONLY); os.pwrite(f, b"c" * 4096, 0); os.close(f)
+while os.pread(q, 4096, 0) != b"c" * 4096:
+    assert time.monotonic() < begun + 4.5, "it was not told"
+    time.sleep(0.05)                                  # and looks again
+print("right" if time.monotonic() < begun + 4.8 else "late")
+PY
+check numbers_watched "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+ended
 unset FAULTY_NUMBERS
 export FAULTY_KEEPS=60
 source_again

@@ -93,6 +93,28 @@ f = os.open(s, os.O_WRONLY); os.pwrite(f, b"B", 0); os.close(f)
 within(10, lambda: os.pread(a, 1, 0) == b"B", lambda: "what it was ten seconds ago")
 PY
 
+# ---- replaced as editors do it: who comes by its name is given the new one, long before --ttl ends
+for how in over aside gone; do
+	echo old >"$S/$how"
+	sleep 0.1 # as above
+	mounted --ttl 600
+	held "replaced_$how" "$how" <<'PY'
+how = os.path.basename(m)
+cat = lambda: open(m).read()
+assert cat() == cat() == "old\n"
+a = os.open(m, os.O_RDONLY)
+if how == "aside": os.rename(s, s + "~")
+if how == "gone": os.unlink(s)
+else:
+    open(s + ".new", "w").write("new\n")
+    os.rename(s + ".new", s)
+if how == "gone": within(10, lambda: not os.path.exists(m), lambda: "it is still there")
+else: within(10, lambda: cat() == "new\n", lambda: cat())
+assert read(a) == b"old\n"                         # who has it open has that one
+PY
+	ended
+done
+
 # ---- written through a mapping that is not written back: no hole for who copies it
 truncate -s 1M "$S/mapped"
 truncate -s 1M "$S/hole"
