@@ -405,6 +405,11 @@ void cc_node_unref(struct cc_mount *m, struct cc_node *n);
 struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char *name);
 /* The same of a node that may be on its way out: false, then. */
 bool cc_node_try_ref(struct cc_mount *m, struct cc_node *n);
+/*
+ * A node that is no file's, with a ref: it is never found, and lives as long as somebody has a ref.
+ * It has a name in a folder, which cc_notify_name() takes from it. NULL: --size.
+ */
+struct cc_node *cc_node_of_name(struct cc_mount *m, struct cc_node *dir, const char *name);
 /* Made at the first call; NULL: --size. */
 struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n);
 /* Its file, or NULL. */

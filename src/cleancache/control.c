@@ -153,6 +153,32 @@ static int invalidate_path(struct cc_mount *m, struct cc_node *n)
 	return u.files;
 }
 
+/* A name that nobody has, as far as the kernel knows. 0 or -errno. */
+static int forget_name(struct cc_mount *m, struct cc_node *dir, const struct cc_name *name)
+{
+	struct cc_node *n;
+
+	if (dir->type != S_IFDIR)
+		return -ENOTDIR;
+	if (!*name->name || !memchr(name->name, 0, sizeof(name->name)) || strchr(name->name, '/'))
+		return -EINVAL;
+	n = cc_node_of_name(m, dir, name->name);
+	if (!n)
+		return -ENOMEM;
+	cc_notify_name(m, n);
+	cc_node_unref(m, n);
+	cc_notify_names_wait(m);
+	return 0;
+}
+
+static void reply_done(fuse_req_t req, int rc)
+{
+	if (rc)
+		fuse_reply_err(req, -rc);
+	else
+		fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
 /* For others .tmem is not either. */
 static void reply_text(fuse_req_t req, struct cc_node *n, bool saves, bool maker)
 {
@@ -184,6 +210,8 @@ void cc_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fu
 		fuse_reply_ioctl(req, invalidate_path(m, n), NULL, 0);
 	else if (cmd == (unsigned)CC_IOC_INVALIDATE)
 		fuse_reply_err(req, EPERM); /* of files that he may not even see */
+	else if (cmd == (unsigned)CC_IOC_FORGET && in_bytes == sizeof(struct cc_name))
+		reply_done(req, forget_name(m, n, in));
 	else if ((cmd == (unsigned)CC_IOC_STAT || cmd == (unsigned)CC_IOC_SAVES) &&
 		 out_bytes == sizeof(struct cc_text))
 		reply_text(req, n, cmd == (unsigned)CC_IOC_SAVES, maker);

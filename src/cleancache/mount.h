@@ -50,16 +50,21 @@ bool cc_find_mount(int fd, struct cc_found *out);
  *
  * CC_IOC_INVALIDATE: pages of this file go; of a folder, of all in it. Returns files.
  * CC_IOC_STAT: figures of this file as text, "name value" lines; of a folder, of the mount.
+ * CC_IOC_FORGET: of a folder: that there was no such name in it is not believed any more.
  * CC_IOC_SAVES: the path that the mount saves to at its end; nothing: it does not.
  *
- * The last two are for who made the mount, and root.
+ * STAT and SAVES are for who made the mount, and root.
  */
 #define CC_TEXT_MAX 8192
 struct cc_text {
 	char text[CC_TEXT_MAX]; /* ends with a zero */
 };
+struct cc_name {
+	char name[256]; /* ends with a zero */
+};
 #define CC_IOC_INVALIDATE _IO('T', 0x61)
 #define CC_IOC_STAT	  _IOR('T', 0x62, struct cc_text)
 #define CC_IOC_SAVES	  _IOR('T', 0x63, struct cc_text)
+#define CC_IOC_FORGET	  _IOW('T', 0x64, struct cc_name)
 
 #endif

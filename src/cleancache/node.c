@@ -194,7 +194,8 @@ static void discard(struct cc_mount *m, struct cc_node *n)
 		os_free(f);
 		cc_uncharge(m, sizeof(*f) + OVERHEAD / 2);
 	}
-	close(n->fd);
+	if (n->fd >= 0)
+		close(n->fd);
 	os_free(n->name);
 	os_free(n);
 	cc_uncharge(m, bytes);
@@ -455,6 +456,24 @@ struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char
 	struct cc_look look;
 
 	return look_at(m, dir, name, &look) ? NULL : known(m, &look, 0, 1);
+}
+
+struct cc_node *cc_node_of_name(struct cc_mount *m, struct cc_node *dir, const char *name)
+{
+	const struct cc_look look = {.st.st_dev = dir->dev}; /* and no inode number */
+	struct cc_shard *s = shard_of(m, dir->dev, 0);
+	struct cc_node *n = make(m, -1, name, &look);
+
+	if (!n)
+		return NULL;
+	n->stale = true;
+	n->refs = 1;
+	cc_node_ref(m, dir);
+	n->parent = dir;
+	os_mutex_lock(&s->lock);
+	insert(m, s, n);
+	os_mutex_unlock(&s->lock);
+	return n;
 }
 
 struct cc_file *cc_node_file(struct cc_mount *m, struct cc_node *n)

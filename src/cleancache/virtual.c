@@ -409,8 +409,6 @@ REFUSED(setxattr, is_ours(ino), EACCES,
 	(req, ino, name, value, size, flags))
 REFUSED(getxattr, is_ours(ino), ENODATA,
 	(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size), (req, ino, name, size))
-REFUSED(listxattr, is_ours(ino), ENODATA, (fuse_req_t req, fuse_ino_t ino, size_t size),
-	(req, ino, size))
 REFUSED(removexattr, is_ours(ino), EACCES, (fuse_req_t req, fuse_ino_t ino, const char *name),
 	(req, ino, name))
 REFUSED(access, is_ours(ino), mask &W_OK ? EACCES : 0, (fuse_req_t req, fuse_ino_t ino, int mask),
@@ -447,6 +445,17 @@ REFUSED(ioctl, is_ours(ino), ENOTTY,
 	(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
 	 unsigned flags, const void *in, size_t in_bytes, size_t out_bytes),
 	(req, ino, cmd, arg, fi, flags, in, in_bytes, out_bytes))
+
+/* There are none; how much room they take, or all of them. */
+static void listxattr_any(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	if (!is_ours(ino))
+		cc_listxattr(req, ino, size);
+	else if (size)
+		fuse_reply_buf(req, NULL, 0);
+	else
+		fuse_reply_xattr(req, 0);
+}
 
 static void statfs_any(fuse_req_t req, fuse_ino_t ino)
 {

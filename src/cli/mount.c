@@ -164,6 +164,36 @@ static int ask(const char *command, const char *path, unsigned long what, void *
 	return rc < 0 ? CLI_FAILED : CLI_OK;
 }
 
+/*
+ * A name that is not there, as far as the kernel knows, is looked for again: what stands in its way
+ * is the first name of the path that is missing, and the folder that it is in can be asked.
+ */
+static void forget_missing(const char *path)
+{
+	struct cc_name name;
+	char up[PATH_MAX];
+	size_t n = strlen(path);
+	int fd = open_any(path);
+
+	if (fd >= 0)
+		close(fd);
+	if (fd != -ENOENT)
+		return;
+	do {
+		while (n && path[n - 1] == '/')
+			n--;
+		while (n && path[n - 1] != '/')
+			n--;
+		snprintf(up, sizeof(up), "%.*s", (int)n, n ? path : "");
+		fd = open_any(n ? up : ".");
+	} while (fd == -ENOENT && n);
+	if (fd < 0)
+		return;
+	snprintf(name.name, sizeof(name.name), "%.*s", (int)strcspn(path + n, "/"), path + n);
+	(void)ioctl(fd, CC_IOC_FORGET, &name); /* what it was for fails by itself */
+	close(fd);
+}
+
 int cmd_invalidate(int argc, char **argv)
 {
 	static const struct cli_option options[] = {{NULL, 0, CLI_FLAG, NULL, NULL, NULL, 0, 0}};
@@ -178,9 +208,11 @@ int cmd_invalidate(int argc, char **argv)
 		return rc;
 	if (n < 1)
 		return cli_usage("invalidate", "of which file or folder?");
-	for (int i = 1; i <= n; i++)
+	for (int i = 1; i <= n; i++) {
+		forget_missing(argv[i]);
 		if (ask("invalidate", argv[i], CC_IOC_INVALIDATE, NULL, &files) != CLI_OK)
 			code = CLI_FAILED;
+	}
 	return code;
 }
 

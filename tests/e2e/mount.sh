@@ -353,6 +353,17 @@ cat "$M/two/renamed/file" >/dev/null
 check no_ring "tmem invalidate does not return" timeout 20 "$TMEM" invalidate "$M"
 kill -USR1 "$(figure pid)" # is nothing to it
 
+# That a name is free is believed, too, until it is told of that name, or of one above it.
+check free "found" bash -c "! test -e '$M/free' && ! test -e '$M/free-above/within'"
+mkdir "$S/free-above"
+echo made | tee "$S/free" >"$S/free-above/within"
+check free_believed "looked up again" test ! -e "$M/free"
+timeout 20 "$TMEM" invalidate "$M/free" "$M/free-above/within" 2>"$T/err"
+check free_told "$(cat "$T/err" "$M/free" "$M/free-above/within" 2>&1 | tr '\n' ' ')" test "$(cat "$M/free" "$M/free-above/within")" = "$(printf 'made\nmade')"
+"$TMEM" invalidate "$M/nobody" 2>"$T/err"
+check free_still "$(cat "$T/err")" grep -q 'nobody: No such file' "$T/err"
+check figures_xattr "not none" python3 -c 'import os, sys; assert os.listxattr(sys.argv[1]) == []' "$M/.tmem/stats/pid"
+
 # What is believed for ever, until it is told: names, too, whether what they name was open or not.
 ended
 mkdir -p "$S/told/on" "$S/told/folder"
@@ -382,6 +393,7 @@ mounted --size 32M --ttl 60
 # It is looked at while it dies.
 pid=$(figure pid)
 kill -STOP "$pid"
+while grep -L '^State:[^A-Za-z]*T' /proc/"$pid"/task/*/status | grep -q .; do sleep 0.02; done # one by one
 (sleep 0.3 && kill -KILL "$pid") & # the next one asks what is there meanwhile
 check dying "tmem mount failed" mounted
 wait "$!"
