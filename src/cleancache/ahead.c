@@ -5,15 +5,19 @@
  *             next     ahead of
  *   ──────────┼┬───────┼──────────────> pages of the file
  *      read   ││ asked │
- *             │└ window ┘   doubles with each read in order, up to --readahead
+ *             │└ window ┘   doubles each time that more is asked for, up to --readahead
+ *
+ * More is asked for by a read that missed; and by one that did not, goes on in order, and has less
+ * than half of the window before it: who waited for the window's end would miss there each time.
  *
  * The window is read by a crew, in pieces, several at once: a source that is slow because it is
  * far away is fast only when it is asked for many things at a time. It goes into the store, where
  * the kernel finds it when it gets there, or waits for the piece that is on its way (file.c).
  *
- * When it stops: at the first read that is not in order, at the end of the file, and where all
- * that is asked for is there already: only a read that missed asks for more. A queue that is full
- * asks for nothing: the source cannot keep up, and asking more would make it wait for nothing.
+ * When it stops: at the first miss that is not in order, at the end of the file, and where a piece
+ * was there already before its reader came: then only a read that misses asks for more. A queue
+ * that is full asks for nothing: the source cannot keep up, and asking more would make it wait for
+ * nothing.
  */
 #include "cleancache/cleancache.h"
 
@@ -22,7 +26,8 @@
 #include <errno.h>
 
 #define CREW_MOST  16u
-#define QUEUE_MOST 64u /* pieces */
+#define QUEUE_MOST 64u			      /* pieces */
+#define MOST	   (QUEUE_MOST * CC_IO_PAGES) /* more would not be asked for */
 /* The kernel's own reads of one reader come by several threads, and overtake each other. */
 #define NEAR	   (2 * CC_IO_PAGES)
 
@@ -66,8 +71,9 @@ static void *run(void *arg)
 	struct piece p;
 
 	while (take(c, &p)) {
-		if (!c->stop)
-			cc_read_ahead(c->m, p.h, p.first, p.n);
+		if (!c->stop && !cc_read_ahead(c->m, p.h, p.first, p.n) &&
+		    atomic_load(&p.h->next) <= p.first)
+			atomic_store(&p.h->window, 0);
 		cc_handle_put(c->m, p.h);
 	}
 	return NULL;
@@ -88,15 +94,37 @@ static bool submit(struct cc_crew *c, struct cc_handle *h, uint64_t first, unsig
 	return room;
 }
 
-void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size)
+/* Pieces from `ahead` on until `last`, none past the end of the file. How far it got. */
+static uint64_t submit_all(struct cc_crew *c, struct cc_handle *h, uint64_t ahead, uint64_t last,
+			   uint64_t pages)
 {
-	uint64_t next = atomic_load(&h->next), end = first + n, last, ahead;
-	unsigned window = atomic_load(&h->window),
-		 most = (unsigned)(m->o->readahead_bytes / CC_PAGE);
+	while (ahead < last) {
+		unsigned k = CC_IO_PAGES - (unsigned)(ahead % CC_IO_PAGES);
+
+		if (k > pages - ahead)
+			k = (unsigned)(pages - ahead);
+		if (!submit(c, h, ahead, k))
+			break;
+		ahead += k;
+	}
+	return ahead;
+}
+
+void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size,
+	      unsigned missed)
+{
+	uint64_t next = atomic_load(&h->next), end = first + n, last,
+		 ahead = atomic_load(&h->ahead), pages = (size + CC_PAGE - 1) / CC_PAGE,
+		 most = m->o->readahead_bytes / CC_PAGE;
+	unsigned window = atomic_load(&h->window);
+	bool in_order = first + NEAR >= next && first <= next + NEAR;
 
 	if (!m->crew || !most)
 		return;
-	if (first + NEAR < next || first > next + NEAR) { /* somewhere else */
+	most = most < MOST ? most : MOST;
+	if (!missed && (!window || !in_order || end <= next))
+		return;
+	if (!in_order) { /* somewhere else */
 		atomic_store(&h->next, end);
 		atomic_store(&h->ahead, end);
 		atomic_store(&h->window, first == 0 ? CC_IO_PAGES : 0);
@@ -104,22 +132,14 @@ void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned 
 	}
 	if (end > next)
 		atomic_store(&h->next, end);
+	if (!missed && ahead > end + window / 2)
+		return;
 	window = window ? window * 2 : CC_IO_PAGES;
-	window = window < most ? window : most;
+	window = window < most ? window : (unsigned)most;
 	atomic_store(&h->window, window);
-	ahead = atomic_load(&h->ahead);
 	ahead = ahead > end ? ahead : end;
-	last = end + window;
-	if (last > (size + CC_PAGE - 1) / CC_PAGE)
-		last = (size + CC_PAGE - 1) / CC_PAGE;
-	while (ahead < last) {
-		unsigned k = CC_IO_PAGES - (unsigned)(ahead % CC_IO_PAGES);
-
-		if (!submit(m->crew, h, ahead, k))
-			break;
-		ahead += k;
-	}
-	atomic_store(&h->ahead, ahead);
+	last = end + window < pages ? end + window : pages;
+	atomic_store(&h->ahead, submit_all(m->crew, h, ahead, last, pages));
 }
 
 int cc_crew_open(struct cc_mount *m, unsigned threads)

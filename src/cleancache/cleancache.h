@@ -479,14 +479,18 @@ ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t
 		const char **data);
 /* CC_IO_BYTES, the thread's own until it reads. NULL: no memory. */
 char *cc_scratch(struct cc_mount *m);
-/* Pages first .. first+n-1, at most CC_IO_PAGES, into the store, if they are not there. */
-void cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n);
+/*
+ * Pages first .. first+n-1, at most CC_IO_PAGES, into the store, if they are not there. False: all
+ * of them were.
+ */
+bool cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n);
 
 /* ahead.c */
 int cc_crew_open(struct cc_mount *m, unsigned threads) __attribute__((warn_unused_result));
 void cc_crew_close(struct cc_mount *m);
-/* A read of pages first .. first+n-1 had to ask the source. */
-void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size);
+/* A read of pages first .. first+n-1, of which so many were missed, of a file of `size` bytes. */
+void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size,
+	      unsigned missed);
 
 /* ops_open.c: handles. fd is the handle's from then on, unless it fails: -ENOMEM. */
 int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_file_info *fi)

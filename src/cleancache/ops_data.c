@@ -18,15 +18,11 @@ void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_handle *h = cc_handle_of(fi);
 	const char *data = NULL;
-	uint64_t order;
 	ssize_t n;
 
 	cc_handle_used(h);
-	do { /* the kernel takes a short answer for the file's size */
-		order = cc_order();
-		n = cc_read(m, h, (uint64_t)off, size < CC_IO_BYTES ? size : CC_IO_BYTES, &data);
-	} while (n >= 0 && (size_t)n < size &&
-		 !cc_notify_tells(h->node, order, (uint64_t)off + (size_t)n));
+	/* More than max_read is never asked for: less would pass for the end of the file. */
+	n = size <= CC_IO_BYTES ? cc_read(m, h, (uint64_t)off, size, &data) : -EINVAL;
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else

@@ -48,7 +48,7 @@ struct reading {
 	unsigned n;	 /* pages */
 	uint64_t have;	 /* bits of pages that are in place */
 	uint64_t end;	 /* of the file, as far as it was met; bytes */
-	unsigned missed; /* pages */
+	unsigned missed; /* pages of the file */
 	bool stored;	 /* some are from the store */
 	struct scratch *s;
 };
@@ -248,6 +248,8 @@ static int fetch_run(struct reading *r, unsigned i)
 		return (int)got;
 	if ((size_t)got < (size_t)n * CC_PAGE)
 		r->end = index * CC_PAGE + (uint64_t)got;
+	/* What lies past the end is no page. */
+	n = (unsigned)pages_of((uint64_t)got);
 	r->missed += n;
 	for (unsigned k = 0; k < n; k++)
 		r->have |= 1ull << (i + k);
@@ -304,8 +306,9 @@ static bool begin(struct reading *r, struct cc_mount *m, struct cc_handle *h, ui
 	return true;
 }
 
+/* counts: it is the request's first time. */
 static ssize_t read_once(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
-			 const char **data)
+			 const char **data, bool counts)
 {
 	uint64_t first = offset / CC_PAGE, last = (offset + bytes - 1) / CC_PAGE;
 	struct reading r;
@@ -314,29 +317,27 @@ static ssize_t read_once(struct cc_mount *m, struct cc_handle *h, uint64_t offse
 	if (!begin(&r, m, h, first, (unsigned)(last - first + 1)))
 		return -ENOMEM;
 	*data = r.s->page;
-	cc_count(m, CC_READS, 1);
 	if (h->direct || !r.f || r.n > CC_IO_PAGES)
 		return from_source(m, h->fd, r.s->page, bytes, offset);
 	rc = fill(&r);
-	count_read(&r);
+	if (counts)
+		count_read(&r);
 	if (rc)
 		return rc;
 	if (r.stored && cc_view(r.f).changes != r.view.changes)
 		return from_source(m, h->fd, r.s->page, bytes, offset);
-	if (r.missed)
-		cc_ahead(m, h, first, r.n, r.view.size);
+	cc_ahead(m, h, first, r.n, r.view.size, r.missed);
 	*data += offset % CC_PAGE;
 	if (r.end <= offset)
 		return 0;
-	bytes = r.end - offset < bytes ? (size_t)(r.end - offset) : bytes;
-	cc_count(m, CC_READ_BYTES, bytes);
-	return (ssize_t)bytes;
+	return (ssize_t)(r.end - offset < bytes ? r.end - offset : bytes);
 }
 
 /* Fewer bytes than were asked for are a size to the kernel (S1, S2 in notify.c). */
 ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
 		const char **data)
 {
+	bool first = true;
 	uint64_t order;
 	ssize_t got;
 
@@ -344,18 +345,23 @@ ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t
 		return 0;
 	do {
 		order = cc_order();
-		got = read_once(m, h, offset, bytes, data);
+		got = read_once(m, h, offset, bytes, data, first);
+		first = false;
 	} while (got >= 0 && (size_t)got < bytes &&
 		 !cc_notify_tells(h->node, order, offset + (uint64_t)got));
+	cc_count(m, CC_READS, 1);
+	if (got > 0)
+		cc_count(m, CC_READ_BYTES, (uint64_t)got);
 	return got;
 }
 
-void cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n)
+bool cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n)
 {
 	struct reading r;
 
 	if (!begin(&r, m, h, first, n) || !r.f || fill(&r))
-		return; /* who asks for them will be told why */
+		return true; /* who asks for them will be told why */
 	cc_count(m, CC_AHEAD, r.missed);
 	atomic_fetch_add_explicit(&r.f->ahead, r.missed, memory_order_relaxed);
+	return r.missed > 0;
 }

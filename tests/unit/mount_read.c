@@ -37,7 +37,8 @@ ssize_t pread(int fd, void *buf, size_t n, off_t at)
 	return syscall(SYS_pread64, fd, buf, n, at);
 }
 
-void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size)
+void cc_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n, uint64_t size,
+	      unsigned missed)
 {
 }
 
@@ -285,6 +286,56 @@ static void past_the_store(void **state)
 	end();
 }
 
+static uint64_t figure(enum cc_counter k)
+{
+	return atomic_load(&mount.counter[k]);
+}
+
+/* Of each request, whatever way it takes, and however often the source is asked for it. */
+static void requests_are_counted_once(void **state)
+{
+	begin('a', 2 * CC_PAGE + 100);
+	opens = look;
+	assert_int_equal(read_all('a', 0, 4 * CC_PAGE), 2 * CC_PAGE + 100);
+	assert_null(opens);
+	assert_int_equal(figure(CC_READS), 1);
+	assert_int_equal(figure(CC_READ_BYTES), 2 * CC_PAGE + 100);
+	assert_int_equal(figure(CC_MISSES), 3);
+	assert_int_equal(figure(CC_HITS), 0);
+	handle.direct = true;
+	assert_int_equal(read_all('a', 0, 2 * CC_PAGE), 2 * CC_PAGE);
+	handle.direct = false;
+	assert_int_equal(figure(CC_READS), 2);
+	assert_int_equal(figure(CC_READ_BYTES), 4 * CC_PAGE + 100);
+	assert_int_equal(figure(CC_HITS) + figure(CC_MISSES), 3);
+	end();
+}
+
+/* The store changes under a read, which is then given what the source has. */
+static void a_read_past_a_change_is_counted(void **state)
+{
+	begin('a', 2 * CC_PAGE + 100);
+	assert_int_equal(read_all('a', CC_PAGE, CC_PAGE), CC_PAGE);
+	meanwhile = grows_and_is_put;
+	assert_int_equal(read_all('b', 0, 4 * CC_PAGE), 4 * CC_PAGE);
+	assert_int_equal(figure(CC_READ_BYTES), 5 * CC_PAGE);
+	end();
+}
+
+/* A piece that goes past the end: pages that are none are not counted. */
+static void the_end_is_no_page(void **state)
+{
+	begin('a', 5 * CC_PAGE + 1);
+	assert_true(cc_read_ahead(&mount, &handle, 2, 64));
+	assert_int_equal(figure(CC_AHEAD), 4);
+	assert_int_equal(atomic_load(&file.ahead), 4);
+	assert_false(cc_read_ahead(&mount, &handle, 2, 4));
+	assert_int_equal(read_all('a', 2 * CC_PAGE, 10 * CC_PAGE), 3 * CC_PAGE + 1);
+	assert_int_equal(figure(CC_HITS), 4);
+	assert_int_equal(figure(CC_MISSES), 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +348,9 @@ int main(void)
 		cmocka_unit_test(an_end_of_before),
 		cmocka_unit_test(changed_by_us_and_others),
 		cmocka_unit_test(past_the_store),
+		cmocka_unit_test(requests_are_counted_once),
+		cmocka_unit_test(a_read_past_a_change_is_counted),
+		cmocka_unit_test(the_end_is_no_page),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
