@@ -403,6 +403,11 @@ void cc_node_ref(struct cc_mount *m, struct cc_node *n);
 void cc_node_unref(struct cc_mount *m, struct cc_node *n);
 /* The node of a name if the kernel knows it, with a ref; no new one is made. NULL: it is not. */
 struct cc_node *cc_node_find(struct cc_mount *m, struct cc_node *dir, const char *name);
+/*
+ * What opening something has ended with: a descriptor, or -errno. Where there are no more of them,
+ * names are trimmed, and it is -ENFILE: it is not who asks that has too many.
+ */
+int cc_opened(struct cc_mount *m, int rc) __attribute__((warn_unused_result));
 /* The same of a node that may be on its way out: false, then. */
 bool cc_node_try_ref(struct cc_mount *m, struct cc_node *n);
 /*

@@ -105,25 +105,36 @@ static struct owner **place_of(struct cc_lockers *l, const struct cc_node *n, ui
 	return at;
 }
 
-/* A lock for writing wants a file open for writing; the owner may have another handle later. */
+/*
+ * A lock for writing wants a file open for writing; the owner may have another handle later. A
+ * source that fails says so itself. All else is -ENOLCK: it is not about the lock, or the caller.
+ * (Who may not open the file any more, as its mode has changed, has none: a descriptor of the
+ * handle's own open file would be good for one owner only.)
+ */
 static int owner_make(struct cc_mount *m, struct cc_handle *h, uint64_t owner, struct owner **out)
 {
 	int flags = fcntl(h->fd, F_GETFL);
 	char path[CC_FD_PATH];
-	struct owner *o;
+	struct owner *o = NULL;
+	bool charged;
+	int fd;
 
-	if (!cc_charge(m, sizeof(*o)))
-		return -ENOLCK;
-	o = os_zalloc(sizeof(*o));
-	if (o)
-		o->fd = open(cc_fd_path(path, h->fd), O_RDWR | O_CLOEXEC);
-	if (o && o->fd < 0)
-		o->fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
-	if (!o || o->fd < 0) {
-		os_free(o);
-		cc_uncharge(m, sizeof(*o));
+	fd = open(cc_fd_path(path, h->fd), O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC);
+	fd = cc_opened(m, fd < 0 ? -errno : fd);
+	if (fd < 0)
+		return fd == -EIO || fd == -ESTALE ? fd : -ENOLCK;
+	charged = cc_charge(m, sizeof(*o));
+	if (charged)
+		o = os_zalloc(sizeof(*o));
+	if (!o) {
+		if (charged)
+			cc_uncharge(m, sizeof(*o));
+		close(fd);
 		return -ENOLCK;
 	}
+	o->fd = fd;
 	cc_node_ref(m, h->node);
 	o->node = h->node;
 	o->owner = owner;

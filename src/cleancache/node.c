@@ -350,6 +350,14 @@ static struct cc_node *add(struct cc_mount *m, struct cc_node *n)
 	return other ? other : n;
 }
 
+int cc_opened(struct cc_mount *m, int rc)
+{
+	if (rc != -EMFILE && rc != -ENFILE)
+		return rc;
+	cc_notify_trim(m);
+	return -ENFILE;
+}
+
 /* A new node makes room for itself first. False: there is none. */
 static bool wait_for_room(struct cc_mount *m)
 {
@@ -371,8 +379,9 @@ static int new_node(struct cc_mount *m, struct cc_node *dir, const char *name, s
 	if (!wait_for_room(m))
 		return -ENFILE;
 	fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	fd = cc_opened(m, fd < 0 ? -errno : fd);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	/* What was opened, which is perhaps not what was looked at. */
 	rc = cc_look_fd(fd, look);
 	if (rc == 0) {
@@ -410,7 +419,8 @@ int cc_node_automount(struct cc_mount *m, struct cc_node *n)
 	if (!n->automount || !cc_node_name(m, n, name, sizeof(name), &parent) || !parent)
 		return 0;
 	fd = openat(parent->fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	rc = fd < 0 ? -errno : cc_look_fd(fd, &look);
+	fd = cc_opened(m, fd < 0 ? -errno : fd);
+	rc = fd < 0 ? fd : cc_look_fd(fd, &look);
 	if (rc == 0 && !look.automount)
 		rc = -ESTALE;
 	if (fd >= 0)

@@ -90,6 +90,7 @@ static int open_source(fuse_req_t req, struct folder *d, const struct cc_node *n
 		fd = openat(n->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		fd = fd < 0 ? -errno : fd;
 	} while (cc_caller_again(m, req, fd, &c));
+	fd = cc_opened(m, fd);
 	if (fd < 0)
 		return -fd;
 	buffer = buffer_of(fd);

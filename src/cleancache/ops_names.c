@@ -184,6 +184,7 @@ void cc_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 			    mode);
 		rc = fd >= 0 ? 0 : errno == ELOOP || errno == ENXIO ? -ESTALE : -errno;
 		cc_caller_end(&c);
+		rc = cc_opened(m, rc);
 	}
 	if (rc == 0)
 		rc = look_up_for(req, dir, name, &e, &n);

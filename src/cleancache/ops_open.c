@@ -5,7 +5,8 @@
  *
  *   close-to-open   each open asks
  *   --ttl           an open asks when nobody has asked for so long
- *   --immutable     the first open asks
+ *   --immutable     the first open asks (and the kernel, for attributes, when it has read; its
+ *                   answer is looked at as in the others)
  *
  * The source's file is opened once for each open here, with the caller's flags; so what the source
  * knows of open files (permissions, locks, leases, removal while open) goes on as without us.
@@ -208,10 +209,7 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		if (fd == -EPERM && fi->flags & O_APPEND)
 			fd = open_source(m, req, path, flags | O_APPEND);
 	}
-	if (fd == -EMFILE || fd == -ENFILE) {
-		cc_notify_trim(m);
-		fd = -ENFILE;
-	}
+	fd = cc_opened(m, fd);
 	if (fd == -ESTALE)
 		cc_node_stale(m, n);
 	if (fd >= 0 && flags & O_TRUNC)
@@ -244,11 +242,15 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void cc_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct cc_mount *m = cc_mount_of(req);
-	int fd = dup(cc_handle_of(fi)->fd);
+	int fd = dup(cc_handle_of(fi)->fd), rc;
 
+	fd = cc_opened(m, fd < 0 ? -errno : fd);
+	rc = fd < 0 ? -fd : 0;
 	cc_handle_used(cc_handle_of(fi));
 	cc_locks_closed(m, cc_node_of(m, ino), fi->lock_owner);
-	fuse_reply_err(req, fd < 0 || close(fd) ? errno : 0);
+	if (fd >= 0 && close(fd))
+		rc = errno;
+	fuse_reply_err(req, rc);
 }
 
 void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -79,6 +79,22 @@ check list_fails "listed" bash -c "! ls '$M/dir' >/dev/null 2>&1"
 healed
 check list_healed "$(ls "$M/dir" | wc -l) of 1000" test "$(ls "$M/dir" | wc -l)" = 1000
 
+# ---- a lock for which the source fails
+for i in $EIO $ESTALE $ENOSPC; do
+	faults ""
+	python3 - "$M/b" "$T/faults" "$i" >"$T/out" 2>&1 <<'PY'
+import errno, fcntl, os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+open(sys.argv[2], "w").write("open b 0 0 %s\n" % sys.argv[3])
+try: fcntl.lockf(f, fcntl.LOCK_EX); print("a lock")
+except OSError as e: print(e.errno)
+PY
+	healed
+	want=$i
+	[ "$i" != "$ENOSPC" ] || want=37 # ENOLCK: it is not about a lock
+	check "lock_fails.$i" "$(tail -n 1 "$T/out")" grep -qx "$want" "$T/out"
+done
+
 # ---- a file handle that has become stale
 "$TMEM" invalidate "$M/a"
 exec 7<"$M/a"

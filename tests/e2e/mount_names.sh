@@ -125,6 +125,33 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	check many_figures "$(cat "$T/out") of 1500, $(tail -n 1 "$T/err")" test "$(cat "$T/out")" = 1500
 	note "nodes at most $(figure nodes_max)"
 	"$TMEM" umount "$M"
+	# None is left: whatever needs one says so in one way, and it is not the caller's own that are out.
+	mkdir "$S/many/folder"
+	(
+		ulimit -n 200
+		setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$TMEM" mount --size 32M "$S" "$M"
+	)
+	timeout 60 python3 - "$M/many" >"$T/out" 2>&1 <<'PY'
+import errno, os, sys
+m = sys.argv[1]
+met, held = set(), []
+def meets(call):
+    try: met.add(0); return call()
+    except OSError as e: met.add(e.errno)
+for i in range(1, 1501):
+    f = meets(lambda: os.open(f"{m}/{i}", os.O_RDONLY))
+    if f is None: break
+    held.append(f)
+for i in range(1, 31):
+    meets(lambda: os.stat(f"{m}/{1500 - i}"))
+    meets(lambda: os.close(os.open(f"{m}/made{i}", os.O_CREAT | os.O_EXCL)))
+    meets(lambda: os.listdir(m + "/folder"))
+    if i % 10 == 0: held.append(meets(lambda: os.open(f"{m}/{1000 + i}", os.O_RDONLY)))
+assert met - {0} == {errno.ENFILE}, met
+print("right")
+PY
+	check no_descriptors "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+	"$TMEM" umount "$M"
 else
 	skip many_figures "not root"
 fi
