@@ -369,6 +369,15 @@ ended
 mkdir -p "$S/told/on" "$S/told/folder"
 for i in first told/second told/unread told/folder/third; do echo old >"$S/$i"; done
 ln -s old "$S/told/link"
+# Without -r the kernel asks for attributes again when it has read.
+echo one >"$S/once"
+sleep 0.1
+mounted --size 32M --immutable --no-watch -r
+cat "$M/once" >"$T/once"
+echo other >"$S/once"
+cat "$M/once" >>"$T/once"
+check immutable_once "$(tr '\n' ' ' <"$T/once")" test "$(tr '\n' ' ' <"$T/once")" = "one one "
+ended
 look() { # what is where, in one line
 	{ cat "$1/first" "$1/told/second" "$1/told/folder/third" && readlink "$1/told/link" && stat -c %a "$1/told/unread" && ls "$1/told"; } 2>&1 | tr '\n' ' '
 }
