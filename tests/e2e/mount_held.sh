@@ -109,7 +109,7 @@ else:
     open(s + ".new", "w").write("new\n")
     os.rename(s + ".new", s)
 if how == "gone": within(10, lambda: not os.path.exists(m), lambda: "it is still there")
-else: within(10, lambda: cat() == "new\n", lambda: cat())
+else: within(10, lambda: cat() == "new\n", lambda: repr(cat()))
 assert read(a) == b"old\n"                         # who has it open has that one
 PY
 	ended
