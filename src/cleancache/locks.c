@@ -16,8 +16,8 @@
  *
  * Who has a lock is to see what was written under it before, by whom ever: so the source is looked
  * at as by an open, in each mode but --immutable, once it has given the lock. If the kernel may
- * have pages from before, it is told to drop them before the lock is answered for, by the thread
- * that tells it things (notify.c).
+ * have pages from before, it is told to drop them before the lock is answered for, by those
+ * who tell it things (notify.c).
  */
 #include "cleancache/cleancache.h"
 
