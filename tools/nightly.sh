@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# The long tests, six to ten hours: everything in test.sh, the model tests with many seeds, the
+# The long tests, many hours: everything in test.sh, the model tests with many seeds, the
 # end-to-end tests in their long versions, and the planted bugs. Prints one line a part; logs in
 # build/nightly-logs. Exit code 1 when a part failed.
 #

@@ -280,6 +280,7 @@ wrong bench_run_both 2 "not both" bench run --limit 1G --fraction 0.5 -- true
 if "$TMEM" --help | grep -qw run; then
 	wrong bench_run_limit 2 "at least 32M" bench run --limit 1M -- true
 	wrong bench_run_without 2 "--without takes" bench run --limit 64M --without foo -- true
+	# It sleeps as long as the bench wants of a program that it measures.
 	wrong bench_run_total 1 "less than the 32M" bench run --fraction 0.5 -- python3 -c 'import time; time.sleep(0.3)'
 	# The agent cannot be loaded there: what was asked for is not measured.
 	mkdir "$T/lonely" && cp "$TMEM" "$T/lonely" && chmod 755 "$T" "$T/lonely"

@@ -373,13 +373,13 @@ m, two, named, s = sys.argv[1:]
 p = os.open(m, os.O_RDONLY)
 assert os.pread(p, 4096, 0) == b"a" * 4096
 shutil.copy2(two, named + ".new"); os.rename(named + ".new", named)
-time.sleep(5.2)                                       # what the kernel believes is asked for again
+time.sleep(5.2)                                       # longer than --ttl: it asks for the name again
 os.stat(m)
 q = os.open(m, os.O_RDONLY)
 begun = time.monotonic()
 assert os.pread(q, 4096, 0) == b"b" * 4096
 os.close(p)
-time.sleep(0.5)                                       # for the kernel to forget it
+time.sleep(0.5)                                       # it forgets the file that was closed, in its time
 f = os.open(s, os.O_WRONLY); os.pwrite(f, b"c" * 4096, 0); os.close(f)
 while os.pread(q, 4096, 0) != b"c" * 4096:
     assert time.monotonic() < begun + 4.5, "it was not told"

@@ -41,7 +41,7 @@ code exit_255 255 "$TMEM" run -- /bin/sh -c 'exit 255'
 code exit_signal 143 "$TMEM" run -- /bin/sh -c 'kill -TERM $$'
 code exit_abort 134 "$TMEM" run -- /bin/sh -c 'ulimit -c 0; kill -ABRT $$'
 # What the kernel writes of a program that is ended lacks pages: that is said.
-grep -q zeros "$T/err" && not_ok exit_abort.core "there is no core to speak of"
+check exit_abort.core "there is no core to speak of" test -z "$(grep zeros "$T/err")"
 mkdir "$T/core"
 code core 134 /bin/sh -c 'ulimit -c unlimited && cd "$1" && exec "$2" run -- /bin/sh -c "kill -ABRT \$\$"' \
 	sh "$T/core" "$TMEM"

@@ -415,25 +415,31 @@ static void a_file_that_hangs_holds_up_none(void **state)
 	end();
 }
 
+/* The first n in folder 1, the others in folder 0; all are idle, and more than there should be. */
+static void in_folders(unsigned n)
+{
+	static char name[] = "name";
+
+	for (unsigned i = 0; i < NODES; i++) {
+		node[i].name = name;
+		node[i].parent = &folder[i < n];
+	}
+	atomic_store(&mount.nodes, 10);
+	mount.nodes_most = 4;
+	idle = NODES;
+}
+
 /* And one folder, for names and for trimming, which leaves it out. */
 static void a_folder_that_hangs_holds_up_none(void **state)
 {
-	char name[] = "name";
-
 	begin();
-	for (unsigned i = 0; i < NODES; i++) {
-		node[i].name = name;
-		node[i].parent = &folder[i < 3];
-	}
+	in_folders(3);
 	atomic_store(&hangs, (fuse_ino_t)(uintptr_t)&folder[1]);
 	for (unsigned i = 0; i < 3; i++)
 		cc_notify_name(&mount, &node[i]);
 	until(&waits, 1);
 	cc_notify_name(&mount, &node[3]);
 	until(&expired, 1);
-	atomic_store(&mount.nodes, 10);
-	mount.nodes_most = 4;
-	idle = NODES;
 	cc_notify_trim(&mount);
 	for (unsigned i = 0; i < 10000 && !atomic_load(&forgotten); i++)
 		os_sleep_ns(1000000);
@@ -447,17 +453,9 @@ static void a_folder_that_hangs_holds_up_none(void **state)
 /* Who trims hangs in a folder: when it is asked for again, another one does. */
 static void trimming_that_hangs_is_taken_over(void **state)
 {
-	char name[] = "name";
-
 	begin();
-	for (unsigned i = 0; i < NODES; i++) {
-		node[i].name = name;
-		node[i].parent = &folder[i == 0];
-	}
+	in_folders(1);
 	atomic_store(&hangs, (fuse_ino_t)(uintptr_t)&folder[1]);
-	atomic_store(&mount.nodes, 10);
-	mount.nodes_most = 4;
-	idle = NODES;
 	cc_notify_trim(&mount);
 	until(&waits, 1);
 	assert_int_equal(atomic_load(&forgotten), 0);
