@@ -215,8 +215,11 @@ struct cc_node {
 	struct cc_node *notify_next; /* notify.c */
 	bool to_tell;		     /* it is in that list */
 	bool told_by_open;	     /* and need not be any more */
-	struct cc_node *name_next;   /* notify.c */
-	bool name_to_tell;	     /* it is in that list */
+	_Atomic uint64_t promise;    /* T2 in notify.c: the last one, while it is not kept; 0 */
+	bool promised_to_any;	     /* who reads first keeps it; these three are notify.c's */
+	uint64_t promised_ns, promised_since_ns;
+	struct cc_node *name_next; /* notify.c */
+	bool name_to_tell;	   /* it is in that list */
 	_Atomic(struct cc_file *) file;
 	_Atomic uint64_t opened; /* when an open last found a change; cc_order() */
 	_Atomic uint64_t told;	 /* the size that the kernel was told (S1 in notify.c), or */
@@ -248,6 +251,7 @@ struct cc_handle {
 	_Atomic bool locks;    /* an owner of locks was first named through it */
 	uint64_t version;      /* F4 */
 	_Atomic bool confirms; /* its first request says that the kernel has dropped its pages */
+	uint64_t promise;      /* of notify.c; 0: none was made to it */
 	_Atomic uint32_t refs; /* its opener, and reads ahead */
 	/* The last read's end, and how far ahead of it was read: races only cost a read ahead. */
 	_Atomic uint64_t next, ahead;
@@ -579,6 +583,7 @@ struct cc_told {
 	struct cc_node *node; /* a ref */
 	uint64_t version;     /* F4: what the kernel has dropped then */
 	fuse_req_t req;
+	uint64_t asked_ns;
 };
 /* Charged. NULL: --size. */
 struct cc_told *cc_told_make(struct cc_mount *m);
@@ -606,6 +611,18 @@ int cc_notify_tells_look(struct cc_node *n, struct cc_look *look)
  * of the node tells it so.
  */
 void cc_notify_forget(struct cc_mount *m, struct cc_node *n);
+/*
+ * T2. A handle that is about to be answered is to see the file as it is: nothing is told of that
+ * file until it has read. Waits for what is being told of it, for 20 ms at most.
+ */
+void cc_notify_promise(struct cc_mount *m, struct cc_handle *h);
+/* A read has come by it: where there is a promise, it may have been kept. */
+void cc_notify_kept_promise(struct cc_mount *m, struct cc_handle *h);
+static inline void cc_handle_reads(struct cc_mount *m, struct cc_handle *h)
+{
+	if (atomic_load_explicit(&h->node->promise, memory_order_relaxed))
+		cc_notify_kept_promise(m, h);
+}
 /* The kernel is told nothing more, from the return on. Waits for what is being told. */
 void cc_notify_quiet(struct cc_mount *m);
 /* Too many nodes, or too little memory for them. */

@@ -28,6 +28,16 @@
  *   S2  what was asked for before such an open, and is told after its look at told, is asked for
  *       again: who tells writes told and reads opened, who opens writes opened and reads told
  *
+ * That goes for opens. Whoever drops pages has no choice: the kernel forgets attributes with them.
+ * So who has opened a changed file, or has got a lock and is to see what was written under it, asks
+ * for the size, may have the answer ignored, and goes by the old one: a false end, or zeros behind
+ * the true one. So
+ *
+ *   T2  an open that found a change, and a lock that did, are promises: the kernel is told nothing
+ *       of that file from before they are answered until somebody has read (by the very handle, for
+ *       an open), which the kernel does when it has the size. But not for longer than PROMISE_NS
+ *       after the last promise, nor LONGEST_NS on end; and a lock waits for LOCK_NS at most.
+ *
  * Trimming: nodes cost a descriptor each, and memory. When there are many, names that were not
  * asked for since the last time are taken out of the kernel's cache, until half of what may be is
  * left; the kernel then forgets the nodes. It may know a name twice, by the folder and by its twin
@@ -47,6 +57,10 @@
 #define NAME_ROOM  256u
 #define WAIT_NS	   1000000000ull
 #define STUCK_NS   500000000ull
+#define PROMISE_NS 2000000000ull
+#define LONGEST_NS 10000000000ull
+#define LOCK_NS	   20000000ull
+#define BEGUN_NS   20000000ull /* who tells has by then come to where the kernel forgets */
 
 #ifdef TMEM_FUSE_EXPIRE_FLAGS
 #define EXPIRE_FLAGS , FUSE_LL_EXPIRE_ONLY
@@ -60,7 +74,7 @@ struct teller {
 	os_thread thread;
 	struct cc_node *in; /* T1; no ref, it is only compared */
 	bool trims;
-	uint64_t since_ns; /* it is in there, when it trims */
+	uint64_t since_ns; /* it is in there */
 };
 
 struct cc_notify {
@@ -73,6 +87,8 @@ struct cc_notify {
 	uint64_t names_asked, names_told;  /* ever */
 	struct cc_told *told, **last_told; /* who waits for an answer */
 	bool trim, quiet, stop;
+	uint64_t promises; /* ever */
+	uint64_t again_ns; /* what waits for a promise is looked at again; 0: nothing does */
 	unsigned telling, started;
 	struct teller teller[CC_TELLERS];
 };
@@ -122,6 +138,31 @@ static bool somebody_in(const struct cc_notify *t, const struct cc_node *n)
 		if (t->teller[i].in == n)
 			return true;
 	return false;
+}
+
+/* T2, under the lock: until when; 0: there is none, or nothing is told any more. */
+static uint64_t promised_until(const struct cc_notify *t, const struct cc_node *n)
+{
+	uint64_t last = n->promised_ns + PROMISE_NS, end = n->promised_since_ns + LONGEST_NS;
+
+	if (!n->promise || t->quiet || t->stop)
+		return 0;
+	return last < end ? last : end;
+}
+
+/* T1 and T2, under the lock: it is not to be told of now, but at until_ns or before. */
+static bool is_held(struct cc_notify *t, const struct cc_node *n, uint64_t until_ns)
+{
+	uint64_t promised = promised_until(t, n);
+
+	if (somebody_in(t, n))
+		return true;
+	until_ns = promised < until_ns ? promised : until_ns;
+	if (until_ns <= os_clock_ns())
+		return false;
+	if (!t->again_ns || until_ns < t->again_ns)
+		t->again_ns = until_ns;
+	return true;
 }
 
 /* The lock is let go of until leave(). */
@@ -235,7 +276,7 @@ static bool tell_next(struct teller *w)
 	struct cc_node **at = &t->first, *n;
 	bool quiet = t->quiet || t->stop;
 
-	while ((n = *at) && somebody_in(t, n))
+	while ((n = *at) && is_held(t, n, UINT64_MAX))
 		at = &n->notify_next;
 	if (!n)
 		return false;
@@ -293,6 +334,20 @@ static bool tell_next_name(struct teller *w)
 	return true;
 }
 
+/* Under the lock. h: who is to read; NULL: anybody. */
+static void promise(struct cc_notify *t, struct cc_node *n, struct cc_handle *h)
+{
+	uint64_t now = os_clock_ns();
+
+	if (promised_until(t, n) <= now)
+		n->promised_since_ns = now;
+	n->promised_ns = now;
+	n->promised_to_any = !h;
+	atomic_store(&n->promise, ++t->promises);
+	if (h)
+		h->promise = t->promises;
+}
+
 static bool tell_and_answer(struct teller *w)
 {
 	struct cc_notify *t = w->t;
@@ -301,7 +356,7 @@ static bool tell_and_answer(struct teller *w)
 	struct cc_node *n;
 	fuse_req_t req;
 
-	while ((told = *at) && somebody_in(t, told->node))
+	while ((told = *at) && is_held(t, told->node, told->asked_ns + LOCK_NS))
 		at = &told->next;
 	if (!told)
 		return false;
@@ -314,6 +369,9 @@ static bool tell_and_answer(struct teller *w)
 	enter(w, n);
 	if (!quiet && !fuse_lowlevel_notify_inval_inode(t->m->se, cc_ino_of(t->m, n), 0, 0))
 		cc_kernel_has_dropped(cc_node_data(n), told->version);
+	os_mutex_lock(&t->lock);
+	promise(t, n, NULL);
+	os_mutex_unlock(&t->lock);
 	cc_told_free(t->m, told);
 	fuse_reply_err(req, 0);
 	leave(w);
@@ -341,6 +399,17 @@ static bool has_work(const struct cc_notify *t)
 	return t->name || t->held || t->told || t->first;
 }
 
+/* Under the lock. */
+static void wait_for_work(struct cc_notify *t)
+{
+	uint64_t now = os_clock_ns();
+
+	if (!t->again_ns)
+		os_cond_wait(&t->work, &t->lock);
+	else if (now < t->again_ns)
+		(void)os_cond_timedwait(&t->work, &t->lock, t->again_ns - now);
+}
+
 static void *run(void *arg)
 {
 	struct teller *w = arg;
@@ -348,10 +417,12 @@ static void *run(void *arg)
 
 	os_mutex_lock(&t->lock);
 	/* What is left when there is nothing to be told is where somebody is: he goes on with it.
-	 */
-	while (!t->stop || has_work(t))
+	 * Or it is promised (T2): each who finds that says when to look again. */
+	while (!t->stop || has_work(t)) {
+		t->again_ns = 0;
 		if (!tell_next_name(w) && !tell_and_answer(w) && !tell_next(w) && !trim_some(w))
-			os_cond_wait(&t->work, &t->lock);
+			wait_for_work(t);
+	}
 	os_cond_broadcast(&t->work);
 	os_mutex_unlock(&t->lock);
 	return NULL;
@@ -406,6 +477,7 @@ void cc_notify_then_answer(struct cc_mount *m, struct cc_told *told)
 
 	os_mutex_lock(&t->lock);
 	told->next = NULL;
+	told->asked_ns = os_clock_ns();
 	*t->last_told = told;
 	t->last_told = &told->next;
 	os_cond_signal(&t->work);
@@ -449,6 +521,10 @@ bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
 {
 	uint64_t before = CC_TOLD_NOTHING;
 
+	/* What will not be told anyway is none of several: that would have an open tell the kernel
+	 * to forget, for nothing, while another one's promise holds. */
+	if (atomic_load(&n->opened) >= order)
+		return false;
 	if (!atomic_compare_exchange_strong(&n->told, &before, size) && before != size)
 		atomic_store(&n->told, CC_TOLD_SEVERAL);
 	return atomic_load(&n->opened) < order;
@@ -488,6 +564,32 @@ void cc_notify_forget(struct cc_mount *m, struct cc_node *n)
 	f->forgetting = false;
 	os_cond_broadcast(&f->idle);
 	os_mutex_unlock(&f->lock);
+}
+
+void cc_notify_promise(struct cc_mount *m, struct cc_handle *h)
+{
+	struct cc_notify *t = m->notify;
+	uint64_t begun = os_clock_ns() + BEGUN_NS, now;
+
+	os_mutex_lock(&t->lock);
+	promise(t, h->node, h);
+	while (somebody_in(t, h->node) && (now = os_clock_ns()) < begun)
+		(void)os_cond_timedwait(&t->idle, &t->lock, begun - now);
+	os_mutex_unlock(&t->lock);
+}
+
+void cc_notify_kept_promise(struct cc_mount *m, struct cc_handle *h)
+{
+	struct cc_notify *t = m->notify;
+	struct cc_node *n = h->node;
+
+	os_mutex_lock(&t->lock);
+	if (n->promised_to_any || h->promise == n->promise) {
+		atomic_store(&n->promise, 0);
+		if (t->first || t->told)
+			os_cond_signal(&t->work);
+	}
+	os_mutex_unlock(&t->lock);
 }
 
 void cc_notify_quiet(struct cc_mount *m)

@@ -21,6 +21,7 @@ void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	ssize_t n;
 
 	cc_handle_used(h);
+	cc_handle_reads(m, h);
 	/* More than max_read is never asked for: less would pass for the end of the file. */
 	n = size <= CC_IO_BYTES ? cc_read(m, h, (uint64_t)off, size, &data) : -EINVAL;
 	if (n < 0)

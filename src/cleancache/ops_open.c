@@ -230,8 +230,10 @@ void cc_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	fi->keep_cache = kept;
-	if (!kept)
+	if (!kept) {
 		cc_notify_forget(m, n);
+		cc_notify_promise(m, cc_handle_of(fi));
+	}
 	cc_count(m, CC_OPENS, 1);
 	cc_count(m, CC_OPENS_KEPT, kept);
 	if (fuse_reply_open(req, fi))

@@ -147,6 +147,52 @@ print("right")
 PY
 check write_fails "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
 
+# ---- a file of another size now, for who opens it or gets a lock while its pages are dropped again
+# and again: what the kernel asks for the size is answered late, and it must not ignore the answer
+: >"$R/size"
+for how in opened locked; do
+	timeout 60 python3 - "$M/size" "$R/size" "$T/faults" $how >"$T/out" 2>&1 <<'PY'
+import fcntl, os, sys, threading
+mount, real, faults, how = sys.argv[1:]
+INVALIDATE = ord("T") << 8 | 0x61
+PAGE = b"x" * 4096
+def say(what):
+    with open(faults + ".new", "w") as f: f.write(what)
+    os.rename(faults + ".new", faults)
+def size_is(pages):
+    with open(real, "r+b") as f:
+        f.truncate(0)
+        f.write(PAGE * pages)
+size_is(33)
+for pages in 38, 30, 41, 12:
+    old = os.open(mount, os.O_RDWR)
+    was = len(os.pread(old, 64 * 4096, 0)) // 4096
+    stop = threading.Event()
+    def drop():
+        while not stop.wait(.02): fcntl.ioctl(old, INVALIDATE)
+    dropping = threading.Thread(target=drop)
+    new = os.open(mount, os.O_RDWR)
+    size_is(pages)
+    say("getattr size 0 0 delay 200\n") # the fault itself
+    dropping.start()
+    if how == "locked":
+        fcntl.lockf(new, fcntl.LOCK_EX)
+    else:
+        os.close(new)
+        new = os.open(mount, os.O_RDONLY)
+    got = os.pread(new, 64 * 4096, min(was, pages) * 4096)
+    stop.set()
+    dropping.join()
+    say("")
+    assert got == PAGE * (pages - was), "%d pages, then %d: %d bytes of what is new" % (was, pages, len(got))
+    os.close(new)
+    os.close(old)
+print("right")
+PY
+	check "size_$how" "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+	healed
+done
+
 # ---- one file hangs
 "$TMEM" invalidate "$M/a"
 faults "read a 0 2000000 hang" "getattr dir 0 0 delay 10"

@@ -2,7 +2,8 @@
 /*
  * What the kernel is told: an open tells it to forget sizes only where it was told another one
  * (S1); what was asked before that is asked again (S2); changes are told once, and not where an
- * open did; what hangs holds up nothing else (T1).
+ * open did; what hangs holds up nothing else (T1); who is promised the file as it is is left alone
+ * until he has read (T2).
  */
 #include "cleancache/cleancache.h"
 #include "os/clock.h"
@@ -370,6 +371,103 @@ static void answered_when_it_was_told(void **state)
 	end();
 }
 
+/* T2. As long as a handle that was promised the file as it is has not read. */
+static void nothing_is_told_before_a_promise_is_kept(void **state)
+{
+	struct cc_handle h[2] = {{.node = &node[0]}, {.node = &node[0]}},
+			 other = {.node = &node[1]};
+
+	begin();
+	cc_handle_reads(&mount, &h[0]); /* nobody has promised anything */
+	cc_notify_promise(&mount, &h[0]);
+	cc_notify_promise(&mount, &other);
+	cc_notify_changed(&mount, &node[0]);
+	cc_notify_changed(&mount, &node[2]); /* others are told of meanwhile */
+	until(&changed[2], 1);
+	cc_handle_reads(&mount, &h[1]);
+	cc_handle_reads(&mount, &other);
+	os_sleep_ns(100000000);
+	assert_int_equal(atomic_load(&changed[0]), 0);
+	cc_handle_reads(&mount, &h[0]);
+	until(&changed[0], 1);
+	/* Of two the later one. */
+	cc_notify_promise(&mount, &h[0]);
+	cc_notify_promise(&mount, &h[1]);
+	cc_notify_changed(&mount, &node[0]);
+	cc_handle_reads(&mount, &h[0]);
+	os_sleep_ns(100000000);
+	assert_int_equal(atomic_load(&changed[0]), 1);
+	cc_handle_reads(&mount, &h[1]);
+	until(&changed[0], 2);
+	/* And at the end nothing waits. */
+	cc_notify_promise(&mount, &h[0]);
+	cc_notify_changed(&mount, &node[0]);
+	end();
+	assert_int_equal(atomic_load(&changed[0]), 2);
+}
+
+/* A lock is told at once, or soon; what comes then waits for a read, whoever makes it. */
+static void a_lock_promises_too(void **state)
+{
+	struct cc_handle h[2] = {{.node = &node[0]}, {.node = &node[0]}};
+
+	begin();
+	answers();
+	until(&answered, 1);
+	assert_int_equal(atomic_load(&changed[0]), 1);
+	cc_notify_changed(&mount, &node[0]);
+	os_sleep_ns(100000000);
+	assert_int_equal(atomic_load(&changed[0]), 1);
+	cc_handle_reads(&mount, &h[0]);
+	until(&changed[0], 2);
+	cc_notify_promise(&mount, &h[1]);
+	answers();
+	until(&answered, 2);
+	assert_true(atomic_load(&node[0].promise));
+	end();
+}
+
+/* Somebody who opens a file and does not read it holds up what others are to be told for a while.
+ */
+static void a_promise_does_not_last(void **state)
+{
+	struct cc_handle h = {.node = &node[0]};
+	uint64_t then;
+
+	begin();
+	then = os_clock_ns();
+	cc_notify_promise(&mount, &h);
+	cc_notify_changed(&mount, &node[0]);
+	until(&changed[0], 1);
+	assert_true(os_clock_ns() - then >= 2 * SECOND);
+	/* Nor when it is made again and again. */
+	then = os_clock_ns();
+	cc_notify_changed(&mount, &node[0]);
+	while (os_clock_ns() - then < 30 * SECOND && atomic_load(&changed[0]) == 1) {
+		cc_notify_promise(&mount, &h);
+		os_sleep_ns(50000000);
+	}
+	assert_int_equal(atomic_load(&changed[0]), 2);
+	end();
+}
+
+/* A promise is not made while the kernel is being told; but what hangs there has told it. */
+static void a_promise_waits_for_who_tells(void **state)
+{
+	struct cc_handle h = {.node = &node[0]};
+	uint64_t then;
+
+	begin();
+	atomic_store(&hangs, (fuse_ino_t)(uintptr_t)&node[0]);
+	cc_notify_changed(&mount, &node[0]);
+	until(&waits, 1);
+	then = os_clock_ns();
+	cc_notify_promise(&mount, &h);
+	assert_true(os_clock_ns() - then >= 10000000);
+	atomic_store(&hangs, 0);
+	end();
+}
+
 /* Names are waited for, but not for ever; they do not wait for what is behind them. */
 static void names_are_told(void **state)
 {
@@ -478,6 +576,10 @@ int main(void)
 		cmocka_unit_test(an_open_spares_it),
 		cmocka_unit_test(nothing_is_told_at_the_end),
 		cmocka_unit_test(answered_when_it_was_told),
+		cmocka_unit_test(nothing_is_told_before_a_promise_is_kept),
+		cmocka_unit_test(a_lock_promises_too),
+		cmocka_unit_test(a_promise_does_not_last),
+		cmocka_unit_test(a_promise_waits_for_who_tells),
 		cmocka_unit_test(names_are_told),
 		cmocka_unit_test(a_file_that_hangs_holds_up_none),
 		cmocka_unit_test(a_folder_that_hangs_holds_up_none),
