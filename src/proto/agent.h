@@ -51,7 +51,7 @@
 #include <stdint.h>
 
 #define AGENT_MAGIC   0x746d656d61676e74ull /* "tmemagnt" */
-#define AGENT_VERSION 3u
+#define AGENT_VERSION 4u
 #define AGENT_ENV     "TMEM_RUN_SOCKET" /* abstract socket name, ':', token in hex */
 
 /* In a command line: a process that may have one thread only (Chromium's); no agent is started. */
@@ -164,7 +164,12 @@ struct agent_shm {
 	_Atomic uint32_t claim_asked, claim_done;
 	_Atomic uint64_t claim_start, claim_end;
 	/* discard: commands are marked or undone while `window` is 1, and no fork begins; */
-	_Atomic uint32_t go;	  /* host: the second half of command number n may begin (futex) */
+	_Atomic uint32_t go;	/* host: the second half of command number n may begin (futex), */
+#define AGENT_AGAIN 0x40000000u /* or is to be tried for the k-th time: n + AGENT_AGAIN + k, */
+#define AGENT_TRIES 0x10000u	/* k < AGENT_TRIES */
+	_Atomic uint32_t again; /* agent: the `go` that it has tried for last */
+	/* host: 1 while it reads events; bit i: mappings have changed where command i is */
+	_Atomic uint32_t reading, disturbed;
 	_Atomic uint32_t window;  /* agent (futex) */
 	_Atomic uint32_t forking; /* threads that are about to fork, or do: no window opens */
 	_Atomic int32_t agent_tid;

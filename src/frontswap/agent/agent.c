@@ -44,6 +44,7 @@
 
 #define STACK_BYTES   65536u
 #define HOST_CHECK_NS 200000000L
+#define SPIN	      1000u /* looks for the host's next word: some hundred microseconds */
 
 /* ---- thread: connection ------------------------------------------------------ */
 
@@ -259,13 +260,24 @@ static void discard(struct agent *a, uint32_t seq)
 	struct agent_shm *shm = a->shm;
 	struct timespec timeout = {0, HOST_CHECK_NS};
 	uint64_t one = 1;
-	uint32_t go;
+	uint32_t go, tried = 0;
+	unsigned spin = SPIN;
 
 	atomic_store(&shm->window, 1);
 	discard_mark(&a->discard, shm);
 	atomic_store(&shm->moved, seq);
 	sys3(SYS_write, a->eventfd, &one, sizeof(one));
 	while ((go = atomic_load(&shm->go)) != seq) {
+		if (go - seq - AGENT_AGAIN < AGENT_TRIES && go != tried) {
+			discard_again(&a->discard, shm);
+			tried = go;
+			atomic_store(&shm->again, go);
+			spin = 0; /* the next one may be a matter of microseconds */
+		}
+		if (spin++ < SPIN) {
+			sys3(SYS_sched_yield, 0, 0, 0);
+			continue;
+		}
 		sys4(SYS_futex, &shm->go, FUTEX_WAIT, go, &timeout);
 		if (atomic_load(&shm->go) != seq && !host_alive(a))
 			sys3(SYS_kill, sys3(SYS_getpid, 0, 0, 0), SIGKILL, 0);

@@ -29,6 +29,8 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
+#define PATIENCE 10000u /* looks whether the host still reads */
+
 #ifndef SPLICE_F_NONBLOCK
 #define SPLICE_F_NONBLOCK 2
 #endif
@@ -76,6 +78,23 @@ static bool changing(const struct discard *d)
 	struct uffdio_zeropage z = {.range = {0, 0}};
 
 	return sys3(SYS_ioctl, d->uffd, UFFDIO_ZEROPAGE, &z) == -EAGAIN;
+}
+
+/*
+ * EAGAIN while mappings change, ESTALE when they have changed where command i is since the host
+ * drew its address, else 0. Who changes one goes on as soon as the host reads his event, and the
+ * host says before that it reads.
+ */
+static int32_t changed(const struct discard *d, struct agent_shm *shm, uint32_t i)
+{
+	if (changing(d))
+		return EAGAIN;
+	for (unsigned k = 0; atomic_load(&shm->reading); k++) {
+		if (k == PATIENCE)
+			return EAGAIN;
+		sys3(SYS_sched_yield, 0, 0, 0); /* it may want this processor */
+	}
+	return atomic_load(&shm->disturbed) >> i & 1 ? ESTALE : 0;
 }
 
 /* Bit i: page i has some of these marks, and none of those. */
@@ -139,8 +158,11 @@ static void mark_rarely(void)
 }
 
 /* A run of pages that are there and nobody else's. How many were looked at. */
-static uint32_t mark_run(struct discard *d, struct agent_cmd *cmd, uint32_t i, uint32_t n)
+static uint32_t mark_run(struct discard *d, struct agent_shm *shm, uint32_t c, uint32_t i,
+			 uint32_t n)
 {
+	struct agent_cmd *cmd = &shm->cmds[c];
+	int32_t why;
 	uint64_t addr = cmd->addr + (uint64_t)i * AGENT_PAGE;
 	struct iovec iov = {(void *)(uintptr_t)addr, (size_t)n * AGENT_PAGE};
 	long r = sys4(SYS_vmsplice, d->in, &iov, 1, SPLICE_F_NONBLOCK);
@@ -161,11 +183,12 @@ static uint32_t mark_run(struct discard *d, struct agent_cmd *cmd, uint32_t i, u
 		cmd->marked |= bits(i, held);
 	else
 		cmd->error = (int32_t)-r;
-	if (changing(d)) {
-		/* Perhaps these addresses hold something else by now, which nobody
-		 * holds in a pipe: it must not be free to go for a moment longer. */
+	why = changed(d, shm, c);
+	if (why) {
+		/* Perhaps these addresses held something else by then, which nobody
+		 * holds in a pipe, or knows: it must not be free to go for a moment longer. */
 		dirty(d, addr, bits(0, held));
-		cmd->error = EAGAIN;
+		cmd->error = why;
 	}
 	return held;
 }
@@ -176,8 +199,9 @@ static void clear(struct agent_cmd *cmd)
 	cmd->error = 0;
 }
 
-static void mark(struct discard *d, struct agent_cmd *cmd)
+static void mark(struct discard *d, struct agent_shm *shm, uint32_t c)
 {
+	struct agent_cmd *cmd = &shm->cmds[c];
 	uint32_t pages = bounded(cmd->pages), ok;
 	long r;
 
@@ -198,8 +222,8 @@ static void mark(struct discard *d, struct agent_cmd *cmd)
 
 		while (ok >> (i + n) & 1)
 			n++;
-		i += n ? mark_run(d, cmd, i, n) : 1;
-		if (cmd->error == EAGAIN)
+		i += n ? mark_run(d, shm, c, i, n) : 1;
+		if (cmd->error == EAGAIN || cmd->error == ESTALE)
 			break;
 	}
 }
@@ -213,7 +237,7 @@ void discard_mark(struct discard *d, struct agent_shm *shm)
 		struct agent_cmd *cmd = &shm->cmds[i];
 
 		if (!forking && !(i && shm->cmds[i - 1].error == EAGAIN)) {
-			mark(d, cmd);
+			mark(d, shm, i);
 			continue;
 		}
 		clear(cmd);
@@ -253,6 +277,27 @@ static void drop(const struct agent_cmd *cmd, uint32_t mask)
 	}
 }
 
+/* D2 where the pages are now. What was taken away to swap meanwhile is there, too. */
+static void stay(struct discard *d, struct agent_cmd *cmd)
+{
+	uint32_t gone;
+
+	cmd->stays = dirty(d, cmd->again, cmd->moved);
+	gone = cmd->again
+		       ? look(d, cmd->again, span(cmd->moved), 0, PAGEMAP_PRESENT | PAGEMAP_SWAPPED)
+		       : 0;
+	cmd->left = cmd->moved & ~cmd->stays & ~gone;
+}
+
+void discard_again(struct discard *d, struct agent_shm *shm)
+{
+	uint32_t n = shm->ncmds <= AGENT_BATCH ? shm->ncmds : 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (!shm->cmds[i].go)
+			stay(d, &shm->cmds[i]);
+}
+
 static void finish_one(struct discard *d, struct agent_shm *shm, struct agent_cmd *cmd)
 {
 	uint32_t here;
@@ -260,12 +305,7 @@ static void finish_one(struct discard *d, struct agent_shm *shm, struct agent_cm
 	cmd->left = 0;
 	if (!cmd->go) { /* while they are in the pipe still: what is missing now, the program
 			   dropped */
-		cmd->stays = dirty(d, cmd->addr, cmd->moved);
-		if (cmd->again != cmd->addr)
-			cmd->stays = dirty(d, cmd->again, cmd->moved);
-		if (cmd->again)
-			cmd->left = cmd->moved & ~cmd->stays &
-				    look(d, cmd->again, span(cmd->moved), PAGEMAP_PRESENT, 0);
+		stay(d, cmd);
 	}
 	copy_out(d, shm, cmd);
 	if (!cmd->go)

@@ -22,6 +22,10 @@ long discard_open(struct discard *d, int uffd);
  * each command, until the host has read an event. */
 void discard_mark(struct discard *d, struct agent_shm *shm);
 
+/* Before it, any number of times: pages that stay are written to where they are now; while the pipe
+ * holds them, so that what is missing there the program has emptied. Waits for nobody. */
+void discard_again(struct discard *d, struct agent_shm *shm);
+
 /* Second half, after the host's answer: pages to their slots; those that go are dropped. Waits
  * for nobody. */
 void discard_finish(struct discard *d, struct agent_shm *shm);

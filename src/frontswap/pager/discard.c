@@ -55,8 +55,12 @@
  * have met another mapping and sent no event. That shows when the agent, at the end,
  * writes to the pages where they are now: while the pipe holds them only the program
  * can have made them go, so what is missing it has emptied. Where a mark failed
- * halfway a page is *unsure*: it is taken for one that may be empty soon (REMOVED),
- * and if it cannot be written to, the program is ended: fail-stop.
+ * halfway a page is *unsure*: it is taken for one that may be empty soon (REMOVED).
+ * Whether it is there has to be found out while the pipe holds it. Mappings may move
+ * on meanwhile; so before the second half the agent looks again and again, until no
+ * event falls between what the host knows and what the agent has found. Who moves
+ * them all the time and never comes to rest for these microseconds, or has pages
+ * that cannot be written to, is ended: fail-stop.
  *
  * Faults wait until the marks are made: what a program empties would otherwise be
  * filled again under a mark, and the pipe not hold it. But the agent's own, which
@@ -64,9 +68,10 @@
  *
  * What is left open. A mapping that took the place of another between the look and
  * the mark (a munmap by one thread, an mmap by the next, and its pages written, in
- * some ten microseconds) is marked without being held. The agent sees that mappings
- * change and unmarks it at once; would the kernel, short of memory, reclaim just
- * that page between these two calls, a page of zeros would be read. Pages in swap
+ * some ten microseconds, or while the agent was off its processor) is marked without
+ * being held. The agent sees that mappings change, or hears from here that they did
+ * (`disturbed`), and unmarks it at once; would the kernel, short of memory, reclaim
+ * just that page between these two calls, a page of zeros would be read. Pages in swap
  * go with the mark itself; so where a process has such, a command that met a
  * changed mapping ends it. UFFDIO_MOVE has neither gap: prefer a newer kernel.
  *
@@ -92,7 +97,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define QUIET_NS 20000000ull /* how long a quiet point is waited for */
+#define QUIET_NS 20000000ull   /* how long a quiet point is waited for */
+#define SURE_NS	 2000000000ull /* how long what is unsure is looked for */
 #define POLL_MS	 5
 
 static bool meets(const struct discard_cmd *c, uint64_t start, uint64_t end)
@@ -109,6 +115,14 @@ void discard_changed(struct space *sp, uint64_t start, uint64_t end)
 	for (uint32_t i = 0; i < d->ncmds; i++)
 		if (meets(&d->cmd[i], start, end))
 			d->disturbed |= 1u << i;
+	if (d->marking)
+		atomic_store(&sp->shm->disturbed, d->disturbed);
+}
+
+void discard_reads(struct space *sp, bool on)
+{
+	if (sp->discard.marking)
+		atomic_store(&sp->shm->reading, on);
 }
 
 bool discard_removed(struct space *sp, uint64_t start, uint64_t end)
@@ -175,6 +189,8 @@ static void begin(struct space *sp, uint32_t ncmds)
 	struct discard_round *d = &sp->discard;
 
 	*d = (struct discard_round){.ncmds = ncmds, .marking = true};
+	atomic_store(&sp->shm->reading, 0);
+	atomic_store(&sp->shm->disturbed, 0);
 	for (uint32_t i = 0; i < ncmds; i++) {
 		const struct agent_cmd *cmd = &sp->cmds[i];
 		const struct slot *sl = &sp->slots[cmd->slot];
@@ -250,6 +266,17 @@ static bool has_swapped(const struct space *sp)
 	return has;
 }
 
+static void draw_address(struct space *sp, uint32_t i)
+{
+	struct discard_cmd *c = &sp->discard.cmd[i];
+
+	/* By books that are behind it would be another's. */
+	c->again = sp->ndeferred ? 0 : address_of(sp, &sp->slots[c->slot]);
+	sp->shm->cmds[i].again = c->again;
+	if (c->again)
+		c->addr = c->again;
+}
+
 /* What becomes of a command: see the top. */
 static void judge(struct space *sp, uint32_t i)
 {
@@ -264,9 +291,7 @@ static void judge(struct space *sp, uint32_t i)
 	c->go = !disturbed && marked == moved && !(moved & ~c->seen) && !(moved & c->twice) &&
 		(error == 0 || error == EBUSY);
 	cmd->go = c->go;
-	cmd->again = c->again = address_of(sp, sl);
-	if (c->again)
-		c->addr = c->again;
+	draw_address(sp, i);
 	/* Whether it was the program that emptied them, too; or by itself, where we did not. */
 	gone = c->twice | (c->seen & ~moved);
 	c->unsure = moved & ~marked & c->seen & ~c->twice;
@@ -284,6 +309,75 @@ static void judge(struct space *sp, uint32_t i)
 			       "may have been in swap");
 }
 
+static void say_go(struct space *sp, uint32_t go)
+{
+	atomic_store(&sp->shm->go, go);
+	syscall(SYS_futex, &sp->shm->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* The agent has tried for this `go`. Its own work waits for nobody, so events can. */
+static bool wait_again(struct space *sp, uint32_t go)
+{
+	struct pollfd p = {.fd = sp->sock, .events = POLLIN};
+
+	for (unsigned i = 1; atomic_load(&sp->shm->again) != go; i++) {
+		sched_yield();
+		if (i % 64 == 0 && poll(&p, 1, i < 1u << 14 ? 0 : POLL_MS) > 0)
+			sp->gone = true;
+		if (sp->gone)
+			return false;
+	}
+	return true;
+}
+
+/* What the agent has found, if nothing has moved since the addresses were drawn. */
+static uint32_t learn(struct space *sp, uint32_t i)
+{
+	struct discard_cmd *c = &sp->discard.cmd[i];
+	uint32_t there = agent_answer(sp->shm->cmds[i].stays);
+	uint32_t left = agent_answer(sp->shm->cmds[i].left);
+
+	c->unsure &= ~sp->slots[c->slot].dropped;
+	if (!c->again || sp->discard.disturbed >> i & 1)
+		return c->unsure;
+	c->here |= c->unsure & there;
+	c->gone |= c->unsure & ~there & ~left;
+	return c->unsure &= ~(c->here | c->gone);
+}
+
+/* What stays is looked for where it is now, and changes are counted anew from here on. */
+static void look_anew(struct space *sp)
+{
+	struct discard_round *d = &sp->discard;
+
+	for (uint32_t i = 0; i < d->ncmds; i++)
+		if (!d->cmd[i].go) {
+			draw_address(sp, i);
+			d->disturbed &= ~(1u << i);
+		}
+}
+
+/* Pages of which it is not known whether the program has emptied them, until it is. */
+static void make_sure(struct space *sp)
+{
+	struct discard_round *d = &sp->discard;
+	uint64_t until = os_clock_ns() + SURE_NS;
+	uint32_t unsure = 0;
+
+	for (uint32_t i = 0; i < d->ncmds; i++)
+		unsure |= d->cmd[i].unsure;
+	for (uint32_t k = 0; unsure && k < AGENT_TRIES && os_clock_ns() < until; k++) {
+		look_anew(sp);
+		say_go(sp, sp->command + AGENT_AGAIN + k);
+		if (!wait_again(sp, sp->command + AGENT_AGAIN + k))
+			return;
+		wait_quiet(sp);
+		unsure = 0;
+		for (uint32_t i = 0; i < d->ncmds && !sp->gone; i++)
+			unsure |= learn(sp, i);
+	}
+}
+
 bool discard_mark(struct space *sp, uint32_t ncmds)
 {
 	begin(sp, ncmds);
@@ -293,11 +387,11 @@ bool discard_mark(struct space *sp, uint32_t ncmds)
 	wait_quiet(sp);
 	for (uint32_t i = 0; i < ncmds && !sp->gone; i++)
 		judge(sp, i);
-	/* From here on what changes is counted anew, where the pages are now. */
 	sp->discard.marking = false;
 	sp->discard.disturbed = 0;
-	atomic_store(&sp->shm->go, sp->command);
-	syscall(SYS_futex, &sp->shm->go, FUTEX_WAKE, 1, NULL, NULL, 0);
+	make_sure(sp);
+	look_anew(sp);
+	say_go(sp, sp->command);
 	return !sp->gone;
 }
 
@@ -330,7 +424,7 @@ static void emptied(struct space *sp, struct slot *sl, uint32_t k)
 /* A page of which it is not known whether the program has emptied it. */
 static void settle_unsure(struct space *sp, struct slot *sl, uint32_t k, bool here, bool left)
 {
-	if (here)
+	if (here) /* it may be empty soon */
 		stays(sp, sl, k, true);
 	else if (left)
 		pager_fail(sp, "a page may have been emptied or not");
@@ -349,7 +443,9 @@ static void settle(struct space *sp, uint32_t i, bool valid)
 		uint32_t k = (uint32_t)__builtin_ctz(m);
 		bool here = valid && there >> k & 1;
 
-		if (c->unsure >> k & 1)
+		if ((c->here | c->gone) >> k & 1)
+			settle_unsure(sp, sl, k, c->here >> k & 1, false);
+		else if (c->unsure >> k & 1)
 			settle_unsure(sp, sl, k, here, !valid || !c->again || left >> k & 1);
 		else if (here)
 			stays(sp, sl, k, false);

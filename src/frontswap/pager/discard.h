@@ -27,6 +27,8 @@ bool discard_settled(struct space *sp, bool force);
 /* Whether a round waits for nothing but that events are read. */
 bool discard_blocked(const struct space *sp);
 
+/* Before and after events are read: the agent, which has made a mark, waits for what they say. */
+void discard_reads(struct space *sp, bool on);
 /* An event of the program that changed what is at [start, end), or its children. */
 void discard_changed(struct space *sp, uint64_t start, uint64_t end);
 /* A REMOVE event. True: it may be our own, and is dealt with. */

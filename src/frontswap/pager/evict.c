@@ -140,6 +140,7 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 		struct slot *sl = &sp->slots[sp->cmds[i].slot];
 		uint32_t all = (1u << sl->pages) - 1, absent = agent_answer(told->absent);
 		int32_t error = agent_answer(told->error);
+		bool again = error == EAGAIN || error == ESTALE;
 
 		sl->moved = agent_answer(told->moved) & all;
 		for (uint32_t k = 0; k < sl->pages; k++) {
@@ -163,9 +164,9 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 			} else {
 				space_set_page(c, sl->first + k,
 					       PAGE_RESIDENT | (*p & (PAGE_KEPT | PAGE_ZERO)) |
-						       (error == EAGAIN ? 0 : PAGE_PINNED));
+						       (again ? 0 : PAGE_PINNED));
 			}
-			if (error == EAGAIN) {
+			if (again) {
 				uint64_t addr = space_address(sp, sl->area, sl->first + k);
 				struct segment *seg = addr ? space_find(sp, addr) : NULL;
 				bool zero = *p & PAGE_ZERO;
@@ -176,7 +177,7 @@ static uint64_t settle_moved(struct space *sp, uint32_t ncmds)
 					space_mark_zero(sp, seg, addr, 1);
 			}
 		}
-		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, error == EAGAIN,
+		atomic_fetch_add_explicit(&sp->run->n.rounds_disturbed, again,
 					  memory_order_relaxed);
 		atomic_fetch_add_explicit(&sp->run->n.busy_pages, error == EBUSY,
 					  memory_order_relaxed);

@@ -128,8 +128,11 @@ void pager_read_ready(struct space *sp, short revents)
 {
 	if (revents & POLLERR)
 		pager_fail(sp, "its userfaultfd was made to block");
-	else if (revents & POLLIN)
-		read_events(sp);
+	if (revents & POLLERR || !(revents & POLLIN))
+		return;
+	discard_reads(sp, true);
+	read_events(sp);
+	discard_reads(sp, false);
 }
 
 void pager_woken(struct space *sp, short wake, short told)

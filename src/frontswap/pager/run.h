@@ -169,7 +169,8 @@ struct discard_cmd {
 	uint64_t addr, again;
 	uint32_t pages, slot;
 	uint32_t seen, twice; /* emptied, by the events: once, and more than once */
-	uint32_t unsure;      /* perhaps by the program */
+	uint32_t unsure;      /* perhaps by the program; */
+	uint32_t here, gone;  /* as it turned out since: it was not, it was */
 	bool go;
 };
 struct discard_round {
