@@ -623,6 +623,8 @@ static inline void cc_handle_reads(struct cc_mount *m, struct cc_handle *h)
 	if (atomic_load_explicit(&h->node->promise, memory_order_relaxed))
 		cc_notify_kept_promise(m, h);
 }
+/* Nobody will read by this handle any more. */
+void cc_notify_closed(struct cc_mount *m, struct cc_handle *h);
 /* The kernel is told nothing more, from the return on. Waits for what is being told. */
 void cc_notify_quiet(struct cc_mount *m);
 /* Too many nodes, or too little memory for them. */

@@ -35,8 +35,9 @@
  *
  *   T2  an open that found a change, and a lock that did, are promises: the kernel is told nothing
  *       of that file from before they are answered until somebody has read (by the very handle, for
- *       an open), which the kernel does when it has the size. But not for longer than PROMISE_NS
- *       after the last promise, nor LONGEST_NS on end; and a lock waits for LOCK_NS at most.
+ *       an open), which the kernel does when it has the size, or has closed it. But not for longer
+ *       than PROMISE_NS after the last promise, nor LONGEST_NS on end; and a lock waits for LOCK_NS
+ *       at most.
  *
  * Trimming: nodes cost a descriptor each, and memory. When there are many, names that were not
  * asked for since the last time are taken out of the kernel's cache, until half of what may be is
@@ -578,17 +579,35 @@ void cc_notify_promise(struct cc_mount *m, struct cc_handle *h)
 	os_mutex_unlock(&t->lock);
 }
 
+/* Under the lock. */
+static void no_promise(struct cc_notify *t, struct cc_node *n)
+{
+	atomic_store(&n->promise, 0);
+	if (t->first || t->told)
+		os_cond_signal(&t->work);
+}
+
 void cc_notify_kept_promise(struct cc_mount *m, struct cc_handle *h)
 {
 	struct cc_notify *t = m->notify;
 	struct cc_node *n = h->node;
 
 	os_mutex_lock(&t->lock);
-	if (n->promised_to_any || h->promise == n->promise) {
-		atomic_store(&n->promise, 0);
-		if (t->first || t->told)
-			os_cond_signal(&t->work);
-	}
+	if (n->promised_to_any || h->promise == n->promise)
+		no_promise(t, n);
+	os_mutex_unlock(&t->lock);
+}
+
+void cc_notify_closed(struct cc_mount *m, struct cc_handle *h)
+{
+	struct cc_notify *t = m->notify;
+	struct cc_node *n = h->node;
+
+	if (!h->promise || atomic_load(&n->promise) != h->promise)
+		return;
+	os_mutex_lock(&t->lock);
+	if (n->promise == h->promise)
+		no_promise(t, n);
 	os_mutex_unlock(&t->lock);
 }
 

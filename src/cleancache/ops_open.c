@@ -264,6 +264,7 @@ void cc_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (fi->flock_release)
 		(void)flock(h->fd, LOCK_UN);
 	cc_locks_released(m, h);
+	cc_notify_closed(m, h);
 	cc_handle_put(m, h);
 	fuse_reply_err(req, 0);
 }

@@ -158,10 +158,11 @@ struct agent_shm {
 	_Atomic uint32_t fork_matters, fork_asked, fork_ready;
 	_Atomic uint32_t fork_over; /* careful: forks that were asked for and are over */
 	/*
-	 * A range that the program wants for a userfaultfd of its own: it adds 1 to
-	 * `claim_asked` and waits until `claim_done` has followed (futex). One at a time.
+	 * A range that the program wants for a userfaultfd of its own, or (`claim_stays`) of
+	 * which all is to be in: it adds 1 to `claim_asked` and waits until `claim_done` has
+	 * followed (futex). One at a time.
 	 */
-	_Atomic uint32_t claim_asked, claim_done;
+	_Atomic uint32_t claim_asked, claim_done, claim_stays;
 	_Atomic uint64_t claim_start, claim_end;
 	/* discard: commands are marked or undone while `window` is 1, and no fork begins; */
 	_Atomic uint32_t go;	/* host: the second half of command number n may begin (futex), */

@@ -52,7 +52,7 @@ s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 s.settimeout(5)
 try:
     s.connect("\0" + name)
-    s.send(struct.pack("<QIIQQiIQQQQ", 0x746d656d61676e74, 3, 1, int(token, 16), 0, -1, 0, 0, 0, 0, 0))
+    s.send(struct.pack("<QIIQQiIQQQQ", 0x746d656d61676e74, 4, 1, int(token, 16), 0, -1, 0, 0, 0, 0, 0))
     print(len(s.recv(1000)))
 except OSError as e:
     print(0)

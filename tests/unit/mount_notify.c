@@ -399,11 +399,21 @@ static void nothing_is_told_before_a_promise_is_kept(void **state)
 	assert_int_equal(atomic_load(&changed[0]), 1);
 	cc_handle_reads(&mount, &h[1]);
 	until(&changed[0], 2);
+	/* Who has closed it reads no more. */
+	cc_notify_promise(&mount, &h[0]);
+	cc_notify_promise(&mount, &h[1]);
+	cc_notify_changed(&mount, &node[0]);
+	cc_notify_closed(&mount, &h[0]);
+	cc_notify_closed(&mount, &other);
+	assert_true(atomic_load(&node[0].promise));
+	cc_notify_closed(&mount, &h[1]);
+	assert_false(atomic_load(&node[0].promise));
+	until(&changed[0], 3);
 	/* And at the end nothing waits. */
 	cc_notify_promise(&mount, &h[0]);
 	cc_notify_changed(&mount, &node[0]);
 	end();
-	assert_int_equal(atomic_load(&changed[0]), 2);
+	assert_int_equal(atomic_load(&changed[0]), 3);
 }
 
 /* A lock is told at once, or soon; what comes then waits for a read, whoever makes it. */

@@ -24,7 +24,7 @@
 
 #define CLAIMS 3 /* the host may be quicker to take it again than we to register it */
 
-static void claim(struct agent_shm *shm, const struct uffdio_register *r)
+void claim(struct agent_shm *shm, uint64_t start, uint64_t end, bool stays)
 {
 	static _Atomic int32_t taken; /* by this process; 0: by nobody */
 	struct timespec pause = {0, 1000000}, patience = {0, 20000000};
@@ -38,8 +38,9 @@ static void claim(struct agent_shm *shm, const struct uffdio_register *r)
 		sys3(SYS_nanosleep, &pause, NULL, 0);
 		by = 0;
 	}
-	atomic_store(&shm->claim_start, r->range.start);
-	atomic_store(&shm->claim_end, r->range.start + r->range.len);
+	atomic_store(&shm->claim_start, start);
+	atomic_store(&shm->claim_end, end);
+	atomic_store(&shm->claim_stays, stays);
 	mine = atomic_fetch_add(&shm->claim_asked, 1) + 1;
 	while (atomic_load(&shm->claim_done) != mine) {
 		/* The agent's thread passes it on; it ends us when the host is gone. */
@@ -53,6 +54,7 @@ __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, 
 {
 	struct agent_shm *shm;
 	va_list args;
+	const struct uffdio_register *reg;
 	void *arg;
 	long r;
 
@@ -61,9 +63,10 @@ __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, 
 	va_end(args);
 	r = sys3(SYS_ioctl, fd, request, arg);
 	if (r == -EBUSY && request == UFFDIO_REGISTER && (shm = threads_shm())) {
+		reg = arg;
 		before_fork();
 		for (int i = 0; i < CLAIMS && r == -EBUSY; i++) {
-			claim(shm, arg);
+			claim(shm, reg->range.start, reg->range.start + reg->range.len, false);
 			r = sys3(SYS_ioctl, fd, request, arg);
 		}
 		after_fork_in_parent();

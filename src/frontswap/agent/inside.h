@@ -23,6 +23,9 @@ const struct agent *agent_here(void);
 void before_fork(void);
 void after_fork_in_parent(void);
 
+/* claim.c: have all of [start, end) come in; without `stays` the host lets go of it, too. */
+void claim(struct agent_shm *shm, uint64_t start, uint64_t end, bool stays);
+
 /* threads.c */
 /* Have [start, end) left alone for as long as the thread tid lives. */
 void publish(uint64_t start, uint64_t end, int32_t tid, bool dontfork);

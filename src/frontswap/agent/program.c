@@ -145,8 +145,9 @@ static int guard_install(void *addr, size_t len)
 
 /*
  * A child must find wiped pages where it was told so, not what we would bring
- * back: such ranges stay where they are. Pages that are out come in first. What
- * it is not to have at all must be told from what has our guard.
+ * back: such ranges stay where they are. Pages that are out come in first, by the
+ * host's books: what is on its way out is still there, and what came back may not
+ * be known to. What it is not to have at all must be told from what has our guard.
  */
 __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
 {
@@ -157,11 +158,7 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 		remember_wiped((uintptr_t)addr, (uintptr_t)end);
 	if (advice == MADV_WIPEONFORK && threads_shm()) {
 		publish((uintptr_t)addr, (uintptr_t)end, (int32_t)sys3(SYS_getpid, 0, 0, 0), false);
-		r = sys3(SYS_madvise, addr, len, MADV_POPULATE_READ);
-		if (r < 0 && r != -EFAULT && r != -ENOMEM && r != -EINVAL) {
-			errno = (int)-r;
-			return -1;
-		}
+		claim(threads_shm(), (uintptr_t)addr, (uintptr_t)end, true);
 	}
 	if (advice == MADV_FREE && threads_shm()) {
 		atomic_store(&frees, 1);

@@ -79,8 +79,9 @@ static void give_from_slots(struct space *child, const struct space *giver)
 		for (uint32_t k = 0; k < sl->pages; k++) {
 			uint64_t addr = space_address(child, sl->area, sl->first + k);
 
-			if (giver->discard.marking && atomic_load(&sl->state) == SLOT_MOVING &&
-			    addr && !(sl->dropped & 1u << k)) /* it is there still, in both */
+			if ((giver->discard.marking || giver->discard.looking) &&
+			    atomic_load(&sl->state) == SLOT_MOVING && addr &&
+			    !(sl->dropped & 1u << k)) /* it is there still, in both */
 				space_mark_resident(child, space_find(child, addr), addr, 1,
 						    ARRIVAL_FOUND);
 			/* All else has been settled: of what is stored the child has a clone. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A range that the program wants for a userfaultfd of its own (agent/claim.c).
+ * A range that the program wants for a userfaultfd of its own (agent/claim.c), or of which
+ * all is to be in (then it is only that: who asks has said already that it stays).
  *
  *   asked --> nothing of it is a victim --> all of it is in --> unregistered,
  *             (sp->foreign)                                     forgotten, answered
@@ -127,8 +128,12 @@ bool claim_step(struct space *sp)
 	if ((sp->ndeferred && !events_quiet(sp)) || !all_in(sp) || !events_quiet(sp))
 		return !sp->gone;
 	tmem_assert(I1, !sp->slots_busy);
-	let_go(sp);
-	sp->foreign_until = os_clock_ns() + FOREIGN_NS;
+	if (atomic_load(&shm->claim_stays)) {
+		sp->foreign_until = 0;
+	} else {
+		let_go(sp);
+		sp->foreign_until = os_clock_ns() + FOREIGN_NS;
+	}
 	atomic_store(&shm->claim_done, asked);
 	syscall(SYS_futex, &shm->claim_done, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 	return !sp->gone;

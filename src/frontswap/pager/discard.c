@@ -389,7 +389,9 @@ bool discard_mark(struct space *sp, uint32_t ncmds)
 		judge(sp, i);
 	sp->discard.marking = false;
 	sp->discard.disturbed = 0;
+	sp->discard.looking = true;
 	make_sure(sp);
+	sp->discard.looking = false;
 	look_anew(sp);
 	say_go(sp, sp->command);
 	return !sp->gone;

@@ -102,8 +102,11 @@ enum technique {
 	READ_AHEAD = 64,       /* further clusters where faults follow each other */
 	FOLLOW_FAULTS = 128,   /* served on the processor that they come from, home.c */
 	IDLE_PAGES = 256,      /* stored pages that are not asked for get denser, idle.c */
+	BATCHES = 512,	       /* several victims leave in one round */
+	SECOND_CHANCE = 1024,  /* what is asked for while in its slot comes back from there */
 };
-#define TECHNIQUES "ahead, company, fill, follow, idle, keep, learn, main, read-ahead"
+#define TECHNIQUES                                                                                 \
+	"ahead, batch, chance, company, fill, follow, idle, keep, learn, main, read-ahead"
 /* Names with commas; 0 or -EINVAL. */
 int technique_parse(const char *names, uint32_t *bits);
 
@@ -177,6 +180,7 @@ struct discard_round {
 	uint32_t ncmds;
 	uint32_t disturbed; /* bit i: what command i speaks of has changed */
 	bool marking;	    /* first half */
+	bool looking;	    /* the marks are made, and what is unsure is looked for */
 	uint64_t fault;	    /* the agent waits for this page, or 0 */
 	struct discard_cmd cmd[AGENT_BATCH];
 };

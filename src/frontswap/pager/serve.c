@@ -167,7 +167,8 @@ static bool serve_transit(struct space *sp, struct segment *seg, uint64_t addr, 
 		bit = 1u << (page - sl->first);
 		if (state != SLOT_MOVING && !(sl->moved & bit))
 			continue; /* it did not move then, and is in another slot now */
-		if (state == SLOT_MOVING || state == SLOT_COPYING || sl->dropped & bit)
+		if (state == SLOT_MOVING || state == SLOT_COPYING || sl->dropped & bit ||
+		    sp->run->opts.without & SECOND_CHANCE)
 			return false;
 		if (!pager_copy_in(sp, addr, sp->shm->slots[i] + (page - sl->first) * AGENT_PAGE, 1,
 				   &done))

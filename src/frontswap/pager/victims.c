@@ -243,11 +243,12 @@ void evict_name_victims(struct space *sp, uint64_t want, uint32_t *ncmds)
 {
 	uint64_t pages = 0, v;
 	uint32_t tries = sp->probation.count + sp->main.count;
+	uint32_t most = sp->run->opts.without & BATCHES ? 1 : AGENT_BATCH;
 
 	/* The last block may add all of its pages. */
 	if (want > AGENT_ROUND + 1 - sp->run->opts.cluster)
 		want = AGENT_ROUND + 1 - sp->run->opts.cluster;
-	while (pages < want && *ncmds < AGENT_BATCH && tries-- && next_page(sp, &v)) {
+	while (pages < want && *ncmds < most && tries-- && next_page(sp, &v)) {
 		uint32_t area = entry_area(v), goes;
 		uint64_t page = entry_page(v);
 		uint64_t first = page & -(uint64_t)sp->run->opts.cluster;
