@@ -16,10 +16,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-
 #define GUARD_INSTALL 102 /* MADV_, Linux 6.13 */
 
 /* Of the program's memory, used by its own threads only. */
