@@ -22,7 +22,7 @@
 #define N   8u /* pages of the command */
 #define ALL ((1u << N) - 1)
 
-static struct agent_shm *shm;
+static struct agent_shm memory, *const shm = &memory;
 static struct discard d;
 static char *mem; /* N pages, and as many where nothing is */
 
@@ -96,6 +96,13 @@ static void expect_slots(uint32_t pages)
 			assert_int_equal(shm->slots[0][(size_t)k * AGENT_PAGE], 'a' + (int)k);
 }
 
+static void expect_taken_back(int error)
+{
+	discard_mark(&d, shm);
+	assert_int_equal(shm->cmds[0].error, error);
+	assert_int_equal(lazy_pages(), 0);
+}
+
 static void test_marks_and_stays(void **state)
 {
 	const struct agent_cmd *cmd = &shm->cmds[0];
@@ -118,9 +125,7 @@ static void test_changed_before_the_mark(void **state)
 {
 	(void)state;
 	atomic_store(&shm->disturbed, 1);
-	discard_mark(&d, shm);
-	assert_int_equal(shm->cmds[0].error, ESTALE);
-	assert_int_equal(lazy_pages(), 0);
+	expect_taken_back(ESTALE);
 }
 
 /* Another command's mapping is none of its business. */
@@ -138,9 +143,7 @@ static void test_host_still_reads(void **state)
 {
 	(void)state;
 	atomic_store(&shm->reading, 1);
-	discard_mark(&d, shm);
-	assert_int_equal(shm->cmds[0].error, EAGAIN);
-	assert_int_equal(lazy_pages(), 0);
+	expect_taken_back(EAGAIN);
 }
 
 /* Looked for again: at an address where nothing is, where they have gone, and what is empty there.
@@ -184,12 +187,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_host_still_reads, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_looks_again, set_up, tear_down),
 	};
-	int rc;
 
-	shm = mmap(NULL, sizeof(*shm), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (shm == MAP_FAILED)
-		return 1;
-	rc = cmocka_run_group_tests(tests, NULL, NULL);
-	munmap(shm, sizeof(*shm));
-	return rc;
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -24,7 +23,7 @@
 #define ALL   ((1u << N) - 1)
 
 static struct run run;
-static struct agent_shm *shm;
+static struct agent_shm memory, *const shm = &memory;
 static bool quiet, failed;
 
 /* What the agent answers, and which pages are emptied by whom while it marks. */
@@ -334,12 +333,6 @@ int main(void)
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_after_the_marks),
 	};
-	int rc;
 
-	shm = mmap(NULL, sizeof(*shm), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (shm == MAP_FAILED)
-		return 1;
-	rc = cmocka_run_group_tests(tests, NULL, NULL);
-	munmap(shm, sizeof(*shm));
-	return rc;
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

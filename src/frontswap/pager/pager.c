@@ -126,13 +126,13 @@ static void read_events(struct space *sp)
 
 void pager_read_ready(struct space *sp, short revents)
 {
-	if (revents & POLLERR)
+	if (revents & POLLERR) {
 		pager_fail(sp, "its userfaultfd was made to block");
-	if (revents & POLLERR || !(revents & POLLIN))
-		return;
-	discard_reads(sp, true);
-	read_events(sp);
-	discard_reads(sp, false);
+	} else if (revents & POLLIN) {
+		discard_reads(sp, true);
+		read_events(sp);
+		discard_reads(sp, false);
+	}
 }
 
 void pager_woken(struct space *sp, short wake, short told)
