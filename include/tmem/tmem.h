@@ -221,12 +221,20 @@ TMEM_API int tmem_client_set_weight(tmem_client *client, uint32_t weight);
 #define TMEM_POOL_SHARED	 2u /* set by tmem_pool_create_shared() only */
 #define TMEM_POOL_PRECOMPRESSED	 4u /* holds bytes that the caller compressed: tmem_put_bytes() */
 #define TMEM_POOL_PAGE_SIZE_MASK 0xf0u /* shift above 4096; only 0 is supported */
+/* Ours: an ephemeral pool whose pages take long to have again. */
+#define TMEM_POOL_COSTLY	 0x100u
 
 /*
  * A new empty pool. shards: how many locks, 2^n; 0: 256. Without
  * TMEM_POOL_PERSIST it is *ephemeral*: its pages may be gone at any time, and
  * a get removes the page that it finds. Pool id; -ENOMEM; -EDQUOT: the client's
- * limit; -EINVAL: shards or unknown flags; -EOPNOTSUPP: another page size.
+ * limit; -EINVAL: shards, or flags that are unknown or do not go together;
+ * -EOPNOTSUPP: another page size.
+ *
+ * TMEM_POOL_COSTLY, with an ephemeral pool: of two pages of one client, one in such
+ * a pool and one in another, the other goes sixteen times as readily. For a client
+ * that knows what its pages cost to have again: one at a time from a slow disk, or
+ * many in one request. Between clients it makes no difference.
  */
 TMEM_API tmem_pool tmem_pool_create(tmem_client *client, uint32_t flags,
 				    uint32_t shards) TMEM_CHECK;

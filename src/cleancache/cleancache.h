@@ -190,6 +190,31 @@ void cc_put_end(struct cc_file *f);
 uint64_t cc_fetch_begin(struct cc_file *f, struct cc_fetch *fetch, uint64_t first, uint64_t n);
 void cc_fetch_end(struct cc_file *f, struct cc_fetch *fetch);
 
+/* ---- store.c ---------------------------------------------------------------------------- */
+
+/* By what their pages cost to have again. */
+enum cc_pool {
+	CC_STREAMED,
+	CC_COSTLY,
+	CC_POOLS,
+};
+
+/* The mount's client is there. 0, or -errno. */
+int cc_store_open(struct cc_mount *m) __attribute__((warn_unused_result));
+/* A client that was restored, with the pools that this one was saved with, in place of the mount's.
+ */
+void cc_store_take(struct cc_mount *m, tmem_client *client, const tmem_pool_pair *pool);
+/* A page and those that are stored with it, as tmem_get_cluster() has them. False: it is not there.
+ */
+bool cc_store_get(struct cc_mount *m, const tmem_oid *oid, uint64_t index, void *pages,
+		  uint64_t *first, uint32_t *mask);
+/* n pages that were read at once; between cc_put_begin() and cc_put_end(). How many were refused.
+ */
+unsigned cc_store_put(struct cc_mount *m, const tmem_oid *oid, uint64_t index, unsigned n,
+		      const char *pages);
+/* All pages of the file go. Whether there were any. */
+bool cc_store_drop(struct cc_mount *m, const tmem_oid *oid);
+
 /* ---- node.c ----------------------------------------------------------------------------- */
 
 struct cc_node {
@@ -296,7 +321,7 @@ struct cc_mount {
 	struct fuse_session *se;
 	tmem_host *host;
 	tmem_client *client;
-	tmem_pool pool;
+	tmem_pool pool[CC_POOLS];
 	struct cc_account account;
 	struct os_mutex names; /* of all nodes, and whose they are */
 	struct cc_shard shard[CC_SHARDS];

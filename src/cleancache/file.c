@@ -90,9 +90,8 @@ void cc_change_begin(struct cc_mount *m, struct cc_file *f)
 	f->known = f->unsure = false;
 	f->ours_now++;
 	os_mutex_unlock(&f->lock);
-	/* Also where another drop is under way: it may not have come to its end. Only -ENOENT is
-	 * possible: the pool is ours. */
-	(void)tmem_invalidate_object(m->client, m->pool, &f->oid);
+	/* Also where another drop is under way: it may not have come to its end. */
+	(void)cc_store_drop(m, &f->oid);
 }
 
 void cc_change_end(struct cc_mount *m, struct cc_file *f)
@@ -154,8 +153,7 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		  enum cc_why why)
 {
 	bool at_open = why == CC_OPENED;
-	bool same, young, drops, is, ours, late;
-	int64_t gone;
+	bool same, young, drops, gone, is, ours, late;
 
 	os_mutex_lock(&f->lock);
 	same = f->known && cc_identity_same(&f->id, &look->id);
@@ -165,12 +163,12 @@ bool cc_file_seen(struct cc_mount *m, struct cc_file *f, const struct cc_look *l
 		/* Also where another drop is under way: it may not have come to its end. */
 		exclude_puts(f);
 		os_mutex_unlock(&f->lock);
-		gone = tmem_invalidate_object(m->client, m->pool, &f->oid);
+		gone = cc_store_drop(m, &f->oid);
 		os_mutex_lock(&f->lock);
 		admit_puts(f);
 		f->version++;
-		f->drops += gone > 0;
-		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone > 0);
+		f->drops += gone;
+		cc_count(m, young ? CC_YOUNG_DROPS : CC_DROPS, gone);
 	}
 	is = f->known && cc_identity_same(&f->id, &look->id);
 	ours = look->order < f->ours_order || f->ours_now;

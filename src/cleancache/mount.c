@@ -135,7 +135,7 @@ static int open_store(struct cc_mount *m)
 	char err[200];
 
 	h.limit_bytes = o->size_bytes;
-	h.codec = o->codec;
+	h.codec = o->codec ? o->codec : CC_CODEC;
 	h.policy = o->policy;
 	h.store_raw = 1; /* what does not compress is as far away as what does */
 	/* Pressure is the machine's, and mostly of those who are limited: --size was asked for. */
@@ -144,8 +144,7 @@ static int open_store(struct cc_mount *m)
 		return failed("%s", err);
 	if (tmem_client_create(m->host, "mount", &m->client))
 		return failed("no memory for the store");
-	m->pool = tmem_pool_create(m->client, 0, 0);
-	return m->pool < 0 ? failed("no memory for the store") : 0;
+	return cc_store_open(m) ? failed("no memory for the store") : 0;
 }
 
 /* As far as we may. */

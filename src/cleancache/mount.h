@@ -18,7 +18,8 @@ enum cc_coherence {
 struct cc_options {
 	const char *source, *mountpoint;
 	uint64_t size_bytes; /* all memory of the mount */
-	const char *codec, *policy;
+	const char *codec;   /* of all pages; NULL: CC_CODEC, and CC_CODEC_COSTLY (store.c) */
+	const char *policy;
 	enum cc_coherence coherence;
 	uint64_t ttl_ns;
 	const char *save; /* where pages go at the end, and come from; NULL: nowhere */
@@ -28,7 +29,10 @@ struct cc_options {
 	bool allow_other, read_only, no_control, foreground, no_watch;
 };
 
-#define CC_SIZE_MIN ((uint64_t)32 << 20)
+#define CC_CODEC	   "lz4"
+#define CC_CODEC_COSTLY	   "zstd:1"
+#define CC_COSTLY_SIZE_MIN ((uint64_t)128 << 20) /* for the second */
+#define CC_SIZE_MIN	   ((uint64_t)32 << 20)
 
 /*
  * Mounts, and serves until somebody unmounts it or the process is told to end (SIGTERM, SIGINT,

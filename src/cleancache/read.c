@@ -142,45 +142,15 @@ static bool look_up(struct reading *r, uint64_t index)
 {
 	uint64_t first;
 	uint32_t mask;
-	int rc;
 
-	if (index >= pages_of(r->view.size))
-		return false;
-	rc = tmem_get_cluster(r->m->client, r->m->pool, &r->f->oid, index, 0, r->s->cluster, &first,
-			      &mask);
-	if (rc == -EIO) { /* the source has it */
-		cc_count(r->m, CC_DAMAGED, 1);
-		(void)tmem_invalidate_page(r->m->client, r->m->pool, &r->f->oid, index);
-	}
-	if (rc)
+	if (index >= pages_of(r->view.size) ||
+	    !cc_store_get(r->m, &r->f->oid, index, r->s->cluster, &first, &mask))
 		return false;
 	for (unsigned k = 0; mask >> k; k++)
 		if (mask >> k & 1 && first + k >= r->first && first + k < r->first + r->n &&
 		    !(r->have >> (first + k - r->first) & 1))
 			place(r, first + k, r->s->cluster + (size_t)k * CC_PAGE);
 	return true;
-}
-
-/* Clusters begin where their index is a multiple of their pages, so that runs meet. */
-static void put_pages(struct reading *r, uint64_t index, uint64_t n)
-{
-	unsigned most = r->m->o->cluster;
-
-	while (n) {
-		const char *at = r->s->page + (index - r->first) * CC_PAGE;
-		unsigned k = most - (unsigned)(index % most);
-		int rc;
-
-		k = k < n ? k : (unsigned)n;
-		rc = k == 1 ? tmem_put(r->m->client, r->m->pool, &r->f->oid, index, at)
-			    : tmem_put_cluster(r->m->client, r->m->pool, &r->f->oid, index, k, at);
-		if (rc) {
-			cc_count(r->m, CC_REFUSED, k);
-			r->f->refused += k;
-		}
-		index += k;
-		n -= k;
-	}
 }
 
 /* What was read from page `index` on: `got` bytes of `n` pages. */
@@ -196,7 +166,8 @@ static void keep(struct reading *r, uint64_t index, uint64_t n, size_t got)
 		cc_count(r->m, CC_STALE, whole);
 		return;
 	}
-	put_pages(r, index, whole);
+	r->f->refused += cc_store_put(r->m, &r->f->oid, index, (unsigned)whole,
+				      r->s->page + (index - r->first) * CC_PAGE);
 	cc_put_end(r->f);
 }
 

@@ -2,11 +2,11 @@
 /*
  * Warm restart: what a mount keeps, into a file at its end, and back at its beginning.
  *
- * The file is a client's save file (tmem_client_save()) with two pools: the mount's pages,
- * compressed as they are; and the identities that they were read under (known.c), packed into
- * pages. So one set of checksums holds both together, and a file that is damaged anywhere is no
- * file. Nothing in it is believed that the source does not confirm: a page is found only under
- * the identity that its file turns out to have when it is opened.
+ * The file is a client's save file (tmem_client_save()) with the mount's two pools (store.c),
+ * pages compressed as they are, and a third: the identities that they were read under (known.c),
+ * packed into pages. So one set of checksums holds both together, and a file that is damaged
+ * anywhere is no file. Nothing in it is believed that the source does not confirm: a page is found
+ * only under the identity that its file turns out to have when it is opened.
  *
  * Whoever can write such a file decides what the files of the mount seem to hold. So one that
  * another user may have written is not taken; and what is no such file, a slip of the keyboard
@@ -39,6 +39,8 @@ struct page {
 	char rest[CC_PAGE - 16 - A_PAGE * sizeof(struct packed)];
 };
 _Static_assert(sizeof(struct page) == CC_PAGE, "a page");
+
+#define SAVED (CC_POOLS + 1) /* pools */
 
 static const tmem_oid identities = {{~0ull, ~0ull, ~0ull}};
 
@@ -136,35 +138,33 @@ static int unpack(struct cc_mount *m, tmem_client *client, tmem_pool pool)
 	return rc == 0 && at == 1 ? -EINVAL : rc; /* none */
 }
 
-/* The mount's client and pool from now on; the file is left as it is. -EINVAL: not of a mount. */
+/* The mount's client and pools from now on; the file is left as it is. -EINVAL: not of a mount. */
 static int take(struct cc_mount *m, tmem_client *client, const tmem_save *io)
 {
 	tmem_pool ids;
 	int rc;
 
-	if (io->pools != 2)
+	if (io->pools != SAVED)
 		return -EINVAL;
 	/* In the order of their making: the mount's came first. */
-	ids = io->pool[1].is;
+	ids = io->pool[CC_POOLS].is;
 	rc = unpack(m, client, ids);
 	if (rc)
 		return rc;
 	(void)tmem_pool_destroy(client, ids);
-	tmem_client_destroy(m->client);
-	m->client = client;
-	m->pool = io->pool[0].is;
+	cc_store_take(m, client, io->pool);
 	return 0;
 }
 
 int cc_warm_load(struct cc_mount *m)
 {
-	tmem_pool_pair pair[2];
+	tmem_pool_pair pair[SAVED];
 	tmem_save io = TMEM_SAVE;
 	tmem_client *client;
 	int rc;
 
 	io.pool = pair;
-	io.pool_room = 2;
+	io.pool_room = SAVED;
 	io.own = 1;
 	rc = tmem_client_restore(m->host, m->o->save, &io, &client);
 	if (rc == -ENOENT)

@@ -21,7 +21,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CODEC	  "lz4"
 #define CLUSTER	  4
 #define READAHEAD ((uint64_t)4 << 20)
 #define SECOND_NS 1000000000ull
@@ -55,7 +54,7 @@ static const char *absolute(const char *path)
 
 int cmd_mount(int argc, char **argv)
 {
-	struct cc_options o = {.codec = CODEC, .policy = "s3fifo", .cluster = CLUSTER};
+	struct cc_options o = {.policy = "s3fifo", .cluster = CLUSTER};
 	const char *readahead = NULL;
 	unsigned ttl = 0;
 	bool immutable = false;
@@ -66,7 +65,9 @@ int cmd_mount(int argc, char **argv)
 		 1, 86400 * 365},
 		{"immutable", 0, CLI_FLAG, &immutable, NULL, "SRC does not change", 0, 0},
 		{"codec", 'c', CLI_TEXT, &o.codec, "NAME[:LEVEL]",
-		 "lz4, lz4hc, zstd, deflate; default: " CODEC, 0, 0},
+		 "of all pages: lz4, lz4hc, zstd, deflate; default: " CC_CODEC
+		 ", and " CC_CODEC_COSTLY " for what was read in small pieces",
+		 0, 0},
 		{"cluster", 0, CLI_COUNT, &o.cluster, "PAGES",
 		 "neighbours compressed together: 1, 2, 4, 8, 16", 1, TMEM_CLUSTER_MAX},
 		{"policy", 0, CLI_TEXT, &o.policy, "NAME",
@@ -99,7 +100,7 @@ int cmd_mount(int argc, char **argv)
 		return cli_usage("mount", "which folder, and where?");
 	if (!*argv[1] || !*argv[2])
 		return cli_usage("mount", "the name of %s is empty", *argv[1] ? "DIR" : "SRC");
-	if (codec_parse(o.codec, &spec, err, sizeof(err)) < 0)
+	if (o.codec && codec_parse(o.codec, &spec, err, sizeof(err)) < 0)
 		return cli_usage("mount", "--codec: %s", err);
 	if (o.cluster & (o.cluster - 1))
 		return cli_usage("mount", "--cluster takes 1, 2, 4, 8 or 16");

@@ -167,8 +167,9 @@ int tmem_client_create(tmem_host *h, const char *name, tmem_client **out)
 		return -ENOMEM;
 	c->host = h;
 	c->number = atomic_fetch_add(&h->clients_ever, 1);
-	zc_evict_init(&c->ev[ZC_EPHEMERAL], h, c, ZC_EPHEMERAL);
-	zc_evict_init(&c->ev[ZC_PERSISTENT], h, c, ZC_PERSISTENT);
+	zc_evict_init(&c->ev[ZC_SET_EPHEMERAL], h, c, ZC_EPHEMERAL, ZC_WORTH_PLAIN);
+	zc_evict_init(&c->ev[ZC_SET_COSTLY], h, c, ZC_EPHEMERAL, ZC_WORTH_COSTLY);
+	zc_evict_init(&c->ev[ZC_SET_PERSISTENT], h, c, ZC_PERSISTENT, ZC_WORTH_PLAIN);
 	snprintf(c->name, sizeof(c->name), "%s", name ? name : "");
 	atomic_init(&c->weight, ZC_WEIGHT_DEFAULT);
 	atomic_init(&c->used, zc_block_cost(sizeof(*c)));
@@ -194,8 +195,8 @@ void tmem_client_destroy(tmem_client *c)
 	zc_client_end_pools(c);
 	zc_overflow_wait(h);
 	/* Counts what is being evicted from the client at this moment, too. */
-	zc_evict_exit(&c->ev[ZC_EPHEMERAL]);
-	zc_evict_exit(&c->ev[ZC_PERSISTENT]);
+	for (unsigned i = 0; i < ZC_SETS; i++)
+		zc_evict_exit(&c->ev[i]);
 	os_mutex_lock(&h->lock);
 	if (c->next)
 		c->next->prev = c->prev;

@@ -84,13 +84,14 @@ uint64_t zc_stamp_draw(struct zc_thread *t)
 /* ---- sets --------------------------------------------------------------------------- */
 
 void zc_evict_init(struct zc_evict *ev, struct tmem_host *h, struct tmem_client *c,
-		   enum zc_class cls)
+		   enum zc_class cls, unsigned worth)
 {
 	memset(ev, 0, sizeof(*ev));
 	os_mutex_init(&ev->lock, OS_RANK_LEAF, "eviction queues");
 	ev->host = h;
 	ev->client = c;
 	ev->cls = cls;
+	ev->worth = worth;
 	/* What goes to a file is chosen by age, whatever the policy for what is dropped. */
 	ev->policy = cls == ZC_EPHEMERAL ? h->policy : &zc_policy_lru;
 	os_mutex_lock(&h->sets_lock);
@@ -139,14 +140,35 @@ static bool has_entries(const struct zc_evict *ev, enum zc_class cls)
 	return ev->cls == cls && atomic_load_explicit(&ev->entries, memory_order_relaxed);
 }
 
+#define CREDIT_ONE ((uint64_t)1 << 32)
+
+/* Who was empty comes with as much credit as a page that comes now. Under the list's lock. */
+static void note_empty(struct zc_evict *ev, bool empty)
+{
+	if (empty)
+		ev->credit = 0;
+	else if (!ev->credit)
+		ev->credit = ev->client->credit + ev->worth * CREDIT_ONE;
+}
+
+static void use_credit(struct zc_evict *ev)
+{
+	uint64_t n = atomic_load_explicit(&ev->entries, memory_order_relaxed);
+
+	ev->client->credit = ev->credit;
+	ev->credit += ev->worth * CREDIT_ONE / (n ? n : 1) + 1;
+}
+
 /*
- * Of two clients the one further above its weighted share pays (client.c); of the sets
- * of one client, and when it is age that counts, the one with the oldest page.
+ * Of two clients the one further above its weighted share pays (client.c), of the sets
+ * of one the one with less credit; when it is age that counts, the one with the oldest page.
  */
 static bool goes_first(const struct zc_evict *a, const struct zc_evict *b, uint64_t young_ms)
 {
-	if (a->client != b->client && a->client && b->client && young_ms == UINT64_MAX)
+	if (young_ms == UINT64_MAX && a->client != b->client)
 		return zc_client_pays_before(a->client, b->client);
+	if (young_ms == UINT64_MAX)
+		return a->credit < b->credit;
 	return atomic_load_explicit(&a->oldest_ms, memory_order_relaxed) <
 	       atomic_load_explicit(&b->oldest_ms, memory_order_relaxed);
 }
@@ -160,6 +182,7 @@ struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
 	for (struct zc_evict *ev = h->sets; ev; ev = ev->next) {
 		uint64_t ms = atomic_load_explicit(&ev->oldest_ms, memory_order_relaxed);
 
+		note_empty(ev, !atomic_load_explicit(&ev->entries, memory_order_relaxed));
 		if (!has_entries(ev, cls) || (client && ev->client != client) ||
 		    (best && !goes_first(ev, best, young_ms)) ||
 		    (young_ms != UINT64_MAX && ms + ZC_TIME_UNIT_MS > young_ms))
@@ -168,6 +191,8 @@ struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
 	}
 	if (best)
 		best->users++;
+	if (best && young_ms == UINT64_MAX)
+		use_credit(best);
 	os_mutex_unlock(&h->sets_lock);
 	return best;
 }

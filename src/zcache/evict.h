@@ -32,6 +32,16 @@
  *            soon leaves by the small queue and does not push out what is; and
  *            of a loop that is too large a part stays (evict_s3fifo.c).
  *
+ * Worth. What a page costs to have again is known to who puts it, and not to the
+ * queues: so pages of unlike cost are in sets of their own, and which set the next
+ * victims of a client come from is decided as GreedyDual does (Young, "On-line
+ * caching as cache size varies", SODA 1991; Cao and Irani, USITS 1997). There a page
+ * comes with a credit of its worth above that of the last victim, and the one with
+ * the least goes. In a queue credits stand in order, from the head's to that of who
+ * comes now; so one number for a set, the head's credit, is enough, and each victim
+ * raises it by worth / entries: among sets that are all used, pages go at rates that
+ * are as 1 / worth, and what is never asked for goes in the end, whatever its worth.
+ *
  * Invariants
  *   E1  every word linked in a pool with a set, and not being linked or
  *       evicted at this moment, is named by an entry of that set
@@ -134,8 +144,19 @@ struct zc_ghosts;
 enum zc_class {
 	ZC_EPHEMERAL,  /* evicted: the page goes */
 	ZC_PERSISTENT, /* candidates for the overflow file; only kept while that is on */
-	ZC_CLASSES,
 };
+
+/* The sets of a client. */
+enum zc_set {
+	ZC_SET_EPHEMERAL,
+	ZC_SET_COSTLY, /* ephemeral as well, of pools with TMEM_POOL_COSTLY */
+	ZC_SET_PERSISTENT,
+	ZC_SETS,
+};
+
+/* What a page of the set is worth: one of worth 16 goes a sixteenth as readily as one of 1. */
+#define ZC_WORTH_PLAIN	1u
+#define ZC_WORTH_COSTLY 16u
 
 struct zc_evict {
 	struct os_mutex lock;
@@ -143,6 +164,7 @@ struct zc_evict {
 	struct tmem_client *client; /* whose pages these are */
 	const struct zc_policy *policy;
 	enum zc_class cls;
+	unsigned worth;
 	/* Guarded by lock. */
 	struct zc_fifo fifo[ZC_FIFOS_MAX];
 	arena_id spare; /* list of empty chunks */
@@ -158,13 +180,14 @@ struct zc_evict {
 	_Atomic uint64_t oldest_ms; /* when the oldest entry came, about */
 	/* host->sets, under host->sets_lock. */
 	struct zc_evict *next, *prev;
+	uint64_t credit; /* of the next victim, in 2^-32; 0: it was empty when last looked at */
 	unsigned users;
 	bool listed;
 };
 
 /* A set that nobody uses yet. No failure. */
 void zc_evict_init(struct zc_evict *ev, struct tmem_host *h, struct tmem_client *c,
-		   enum zc_class cls);
+		   enum zc_class cls, unsigned worth);
 /* Frees the entries, after waiting for those who evict from it. Its pools must be empty. */
 void zc_evict_exit(struct zc_evict *ev);
 
@@ -219,9 +242,9 @@ void zc_words_left(struct zc_slot *s, unsigned n);
 /* ---- the host's list of sets ------------------------------------------------ */
 
 /*
- * The set to take the next victim from: that of the client furthest above its weighted
- * share (zc_client_pays_before()), or, when only what came in before young_ms is
- * wanted, the one whose next victim is the oldest. Of one client alone, unless it is
+ * The set to take the next victims from: of the client furthest above its weighted share
+ * (zc_client_pays_before()) the one with the least credit, or, when only what came in before
+ * young_ms is wanted, the one whose next victim is the oldest. Of one client alone, unless it is
  * NULL. Kept from ending until zc_sets_put(); NULL: there is none.
  */
 struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,

@@ -201,9 +201,9 @@ int zc_pool_make(struct tmem_client *c, uint32_t flags, uint32_t shards, struct 
 	s->exclusive = !(flags & TMEM_POOL_PERSIST);
 	s->ev = NULL;
 	if (!(flags & TMEM_POOL_PERSIST))
-		s->ev = &c->ev[ZC_EPHEMERAL];
+		s->ev = &c->ev[flags & TMEM_POOL_COSTLY ? ZC_SET_COSTLY : ZC_SET_EPHEMERAL];
 	else if (c->host->queue_persistent)
-		s->ev = &c->ev[ZC_PERSISTENT];
+		s->ev = &c->ev[ZC_SET_PERSISTENT];
 	rc = index_pool_create(c->host->index, shards, &zc_pam, s, s, &s->pool);
 	if (rc)
 		zc_slot_give_back(c, s);
@@ -237,7 +237,8 @@ tmem_pool tmem_pool_create(tmem_client *c, uint32_t flags, uint32_t shards)
 	if (flags & TMEM_POOL_PAGE_SIZE_MASK)
 		return -EOPNOTSUPP;
 	/* A shared pool has a UUID: tmem_pool_create_shared(). */
-	if (flags & ~(TMEM_POOL_PERSIST | TMEM_POOL_PRECOMPRESSED) || shards & (shards - 1) ||
+	if (flags & ~(TMEM_POOL_PERSIST | TMEM_POOL_PRECOMPRESSED | TMEM_POOL_COSTLY) ||
+	    (flags & TMEM_POOL_PERSIST && flags & TMEM_POOL_COSTLY) || shards & (shards - 1) ||
 	    shards > 4096)
 		return -EINVAL;
 	rc = zc_pool_make(c, flags, shards, &s);

@@ -138,7 +138,7 @@ static int make(struct tmem_client *c, const uint8_t uuid[16], uint32_t shards,
 		home_free(h, sh);
 		return rc;
 	}
-	zc_evict_init(&sh->ev, h, &sh->own, ZC_EPHEMERAL);
+	zc_evict_init(&sh->ev, h, &sh->own, ZC_EPHEMERAL, ZC_WORTH_PLAIN);
 	*out = sh;
 	return 0;
 }

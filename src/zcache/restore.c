@@ -154,7 +154,7 @@ static int take_pool(struct restorer *r, const uint8_t *p, uint32_t n)
 	if (n != SAVE_POOL || save_get32(p) != r->pools || r->pools >= r->announced)
 		return damaged(r, "number of a pool");
 	flags = save_get32(p + 4);
-	if (flags != TMEM_POOL_PERSIST && flags != 0)
+	if (flags != TMEM_POOL_PERSIST && flags != TMEM_POOL_COSTLY && flags != 0)
 		return damaged(r, "kind of a pool");
 	shards = save_get32(p + 12);
 	if (!shards || shards > 4096 || shards & (shards - 1))

@@ -400,7 +400,7 @@ static int save_pool(struct saver *v, int32_t id)
 
 	if (rc)
 		return rc;
-	if (v->s->flags & ~TMEM_POOL_PERSIST) {
+	if (v->s->flags & TMEM_POOL_PRECOMPRESSED) {
 		snprintf(v->io->error, sizeof(v->io->error),
 			 "pool %d: precompressed pools cannot be saved", id);
 		return -EOPNOTSUPP;

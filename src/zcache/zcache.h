@@ -382,7 +382,8 @@ struct tmem_client {
 	_Atomic uint64_t limit; /* bytes; 0: none */
 	_Atomic uint32_t weight;
 	struct zc_slot_chunk *_Atomic chunk[ZC_SLOTS / ZC_SLOT_CHUNK];
-	struct zc_evict ev[ZC_CLASSES];
+	struct zc_evict ev[ZC_SETS];
+	uint64_t credit; /* of the last victim (evict.h); under host->sets_lock */
 	char name[64];
 	uint32_t number; /* of the host's clients, in order of creation; traces say it */
 	_Alignas(64) _Atomic uint64_t used; /* charged, credits included */

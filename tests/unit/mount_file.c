@@ -13,6 +13,7 @@
 #define SECOND 1000000000ll
 
 static struct test_host t;
+static const struct cc_options options = {.cluster = 4};
 static struct cc_mount mount;
 static struct cc_file file;
 static const tmem_oid oid = {{1, 2, 3}};
@@ -31,7 +32,8 @@ static void begin(void)
 	t = test_open(NULL);
 	memset(&mount, 0, sizeof(mount));
 	mount.client = t.client;
-	mount.pool = tmem_pool_create(t.client, 0, 0);
+	mount.o = &options;
+	assert_int_equal(cc_store_open(&mount), 0);
 	mount.grain_ns = 20000000;
 	cc_file_init(&file, &oid);
 }
@@ -42,20 +44,21 @@ static void end(void)
 	test_close(&t);
 }
 
+/* Pages of both kinds. */
 static void put(uint64_t index)
 {
 	struct test_page page;
 
 	test_fill(&page, index, 100);
 	assert_true(cc_put_begin(&file, cc_view(&file).changes));
-	assert_int_equal(tmem_put(t.client, mount.pool, &oid, index, &page), 0);
+	assert_int_equal(tmem_put(t.client, mount.pool[index % CC_POOLS], &oid, index, &page), 0);
 	cc_put_end(&file);
 }
 
 static bool there(uint64_t index)
 {
 	struct test_page page;
-	int rc = tmem_get_keep(t.client, mount.pool, &oid, index, &page);
+	int rc = tmem_get_keep(t.client, mount.pool[index % CC_POOLS], &oid, index, &page);
 
 	assert_in_range(rc, 0, 1);
 	return rc == 0;

@@ -61,7 +61,7 @@ bool cc_notify_tells(struct cc_node *n, uint64_t order, uint64_t size)
 /* So many bytes of a letter. */
 static void source_is(char letter, size_t bytes)
 {
-	static char buf[8 * CC_PAGE];
+	static char buf[32 * CC_PAGE];
 
 	memset(buf, letter, sizeof(buf));
 	assert_int_equal(ftruncate(handle.fd, 0), 0);
@@ -83,9 +83,9 @@ static void begin(char letter, size_t bytes)
 	t = test_open(NULL);
 	memset(&mount, 0, sizeof(mount));
 	mount.client = t.client;
-	mount.pool = tmem_pool_create(t.client, 0, 0);
-	mount.grain_ns = 1;
 	mount.o = &options;
+	assert_int_equal(cc_store_open(&mount), 0);
+	mount.grain_ns = 1;
 	atomic_store(&mount.no_dontcache, true);
 	assert_int_equal(os_tls_create(&mount.scratch, os_free), 0);
 	cc_file_init(&file, &(tmem_oid){{1}});
@@ -137,7 +137,7 @@ static void put(char letter, uint64_t index)
 	memset(page, letter, sizeof(page));
 	page[0] = letter;
 	assert_true(cc_put_begin(&file, cc_view(&file).changes));
-	assert_int_equal(tmem_put(t.client, mount.pool, &file.oid, index, page), 0);
+	assert_int_equal(tmem_put(t.client, mount.pool[CC_STREAMED], &file.oid, index, page), 0);
 	cc_put_end(&file);
 }
 
@@ -155,6 +155,30 @@ static void what_was_read_is_kept(void **state)
 	assert_int_equal(asked(), 3);
 	assert_int_equal(read_all('a', 0, 6 * CC_PAGE), 6 * CC_PAGE);
 	assert_int_equal(asked(), 3);
+	end();
+}
+
+static uint64_t pages_in(enum cc_pool pool)
+{
+	return (uint64_t)tmem_pool_pages(t.client, mount.pool[pool]);
+}
+
+/* What was all of a request is worth more than what came with many others; found are both. */
+static void pages_have_their_worth(void **state)
+{
+	begin('a', 32 * CC_PAGE);
+	assert_int_equal(read_all('a', 0, 3 * CC_PAGE), 3 * CC_PAGE);
+	assert_int_equal(read_all('a', 12 * CC_PAGE, 20 * CC_PAGE), 20 * CC_PAGE);
+	assert_int_equal(pages_in(CC_COSTLY), 3);
+	assert_int_equal(pages_in(CC_STREAMED), 20);
+	assert_int_equal(asked(), 2);
+	assert_int_equal(read_all('a', 0, 3 * CC_PAGE), 3 * CC_PAGE);
+	assert_int_equal(read_all('a', 12 * CC_PAGE, 20 * CC_PAGE), 20 * CC_PAGE);
+	assert_int_equal(asked(), 2);
+	/* Another identity: all of both. */
+	source_is('b', 31 * CC_PAGE);
+	look();
+	assert_int_equal(pages_in(CC_COSTLY) + pages_in(CC_STREAMED), 0);
 	end();
 }
 
@@ -340,6 +364,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_read_is_kept),
+		cmocka_unit_test(pages_have_their_worth),
 		cmocka_unit_test(the_end_is_where_it_is),
 		cmocka_unit_test(an_error_is_told_and_not_kept),
 		cmocka_unit_test(changed_while_read),

@@ -75,7 +75,7 @@ static void flags_that_are_refused(void **state)
 	assert_int_equal(tmem_pool_create(t.client, TMEM_POOL_SHARED, 0), -EINVAL);
 	assert_int_equal(tmem_pool_create(t.client, TMEM_POOL_PERSIST | 1u << 4, 0), -EOPNOTSUPP);
 	assert_int_equal(tmem_pool_create(t.client, 0xf0, 0), -EOPNOTSUPP);
-	assert_int_equal(tmem_pool_create(t.client, 1u << 8, 0), -EINVAL);
+	assert_int_equal(tmem_pool_create(t.client, 1u << 9, 0), -EINVAL);
 	test_close(&t);
 }
 
@@ -304,7 +304,7 @@ static void idle_pages_go(void **state)
 static void queues_stay_small(void **state)
 {
 	struct test_host t = open_ephemeral(NULL);
-	const struct zc_evict *ev = &t.client->ev[ZC_EPHEMERAL];
+	const struct zc_evict *ev = &t.client->ev[ZC_SET_EPHEMERAL];
 	tmem_oid oid = test_oid(1);
 	uint64_t most = 0, entries;
 

@@ -225,6 +225,76 @@ static void age_goes_through_all_clients(void **state)
 	test_close(&t);
 }
 
+/* Pages i of [from, to) of a pool, or how many of them are there. */
+static void put_into(struct test_host *t, tmem_pool pool, uint64_t from, uint64_t to)
+{
+	tmem_pool was = t->pool;
+
+	t->pool = pool;
+	put(t, from, to);
+	t->pool = was;
+}
+
+static unsigned got_of(struct test_host *t, tmem_pool pool, uint64_t from, uint64_t to)
+{
+	tmem_pool was = t->pool;
+	unsigned found;
+
+	t->pool = pool;
+	found = got(t, from, to);
+	t->pool = was;
+	return found;
+}
+
+/*
+ * A stream of pages that are had again for little leaves those alone that are not, though
+ * nobody asks for them meanwhile; a stream of the like does not.
+ */
+static void what_is_costly_stays(void **state)
+{
+	const char *const policy[] = {"lru", "s3fifo"};
+
+	for (unsigned k = 0; k < 2; k++) {
+		struct test_host t = open_policy(policy[k]);
+		tmem_pool costly = tmem_pool_create(t.client, TMEM_POOL_COSTLY, 0);
+		unsigned fits, after, end;
+
+		assert_true(costly >= 0);
+		put_into(&t, t.pool, 0, FULL);
+		fits = (unsigned)test_stats(t.host).pages;
+		/* They take the room of the others, whoever came first. */
+		put_into(&t, costly, 0, fits / 2);
+		assert_int_equal(got_of(&t, costly, 0, fits / 2), fits / 2);
+		/* As much as fits takes little of it, and what never ends all of it in time. */
+		put_into(&t, t.pool, 20000, 20000 + fits);
+		after = tmem_pool_pages(t.client, costly);
+		assert_in_range(after, fits * 25 / 100, fits / 2);
+		for (uint64_t i = 2; i < 100; i++) {
+			put_into(&t, t.pool, i * 20000, i * 20000 + fits);
+			if (i == 30)
+				assert_true(tmem_pool_pages(t.client, costly) > fits / 20);
+		}
+		end = tmem_pool_pages(t.client, costly);
+		assert_true(end < fits / 20);
+		assert_int_equal(tmem_host_verify(t.host, 1), 0);
+		/* And all that is there, once it is the only kind. */
+		put_into(&t, costly, 50000, 50000 + 4 * fits);
+		assert_true(tmem_pool_pages(t.client, costly) > fits * 95 / 100);
+		assert_true(tmem_pool_pages(t.client, t.pool) < fits / 50);
+		assert_int_equal(tmem_host_verify(t.host, 1), 0);
+		test_close(&t);
+	}
+}
+
+static void only_ephemeral_pools_are_costly(void **state)
+{
+	struct test_host t = open_policy("lru");
+
+	assert_int_equal(tmem_pool_create(t.client, TMEM_POOL_COSTLY | TMEM_POOL_PERSIST, 0),
+			 -EINVAL);
+	test_close(&t);
+}
+
 /* What the policy remembers goes with the last page, when memory is given back. */
 static void nothing_is_remembered_of_nothing(void **state)
 {
@@ -232,9 +302,9 @@ static void nothing_is_remembered_of_nothing(void **state)
 	uint64_t was = test_stats(t.host).store_bytes;
 
 	put(&t, 0, FULL);
-	assert_non_null(t.client->ev[ZC_EPHEMERAL].ghosts);
+	assert_non_null(t.client->ev[ZC_SET_EPHEMERAL].ghosts);
 	assert_int_equal(tmem_host_shrink(t.host, UINT64_MAX, NULL), 0);
-	assert_null(t.client->ev[ZC_EPHEMERAL].ghosts);
+	assert_null(t.client->ev[ZC_SET_EPHEMERAL].ghosts);
 	assert_true(test_stats(t.host).store_bytes < was + (1u << 20));
 	put(&t, 0, FULL);
 	test_close(&t);
@@ -281,6 +351,8 @@ int main(void)
 		cmocka_unit_test(age_knows_both_queues),
 		cmocka_unit_test(what_was_got_is_not_idle),
 		cmocka_unit_test(age_goes_through_all_clients),
+		cmocka_unit_test(what_is_costly_stays),
+		cmocka_unit_test(only_ephemeral_pools_are_costly),
 		cmocka_unit_test(nothing_is_remembered_of_nothing),
 		cmocka_unit_test(what_is_no_longer_wanted_goes),
 		cmocka_unit_test(an_unknown_policy),
