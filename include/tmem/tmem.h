@@ -604,7 +604,7 @@ TMEM_API int tmem_host_trace_stop(tmem_host *host, uint64_t *records, uint64_t *
 /*
  * Walk everything and check every invariant. For tests and for `tmem ctl`;
  * takes each lock for as long as its part lasts. 0, or -EINVAL with a line
- * logged for the first damage. Counters are compared only when the caller
+ * logged for the first damage; -ENOMEM: not looked. Counters are compared only when the caller
  * says that nothing else runs (quiet != 0); maintenance, which nobody calls,
  * then waits until it returns.
  */

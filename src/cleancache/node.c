@@ -617,29 +617,34 @@ void cc_nodes_verify(struct cc_mount *m)
 	(void)all;
 }
 
+static bool open_shard(struct cc_mount *m, struct cc_shard *s)
+{
+	os_mutex_init(&s->lock, OS_RANK_CC_NODES, "nodes");
+	if (!cc_charge(m, BUCKETS_FIRST * sizeof(*s->bucket)))
+		return false;
+	s->buckets = BUCKETS_FIRST;
+	s->bucket = os_zalloc(BUCKETS_FIRST * sizeof(*s->bucket));
+	return s->bucket;
+}
+
 int cc_nodes_open(struct cc_mount *m, int root_fd)
 {
+	bool room = true;
 	struct cc_look look;
 	int rc = cc_look_fd(root_fd, &look);
 
 	if (rc)
 		return rc;
 	os_mutex_init(&m->names, OS_RANK_CC_NAMES, "names");
-	for (unsigned i = 0; i < CC_SHARDS; i++) {
-		struct cc_shard *s = &m->shard[i];
-
-		os_mutex_init(&s->lock, OS_RANK_CC_NODES, "nodes");
-		s->buckets = BUCKETS_FIRST;
-		if (!cc_charge(m, BUCKETS_FIRST * sizeof(*s->bucket)))
-			return -ENOMEM;
-		s->bucket = os_zalloc(BUCKETS_FIRST * sizeof(*s->bucket));
-		if (!s->bucket)
-			return -ENOMEM;
-	}
+	for (unsigned i = 0; i < CC_SHARDS; i++)
+		room = open_shard(m, &m->shard[i]) && room;
 	m->root_attr = look.st;
-	m->root = make(m, root_fd, "", &look);
-	if (!m->root)
+	if (room)
+		m->root = make(m, root_fd, "", &look);
+	if (!m->root) {
+		cc_nodes_close(m);
 		return -ENOMEM;
+	}
 	m->root->fuse = cc_is_fuse(root_fd);
 	m->root->lookups = 1; /* the kernel never forgets it */
 	insert(m, shard_of(m, m->root->dev, m->root->ino), m->root);

@@ -151,14 +151,6 @@ static void note_empty(struct zc_evict *ev, bool empty)
 		ev->credit = ev->client->credit + ev->worth * CREDIT_ONE;
 }
 
-static void use_credit(struct zc_evict *ev)
-{
-	uint64_t n = atomic_load_explicit(&ev->entries, memory_order_relaxed);
-
-	ev->client->credit = ev->credit;
-	ev->credit += ev->worth * CREDIT_ONE / (n ? n : 1) + 1;
-}
-
 /*
  * Of two clients the one further above its weighted share pays (client.c), of the sets
  * of one the one with less credit; when it is age that counts, the one with the oldest page.
@@ -192,9 +184,20 @@ struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
 	if (best)
 		best->users++;
 	if (best && young_ms == UINT64_MAX)
-		use_credit(best);
+		best->client->credit = best->credit;
 	os_mutex_unlock(&h->sets_lock);
 	return best;
+}
+
+void zc_sets_took(struct zc_evict *ev, unsigned victims)
+{
+	uint64_t n = atomic_load_explicit(&ev->entries, memory_order_relaxed) + victims;
+
+	if (!victims)
+		return;
+	os_mutex_lock(&ev->host->sets_lock);
+	ev->credit += victims * (ev->worth * CREDIT_ONE / n);
+	os_mutex_unlock(&ev->host->sets_lock);
 }
 
 void zc_sets_get(struct zc_evict *ev)

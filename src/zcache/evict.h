@@ -250,6 +250,8 @@ void zc_words_left(struct zc_slot *s, unsigned n);
 struct zc_evict *zc_sets_pick(struct tmem_host *h, enum zc_class cls,
 			      const struct tmem_client *client, uint64_t young_ms);
 void zc_sets_put(struct zc_evict *ev);
+/* So many zpages of it were evicted: the next one has more credit. */
+void zc_sets_took(struct zc_evict *ev, unsigned victims);
 /* Keep a set from ending that has a pool which cannot end now. Takes a leaf lock. */
 void zc_sets_get(struct zc_evict *ev);
 

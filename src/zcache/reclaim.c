@@ -296,7 +296,7 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 	*got = (struct zc_got){0};
 	while (!enough(w, got)) {
 		struct zc_evict *ev = zc_sets_pick(h, ZC_EPHEMERAL, w->client, w->young_ms);
-		unsigned tries = TRIES_MAX, batch = 16;
+		unsigned tries = TRIES_MAX, batch = 16, victims = 0;
 		struct index_cursor c;
 		struct victim v;
 
@@ -308,8 +308,11 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 		 * set that is not as old as it looked is known better by then.
 		 */
 		while (batch-- && !enough(w, got) &&
-		       victim_next(ev, t, w->young_ms, &tries, &c, &v))
+		       victim_next(ev, t, w->young_ms, &tries, &c, &v)) {
 			evict_one(h, t, &c, &v, w->why, got);
+			victims++;
+		}
+		zc_sets_took(ev, victims);
 		zc_sets_put(ev);
 	}
 }

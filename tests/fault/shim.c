@@ -2,7 +2,7 @@
 /*
  * Failures on demand: see shim.h.
  *
- *   engine object --malloc--> __wrap_malloc --may_fail()--+--> __real_malloc
+ *   engine object --malloc--> __wrap_malloc --shim_may_fail()--+--> __real_malloc
  *                                                         +--> NULL, ENOMEM
  *
  * Only calls from objects of this program are wrapped: what libraries do inside
@@ -74,8 +74,8 @@ static void note_site(void *const *stack, int depth, bool fails)
 	}
 }
 
-/* Whether this call is to fail. Out of line, so that SKIP is right. */
-static __attribute__((noinline)) bool may_fail(enum shim_kind kind)
+/* Out of line, so that SKIP is right. */
+__attribute__((noinline)) bool shim_may_fail(enum shim_kind kind)
 {
 	void *stack[STACK_MAX];
 	bool fails;
@@ -200,7 +200,7 @@ static void *count_block(void *p)
 
 static bool fail_block(void)
 {
-	if (!may_fail(SHIM_MALLOC))
+	if (!shim_may_fail(SHIM_MALLOC))
 		return false;
 	errno = ENOMEM;
 	return true;
@@ -264,7 +264,7 @@ static void *count_map(void *p, size_t bytes)
 
 static bool fail_map(void)
 {
-	if (!may_fail(SHIM_MMAP))
+	if (!shim_may_fail(SHIM_MMAP))
 		return false;
 	errno = ENOMEM;
 	return true;
@@ -297,7 +297,7 @@ WRAP(int, munmap, void *addr, size_t bytes)
 WRAP(int, madvise, void *addr, size_t bytes, int advice)
 {
 	/* Nothing else that the engine asks of it may fail. */
-	if (advice == MADV_POPULATE_WRITE && may_fail(SHIM_POPULATE)) {
+	if (advice == MADV_POPULATE_WRITE && shim_may_fail(SHIM_POPULATE)) {
 		errno = ENOMEM;
 		return -1;
 	}
@@ -306,7 +306,7 @@ WRAP(int, madvise, void *addr, size_t bytes, int advice)
 
 WRAP(bool, frames_charge, struct frames *f, uint64_t bytes)
 {
-	if (may_fail(SHIM_CHARGE)) {
+	if (shim_may_fail(SHIM_CHARGE)) {
 		atomic_fetch_add(&f->refused, 1);
 		return false;
 	}
@@ -317,7 +317,7 @@ WRAP(bool, frames_charge, struct frames *f, uint64_t bytes)
 
 WRAP(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
-	int rc = may_fail(SHIM_THREAD) ? EAGAIN : __real_pthread_create(t, attr, fn, arg);
+	int rc = shim_may_fail(SHIM_THREAD) ? EAGAIN : __real_pthread_create(t, attr, fn, arg);
 
 	if (rc == 0)
 		atomic_fetch_add(&threads, 1);
@@ -335,7 +335,7 @@ WRAP(int, pthread_join, pthread_t t, void **result)
 
 WRAP(int, pthread_key_create, pthread_key_t *key, void (*destroy)(void *))
 {
-	int rc = may_fail(SHIM_TLS) ? EAGAIN : __real_pthread_key_create(key, destroy);
+	int rc = shim_may_fail(SHIM_TLS) ? EAGAIN : __real_pthread_key_create(key, destroy);
 
 	if (rc == 0)
 		atomic_fetch_add(&keys, 1);
@@ -353,14 +353,14 @@ WRAP(int, pthread_key_delete, pthread_key_t key)
 
 WRAP(int, pthread_setspecific, pthread_key_t key, const void *value)
 {
-	return value && may_fail(SHIM_TLS) ? ENOMEM : __real_pthread_setspecific(key, value);
+	return value && shim_may_fail(SHIM_TLS) ? ENOMEM : __real_pthread_setspecific(key, value);
 }
 
 /* ---- files --------------------------------------------------------------------- */
 
 static bool fail_file(int error)
 {
-	if (!may_fail(SHIM_FILE))
+	if (!shim_may_fail(SHIM_FILE))
 		return false;
 	errno = error;
 	return true;

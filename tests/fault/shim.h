@@ -53,6 +53,9 @@ void shim_io(const struct shim_io *io); /* NULL: all as usual */
 uint64_t shim_reads_failed(void);	/* since then */
 uint64_t shim_io_failed(void);		/* at a site, or torn, since then */
 
+/* For wrappers: whether this call is to fail. */
+bool shim_may_fail(enum shim_kind kind);
+
 /* Since the last shim_arm(). */
 uint64_t shim_calls(void);
 uint64_t shim_failed(void);

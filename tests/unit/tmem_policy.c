@@ -271,7 +271,7 @@ static void what_is_costly_stays(void **state)
 		assert_in_range(after, fits * 25 / 100, fits / 2);
 		for (uint64_t i = 2; i < 100; i++) {
 			put_into(&t, t.pool, i * 20000, i * 20000 + fits);
-			if (i == 30)
+			if (i == 20)
 				assert_true(tmem_pool_pages(t.client, costly) > fits / 20);
 		}
 		end = tmem_pool_pages(t.client, costly);
