@@ -142,9 +142,9 @@ static int open_store(struct cc_mount *m)
 	h.pressure_ppm = TMEM_PRESSURE_OFF;
 	if (tmem_host_create(&h, &m->host, err, sizeof(err)))
 		return failed("%s", err);
-	if (tmem_client_create(m->host, "mount", &m->client))
+	if (tmem_client_create(m->host, "mount", &m->client) || cc_store_open(m))
 		return failed("no memory for the store");
-	return cc_store_open(m) ? failed("no memory for the store") : 0;
+	return 0;
 }
 
 /* As far as we may. */

@@ -60,7 +60,7 @@ bool cc_store_get(struct cc_mount *m, const tmem_oid *oid, uint64_t index, void 
 {
 	int rc = 1;
 
-	for (unsigned i = CC_POOLS; rc && i-- > 0;) {
+	for (unsigned i = 0; rc && i < CC_POOLS; i++) {
 		rc = tmem_get_cluster(m->client, m->pool[i], oid, index, 0, pages, first, mask);
 		if (rc == -EIO) { /* the source has it */
 			cc_count(m, CC_DAMAGED, 1);
