@@ -189,6 +189,7 @@ static void hand_over(struct space *sp, struct line *l, const struct agent_hello
 {
 	int pidfd;
 	pid_t pid = peer_process(l->sock, &pidfd);
+	uint64_t one = 1;
 
 	sp->offer = (struct offer){.shm = l->shm,
 				   .sock = l->sock,
@@ -201,6 +202,8 @@ static void hand_over(struct space *sp, struct line *l, const struct agent_hello
 				   .own_end = hello->own_end};
 	*l = (struct line){NULL, -1, -1, -1};
 	atomic_store(&sp->offered, true);
+	if (sp->come >= 0) /* and cannot be full */
+		(void)!write(sp->come, &one, sizeof(one));
 }
 
 static void visit_exec(struct run *r, struct line *l, const struct agent_hello *hello, int uffd)

@@ -348,7 +348,7 @@ void *pager_thread(void *arg)
 	while (!sp->gone && !atomic_load(&sp->stop)) {
 		bool agent = adopt_agent(sp);
 		struct pollfd p[4] = {{.fd = sp->uffd, .events = POLLIN},
-				      {.fd = agent ? sp->wake : -1, .events = POLLIN},
+				      {.fd = agent ? sp->wake : sp->come, .events = POLLIN},
 				      {.fd = agent ? sp->sock : -1, .events = POLLIN},
 				      {.fd = agent ? sp->told : -1, .events = POLLIN}};
 		struct timespec wait = agent ? idle(sp) : (struct timespec){0, 5000000};
@@ -356,7 +356,7 @@ void *pager_thread(void *arg)
 
 		if (n > 0) {
 			pager_read_ready(sp, p[0].revents);
-			pager_woken(sp, p[1].revents, p[3].revents);
+			pager_woken(sp, agent ? p[1].revents : 0, p[3].revents);
 		}
 		if (n > 0 && p[2].revents)
 			break; /* the process ended, or became another program */

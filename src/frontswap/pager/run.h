@@ -231,6 +231,7 @@ struct space {
 	bool has_thread;
 	struct offer offer;	  /* the listener's, until it sets `offered` */
 	_Atomic bool offered;	  /* A: the pager may adopt the offer */
+	int come;		  /* eventfd: one has come; -1: then the pager looks now and then */
 	_Atomic bool agent_ready; /* A: it has */
 	bool gone, forked;
 	bool guards; /* the program has guard pages of its own, see space_guards() */

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -206,6 +207,7 @@ struct space *space_create(struct run *r, int uffd, tmem_pool pool)
 	sp->uffd = uffd;
 	sp->pool = pool;
 	sp->sock = sp->wake = sp->told = sp->pidfd = sp->pagemap = sp->statm = -1;
+	sp->come = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sp->fresh_window = 1;
 	sp->together = UINT8_MAX; /* until it shows */
 	sp->maps_dirty = true;
@@ -244,6 +246,8 @@ void space_free(struct space *sp)
 		close(sp->wake);
 	if (sp->told >= 0)
 		close(sp->told);
+	if (sp->come >= 0)
+		close(sp->come);
 	if (sp->pidfd >= 0)
 		close(sp->pidfd);
 	if (sp->pagemap >= 0)
