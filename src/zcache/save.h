@@ -12,7 +12,7 @@
  *   record  0 type  4 payload bytes  8 number (64 bits)
  *          16 checksum of the payload  20 checksum of bytes 0..19   24 payload
  *
- *   POOL    0 number, from 0  4 flags (0: ephemeral)  8 id that it had  12 shards
+ *   POOL    0 number, from 0  4 flags (1: persistent, 256: costly)  8 id that it had  12 shards
  *   CODEC   0 id  1 its name, to the end
  *   ZPAGE   0 pool  4 zero  8 oid  32 index of place 0  40 mask of places  44 codec
  *          45 pages  46 zero  48 compressed bytes  52 their checksum  56 the bytes

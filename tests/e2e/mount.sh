@@ -513,6 +513,21 @@ check costly_stays "of 200 files $before were read again" test "$before" -lt 20
 ended
 rm -r "$S/few" "$S/stream"
 
+# ---- what is costly is denser, where there is room for what that needs
+cp -r "$ROOT/src" "$S/text"
+sleep 0.1 # so that time stamps are settled
+bytes=()
+for codec in "" lz4; do
+	mounted --size 160M ${codec:+--codec "$codec"}
+	check "denser_right.${codec:-default}" "differs" diff -r "$S/text" "$M/text"
+	forget "$M"/text/*/*.c
+	check "denser_kept.${codec:-default}" "differs" diff -r "$S/text" "$M/text"
+	bytes+=("$(figure compressed_bytes)")
+	ended
+done
+check denser "${bytes[0]} bytes, ${bytes[1]} with lz4" test "$((bytes[0] * 10))" -lt "$((bytes[1] * 9))"
+rm -r "$S/text"
+
 # ---- warm restart
 head -c 5000000 /dev/urandom >"$S/a"
 head -c 5000000 /dev/urandom >"$S/b"

@@ -28,6 +28,8 @@ void pool_open(struct worker *w, struct model_pool *m)
 		flags = TMEM_POOL_SHARED;
 		m->id = tmem_pool_create_shared(m->client, uuid, 0, 1u << rnd(w, 4));
 	} else {
+		if (m->ephemeral && rnd(w, 2))
+			flags |= TMEM_POOL_COSTLY;
 		m->id = tmem_pool_create(m->client, flags, 1u << rnd(w, 4));
 	}
 	if (m->id < 0 && m->id != -ENOMEM && m->id != -EDQUOT)
