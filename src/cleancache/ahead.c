@@ -71,7 +71,10 @@ static void *run(void *arg)
 	struct piece p;
 
 	while (take(c, &p)) {
-		if (!c->stop && !cc_read_ahead(c->m, p.h, p.first, p.n) &&
+		/* Who has read it meanwhile needs it no more, and it may have had to make room. */
+		bool passed = atomic_load(&p.h->next) >= p.first + p.n;
+
+		if (!c->stop && !passed && !cc_read_ahead(c->m, p.h, p.first, p.n) &&
 		    atomic_load(&p.h->next) <= p.first)
 			atomic_store(&p.h->window, 0);
 		cc_handle_put(c->m, p.h);

@@ -222,21 +222,22 @@ struct cc_node {
 	uint64_t dev, ino;
 	int64_t born_ns;
 	uint64_t incarnation;
-	uint64_t lookups;	     /* that the kernel has not forgotten; under the shard's lock */
-	uint32_t refs;		     /* ours; the same */
-	bool stale;		     /* its number is another file's now; the same */
-	_Atomic bool linked;	     /* it was seen to have several names */
-	_Atomic bool writable;	     /* it was opened for writing */
-	_Atomic uint32_t opens;	     /* handles */
-	_Atomic bool replaced;	     /* its handles are perhaps not of the file that has its name */
-	_Atomic pid_t sent_back;     /* who was to look its name up again, last */
-	bool used;		     /* since the trimmer came by; the same */
-	bool fuse;		     /* the source has it on a FUSE file system */
-	bool automount;		     /* the source mounts something on it when it is used */
-	mode_t type;		     /* S_IFMT */
-	int fd;			     /* O_PATH */
-	int watch;		     /* of watch.c; -1: none */
-	struct cc_node *watch_next;  /* watch.c */
+	uint64_t lookups;	    /* that the kernel has not forgotten; under the shard's lock */
+	uint32_t refs;		    /* ours; the same */
+	bool stale;		    /* its number is another file's now; the same */
+	_Atomic bool linked;	    /* it was seen to have several names */
+	_Atomic bool writable;	    /* it was opened for writing */
+	_Atomic uint32_t opens;	    /* handles */
+	_Atomic bool replaced;	    /* its handles are perhaps not of the file that has its name */
+	_Atomic pid_t sent_back;    /* who was to look its name up again, last */
+	_Atomic uint64_t way_ns;    /* a folder: until then the kernel may not ask for it (way.c) */
+	bool used;		    /* since the trimmer came by; the same */
+	bool fuse;		    /* the source has it on a FUSE file system */
+	bool automount;		    /* the source mounts something on it when it is used */
+	mode_t type;		    /* S_IFMT */
+	int fd;			    /* O_PATH */
+	int watch;		    /* of watch.c; -1: none */
+	struct cc_node *watch_next; /* watch.c */
 	struct cc_node *notify_next; /* notify.c */
 	bool to_tell;		     /* it is in that list */
 	bool told_by_open;	     /* and need not be any more */
@@ -283,6 +284,15 @@ struct cc_handle {
 	_Atomic uint32_t window; /* pages; 0: not in order */
 };
 
+/* A thread that was sent back, because of which folder (no ref), and how often on end (way.c). */
+struct cc_turned {
+	_Atomic pid_t who;
+	const struct cc_node *at;
+	unsigned times, most;
+	uint64_t stands_ns; /* until then it is not */
+};
+#define CC_TURNED 64u
+
 struct cc_account {
 	struct os_mutex lock;
 	uint64_t size;	/* --size */
@@ -306,6 +316,8 @@ enum cc_counter {
 	CC_STALE,	  /* pages not put because the file changed while they were read */
 	CC_DROPS,	  /* files whose pages went because the source had others */
 	CC_YOUNG_DROPS,	  /* or might have had */
+	CC_LOOKUPS,	  /* names that the kernel asked for, one at a time */
+	CC_ASTRAY,	  /* and was sent back from, to go its way again (way.c) */
 	CC_OPENS,
 	CC_OPENS_KEPT, /* and those of them after which the kernel kept its pages */
 	CC_WRITES,
@@ -347,8 +359,9 @@ struct cc_mount {
 	pid_t guard;		    /* guard.c */
 	int guard_fd;		    /* -1: none */
 	struct cc_known *known;	    /* known.c */
-	os_tls scratch;		    /* read.c: a thread's buffer */
-	_Atomic bool no_dontcache;  /* the source's kernel does not know RWF_DONTCACHE */
+	struct cc_turned turned[CC_TURNED];
+	os_tls scratch;		   /* read.c: a thread's buffer */
+	_Atomic bool no_dontcache; /* the source's kernel does not know RWF_DONTCACHE */
 };
 
 /* The mount that a request is for: what every operation begins with (order.h). */
@@ -467,6 +480,17 @@ void cc_nodes_verify(struct cc_mount *m);
  */
 unsigned cc_nodes_idle(struct cc_mount *m, struct cc_node **out, unsigned max, bool folders);
 
+/* way.c. For how long the kernel may go by the name that was just looked up, s. */
+double cc_way_trust(struct cc_mount *m, struct cc_node *n);
+/* It may not, after all: who looked it up sees more than we do. */
+void cc_way_distrust(struct cc_mount *m, struct cc_node *n, struct fuse_entry_param *e);
+/*
+ * W1: whether the kernel may have come to a folder by what is not its way any more, to look for
+ * `name` there (NULL: for itself). -ESTALE: it did, and is to go again. Asks the source.
+ */
+int cc_way_check(fuse_req_t req, struct cc_node *dir, const char *name)
+	__attribute__((warn_unused_result));
+
 /* names.c. It is called so now, by a rename of ours. */
 void cc_node_renamed(struct cc_mount *m, struct cc_node *n, struct cc_node *dir, const char *name);
 /* A lookup has found it under this name, which it may have got without us. */
@@ -507,10 +531,13 @@ const char *cc_fd_path(char buf[CC_FD_PATH], int fd);
 
 /*
  * read.c. Bytes from offset on, fewer at the end of the file, or -errno; *data points to them in
- * a buffer of this thread, until its next call. bytes: at most CC_IO_BYTES.
+ * a buffer of this thread, until its next call. bytes: at most CC_IO_BYTES. When they have been
+ * used, by cc_read_end(), pages from the source go into the store: until then there has to be a ref
+ * of the handle.
  */
 ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t bytes,
 		const char **data);
+void cc_read_end(struct cc_mount *m);
 /* CC_IO_BYTES, the thread's own until it reads. NULL: no memory. */
 char *cc_scratch(struct cc_mount *m);
 /*

@@ -71,6 +71,8 @@ void cc_init(void *arg, struct fuse_conn_info *conn)
 
 	conn->max_write = CC_IO_BYTES;
 	conn->max_read = CC_IO_BYTES;
+	/* Through a pipe each request is one system call more; most are small. */
+	conn->want &= ~(unsigned)FUSE_CAP_SPLICE_READ;
 	/* The kernel takes set-user-id bits away by asking for it: as root we would keep them. */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
 	/* Written data must reach the source before anybody reads it there. */

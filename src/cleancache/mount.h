@@ -10,7 +10,7 @@
 
 /* What of the source is believed, and for how long. */
 enum cc_coherence {
-	CC_CLOSE_TO_OPEN, /* each open asks; names are asked for each time */
+	CC_CLOSE_TO_OPEN, /* each open asks; names are asked for each time (way.c) */
 	CC_TTL,		  /* what was asked is believed for ttl_ns */
 	CC_IMMUTABLE,	  /* the source does not change */
 };

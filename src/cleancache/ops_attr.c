@@ -46,6 +46,12 @@ void cc_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- changing them ---------------------------------------------------------------------- */
 
+/* A file was looked up to be changed; a folder perhaps not, and is not to be another's place. */
+static int come_to(fuse_req_t req, struct cc_node *n)
+{
+	return n->type == S_IFDIR ? cc_way_check(req, n, NULL) : 0;
+}
+
 static int set_owner(struct cc_node *n, const struct stat *a, int to_set)
 {
 	uid_t uid = to_set & FUSE_SET_ATTR_UID ? a->st_uid : (uid_t)-1;
@@ -112,9 +118,13 @@ void cc_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *a, int to_set,
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
-	int fd = fi ? cc_handle_of(fi)->fd : -1, rc;
+	int fd = fi ? cc_handle_of(fi)->fd : -1, rc = come_to(req, n);
 	struct cc_caller c = CC_CALLER;
 
+	if (rc) {
+		fuse_reply_err(req, -rc);
+		return;
+	}
 	do
 		rc = set(m, n, fd, a, to_set);
 	while (cc_caller_again(m, req, rc, &c));
@@ -193,8 +203,10 @@ void cc_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
 	struct cc_caller c;
-	int rc = has_none(n) ? -EPERM : begin(req, name, true, &c);
+	int rc = has_none(n) ? -EPERM : come_to(req, n);
 
+	if (rc == 0)
+		rc = begin(req, name, true, &c);
 	if (rc == 0) {
 		rc = setxattr(cc_fd_path(path, n->fd), name, value, size, flags) ? -errno : 0;
 		cc_caller_end(&c);
@@ -207,8 +219,10 @@ void cc_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	struct cc_node *n = cc_node_of(cc_mount_of(req), ino);
 	char path[CC_FD_PATH];
 	struct cc_caller c;
-	int rc = has_none(n) ? -EPERM : begin(req, name, true, &c);
+	int rc = has_none(n) ? -EPERM : come_to(req, n);
 
+	if (rc == 0)
+		rc = begin(req, name, true, &c);
 	if (rc == 0) {
 		rc = removexattr(cc_fd_path(path, n->fd), name) ? -errno : 0;
 		cc_caller_end(&c);

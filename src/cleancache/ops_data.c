@@ -24,10 +24,13 @@ void cc_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	cc_handle_reads(m, h);
 	/* More than max_read is never asked for: less would pass for the end of the file. */
 	n = size <= CC_IO_BYTES ? cc_read(m, h, (uint64_t)off, size, &data) : -EINVAL;
+	atomic_fetch_add(&h->refs, 1); /* once it is answered it may be closed */
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else
 		fuse_reply_buf(req, data, (size_t)n);
+	cc_read_end(m);
+	cc_handle_put(m, h);
 }
 
 static ssize_t write_at(int fd, struct fuse_bufvec *in, size_t size, off_t off)

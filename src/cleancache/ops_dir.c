@@ -136,9 +136,11 @@ static void open_folder(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *n = cc_node_of(m, ino);
 	struct folder *d = NULL;
-	int rc = -cc_node_automount(m, n);
+	int rc = -cc_way_check(req, n, NULL);
 	bool charged;
 
+	if (rc == 0)
+		rc = -cc_node_automount(m, n);
 	if (rc) {
 		fuse_reply_err(req, rc);
 		return;

@@ -23,7 +23,7 @@ void cc_entry(struct cc_mount *m, struct cc_node *n, const struct cc_look *look,
 	*e = (struct fuse_entry_param){.ino = cc_ino_of(m, n),
 				       .attr = look->st,
 				       .attr_timeout = m->attr_s,
-				       .entry_timeout = m->entry_s};
+				       .entry_timeout = cc_way_trust(m, n)};
 	e->attr.st_ino = cc_shown_ino(m, &look->st);
 	if (f)
 		(void)cc_file_seen(m, f, look, CC_ASKED);
@@ -59,11 +59,15 @@ static int look_up_for(fuse_req_t req, struct cc_node *dir, const char *name,
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_caller c = CC_CALLER;
+	unsigned tries = 0;
 	int rc;
 
-	do
+	do {
 		rc = look_up(m, dir, name, e, n);
-	while (cc_caller_again(m, req, rc, &c));
+		tries++;
+	} while (cc_caller_again(m, req, rc, &c));
+	if (rc == 0 && tries > 1)
+		cc_way_distrust(m, *n, e);
 	return rc;
 }
 
@@ -85,9 +89,12 @@ void cc_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct fuse_entry_param none = {.entry_timeout = m->entry_s}, e;
-	struct cc_node *n;
-	int rc = look_up_for(req, cc_node_of(m, parent), name, &e, &n);
+	struct cc_node *dir = cc_node_of(m, parent), *n;
+	int rc = cc_way_check(req, dir, name);
 
+	cc_count(m, CC_LOOKUPS, 1);
+	if (rc == 0)
+		rc = look_up_for(req, dir, name, &e, &n);
 	if (rc == -ENOENT && m->entry_s > 0)
 		fuse_reply_entry(req, &none); /* that there is none may be remembered */
 	else if (rc)
@@ -256,8 +263,11 @@ void cc_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 void cc_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct cc_node *dir = cc_node_of(cc_mount_of(req), parent);
+	int rc = cc_way_check(req, dir, NULL);
 
-	fuse_reply_err(req, -unlink_at(req, dir, name, AT_REMOVEDIR));
+	if (rc == 0)
+		rc = unlink_at(req, dir, name, AT_REMOVEDIR);
+	fuse_reply_err(req, -rc);
 }
 
 void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
@@ -265,10 +275,18 @@ void cc_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 {
 	struct cc_mount *m = cc_mount_of(req);
 	struct cc_node *from = cc_node_of(m, parent), *to = cc_node_of(m, newparent);
-	struct cc_node *n = cc_node_find(m, from, name), *over = cc_node_find(m, to, newname);
+	struct cc_node *n, *over;
 	struct cc_caller c = CC_CALLER;
-	int rc;
+	int rc = cc_way_check(req, from, NULL);
 
+	if (rc == 0)
+		rc = cc_way_check(req, to, NULL);
+	if (rc) {
+		fuse_reply_err(req, -rc);
+		return;
+	}
+	n = cc_node_find(m, from, name);
+	over = cc_node_find(m, to, newname);
 	do
 		rc = renameat2(from->fd, name, to->fd, newname, flags) ? -errno : 0;
 	while (cc_caller_again(m, req, rc, &c));

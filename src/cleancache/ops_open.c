@@ -71,6 +71,13 @@ int cc_handle_make(struct cc_mount *m, struct cc_node *n, int fd, struct fuse_fi
 	h->node = n;
 	h->fd = fd;
 	h->direct = fi->flags & O_DIRECT;
+	/*
+	 * We read ahead; the source's kernel is not to, too. What it has read ahead in one large
+	 * folio goes as soon as we have read half of that (RWF_DONTCACHE), and was read for
+	 * nothing.
+	 */
+	if (!h->direct && m->o->readahead_bytes)
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	h->refs = 1;
 	fi->fh = (uintptr_t)h;
 	fi->direct_io = h->direct;

@@ -10,6 +10,10 @@
  * there. Only what was asked for is read: who wants more than that sees that it reads in order
  * (ahead.c).
  *
+ * Who asks need not wait for the compression: the last run is put when the answer has been given
+ * (cc_read_end()), from the same buffer. Until then it is still being read for all others. Of two
+ * runs the first is put before the second is begun: who has a run waits for nobody's.
+ *
  * The end of the file. The store's pages are whole; the last one has zeros past the file's end,
  * and is good for as long as the end is there: so it is put only if the source ended where the
  * file's identity says, and a page beyond is always the source's business.
@@ -54,9 +58,20 @@ struct reading {
 };
 _Static_assert(CC_IO_PAGES <= 64, "a bit for each page");
 
+/* A run that was read and is not put yet. */
+struct late {
+	struct cc_file *f; /* NULL: there is none */
+	uint64_t changes;  /* of the view that it was read under */
+	uint64_t size;
+	const char *at;
+	size_t got; /* bytes */
+	struct cc_fetch fetch;
+};
+
 /* A thread's; freed with it. */
 struct scratch {
 	char page[CC_IO_BYTES], cluster[TMEM_CLUSTER_MAX * CC_PAGE];
+	struct late late;
 };
 
 static struct scratch *scratch(struct cc_mount *m)
@@ -153,22 +168,30 @@ static bool look_up(struct reading *r, uint64_t index)
 	return true;
 }
 
-/* What was read from page `index` on: `got` bytes of `n` pages. */
-static void keep(struct reading *r, uint64_t index, uint64_t n, size_t got)
+static void put(struct cc_mount *m, struct late *l)
 {
-	uint64_t whole = got / CC_PAGE, end = index * CC_PAGE + got;
+	uint64_t whole = l->got / CC_PAGE, index = l->fetch.first, end = index * CC_PAGE + l->got;
 
-	if (whole < n && got % CC_PAGE && end == r->view.size)
+	if (whole < l->fetch.n && l->got % CC_PAGE && end == l->size)
 		whole++; /* the last page, with its zeros */
 	if (!whole)
 		return;
-	if (!cc_put_begin(r->f, r->view.changes)) {
-		cc_count(r->m, CC_STALE, whole);
+	if (!cc_put_begin(l->f, l->changes)) {
+		cc_count(m, CC_STALE, whole);
 		return;
 	}
-	r->f->refused += cc_store_put(r->m, &r->f->oid, index, (unsigned)whole,
-				      r->s->page + (index - r->first) * CC_PAGE);
-	cc_put_end(r->f);
+	l->f->refused += cc_store_put(m, &l->f->oid, index, (unsigned)whole, l->at);
+	cc_put_end(l->f);
+}
+
+/* Of this thread, if there is any. */
+static void put_late(struct cc_mount *m, struct scratch *s)
+{
+	if (!s->late.f)
+		return;
+	put(m, &s->late);
+	cc_fetch_end(s->late.f, &s->late.fetch);
+	s->late.f = NULL;
 }
 
 /* ---- both ------------------------------------------------------------------------------- */
@@ -191,32 +214,37 @@ static unsigned still_missing(struct reading *r, uint64_t index, unsigned n)
 	return k;
 }
 
-/* A run from page i on: read and put. 0; 1: somebody else had it, and has ended; or -errno. */
+/* A run from page i on: read, and put late. 0; 1: somebody else had it, and has ended; or -errno.
+ */
 static int fetch_run(struct reading *r, unsigned i)
 {
 	unsigned n = run_end(r, i) - i;
 	uint64_t index = r->first + i;
 	char *at = r->s->page + (size_t)i * CC_PAGE;
-	struct cc_fetch fetch;
+	struct late *l = &r->s->late;
 	ssize_t got;
 
-	n = (unsigned)cc_fetch_begin(r->f, &fetch, index, n);
+	put_late(r->m, r->s);
+	n = (unsigned)cc_fetch_begin(r->f, &l->fetch, index, n);
 	if (!n)
 		return 1;
 	/* Who had it when we looked may have ended before we asked who has it. */
 	n = still_missing(r, index, n);
 	if (!n) {
-		cc_fetch_end(r->f, &fetch);
+		cc_fetch_end(r->f, &l->fetch);
 		return 0;
 	}
 	got = from_source(r->m, r->h->fd, at, (size_t)n * CC_PAGE, index * CC_PAGE);
-	if (got >= 0) {
-		memset(at + got, 0, (size_t)n * CC_PAGE - (size_t)got);
-		keep(r, index, n, (size_t)got);
-	}
-	cc_fetch_end(r->f, &fetch);
-	if (got < 0)
+	if (got < 0) {
+		cc_fetch_end(r->f, &l->fetch);
 		return (int)got;
+	}
+	memset(at + got, 0, (size_t)n * CC_PAGE - (size_t)got);
+	l->f = r->f;
+	l->changes = r->view.changes;
+	l->size = r->view.size;
+	l->at = at;
+	l->got = (size_t)got;
 	if ((size_t)got < (size_t)n * CC_PAGE)
 		r->end = index * CC_PAGE + (uint64_t)got;
 	/* What lies past the end is no page. */
@@ -272,6 +300,7 @@ static bool begin(struct reading *r, struct cc_mount *m, struct cc_handle *h, ui
 			      .s = scratch(m)};
 	if (!r->s)
 		return false;
+	put_late(m, r->s);
 	if (r->f)
 		r->view = cc_view(r->f);
 	return true;
@@ -295,8 +324,10 @@ static ssize_t read_once(struct cc_mount *m, struct cc_handle *h, uint64_t offse
 		count_read(&r);
 	if (rc)
 		return rc;
-	if (r.stored && cc_view(r.f).changes != r.view.changes)
+	if (r.stored && cc_view(r.f).changes != r.view.changes) {
+		put_late(m, r.s);
 		return from_source(m, h->fd, r.s->page, bytes, offset);
+	}
 	cc_ahead(m, h, first, r.n, r.view.size, r.missed);
 	*data += offset % CC_PAGE;
 	if (r.end <= offset)
@@ -326,11 +357,24 @@ ssize_t cc_read(struct cc_mount *m, struct cc_handle *h, uint64_t offset, size_t
 	return got;
 }
 
+void cc_read_end(struct cc_mount *m)
+{
+	struct scratch *s = os_tls_get(m->scratch);
+
+	if (s)
+		put_late(m, s);
+}
+
 bool cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n)
 {
 	struct reading r;
+	int rc;
 
-	if (!begin(&r, m, h, first, n) || !r.f || fill(&r))
+	if (!begin(&r, m, h, first, n) || !r.f)
+		return true;
+	rc = fill(&r);
+	put_late(m, r.s);
+	if (rc)
 		return true; /* who asks for them will be told why */
 	cc_count(m, CC_AHEAD, r.missed);
 	atomic_fetch_add_explicit(&r.f->ahead, r.missed, memory_order_relaxed);

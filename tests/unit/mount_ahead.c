@@ -17,6 +17,7 @@ static _Atomic bool there[PAGES]; /* in the store */
 static _Atomic unsigned brought;  /* pages that were read ahead */
 static _Atomic unsigned looked;	  /* pages that a piece asked for */
 static _Atomic uint64_t farthest; /* the end of the last piece */
+static bool hurries;		  /* the reader is at the end before the second piece is */
 static uint64_t size = PAGES * CC_PAGE;
 
 bool cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsigned n)
@@ -25,6 +26,8 @@ bool cc_read_ahead(struct cc_mount *m, struct cc_handle *h, uint64_t first, unsi
 
 	for (uint64_t i = first; i < first + n; i++)
 		missed += !atomic_exchange(&there[i], true);
+	if (hurries)
+		atomic_store(&h->next, PAGES);
 	atomic_fetch_add(&brought, missed);
 	atomic_fetch_add(&looked, n);
 	if (atomic_load(&farthest) < first + n)
@@ -148,6 +151,18 @@ static void not_at_all(void **state)
 	end();
 }
 
+static void not_what_was_passed(void **state)
+{
+	begin(4 << 20);
+	handle.window = 512;
+	hurries = true;
+	assert_int_equal(reads(0, A_READ), A_READ);
+	hurries = false;
+	assert_true(handle.ahead >= 1024); /* asked for; by two threads, one piece each */
+	assert_true(looked <= 2 * CC_IO_PAGES);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +172,7 @@ int main(void)
 		cmocka_unit_test(what_is_there_is_not_asked_for),
 		cmocka_unit_test(not_past_the_end),
 		cmocka_unit_test(not_at_all),
+		cmocka_unit_test(not_what_was_passed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

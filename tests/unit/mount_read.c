@@ -112,6 +112,8 @@ static void end(void)
 	test_close(&t);
 }
 
+static bool unanswered; /* reads are not ended */
+
 /* Bytes got, all of them this letter; or -errno. */
 static ssize_t read_all(char letter, uint64_t offset, size_t bytes)
 {
@@ -120,6 +122,8 @@ static ssize_t read_all(char letter, uint64_t offset, size_t bytes)
 
 	for (ssize_t i = 0; i < n; i++)
 		assert_int_equal(data[i], letter);
+	if (!unanswered)
+		cc_read_end(&mount);
 	return n;
 }
 
@@ -360,6 +364,47 @@ static void the_end_is_no_page(void **state)
 	end();
 }
 
+static unsigned kept(void)
+{
+	tmem_stats s = {.size = sizeof(s)};
+
+	assert_int_equal(tmem_host_stats(t.host, &s), 0);
+	return (unsigned)s.pages;
+}
+
+/* Who asks does not wait for it; of two runs the first is put before the second is read. */
+static void put_when_it_is_answered(void **state)
+{
+	begin('a', 8 * CC_PAGE);
+	unanswered = true;
+	assert_int_equal(read_all('a', 0, CC_PAGE), CC_PAGE);
+	assert_int_equal(kept(), 0);
+	cc_read_end(&mount);
+	assert_int_equal(kept(), 1);
+	cc_read_end(&mount);
+	assert_int_equal(kept(), 1);
+
+	put('a', 4);
+	assert_int_equal(read_all('a', CC_PAGE, 7 * CC_PAGE), 7 * CC_PAGE);
+	assert_int_equal(kept(), 2 + 3);
+	assert_non_null(file.fetches);
+	assert_null(file.fetches->next);
+	cc_read_end(&mount);
+	assert_null(file.fetches);
+	assert_int_equal(kept(), 8);
+
+	/* What changed after the answer is not put. */
+	cc_file_forget(&mount, &file);
+	look();
+	assert_int_equal(read_all('a', 0, CC_PAGE), CC_PAGE);
+	cc_change_begin(&mount, &file);
+	cc_change_end(&mount, &file);
+	cc_read_end(&mount);
+	assert_int_equal(kept(), 0);
+	unanswered = false;
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -376,6 +421,7 @@ int main(void)
 		cmocka_unit_test(requests_are_counted_once),
 		cmocka_unit_test(a_read_past_a_change_is_counted),
 		cmocka_unit_test(the_end_is_no_page),
+		cmocka_unit_test(put_when_it_is_answered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
