@@ -351,8 +351,9 @@ struct cc_mount {
 	_Atomic uint64_t nodes, nodes_max, handles;
 	uint64_t nodes_most; /* descriptors and memory allow so many */
 	_Atomic uint64_t counter[CC_COUNTERS];
-	struct cc_crew *crew;	    /* ahead.c */
-	struct cc_notify *notify;   /* notify.c */
+	struct cc_crew *crew; /* ahead.c */
+	/* notify.c; a signal may ask for it before it is there */
+	_Atomic(struct cc_notify *) notify;
 	struct cc_lockers *lockers; /* locks.c */
 	struct cc_watch *watch;	    /* watch.c; NULL: none */
 	struct cc_end *end;	    /* end.c */
