@@ -214,8 +214,7 @@ static unsigned still_missing(struct reading *r, uint64_t index, unsigned n)
 	return k;
 }
 
-/* A run from page i on: read, and put late. 0; 1: somebody else had it, and has ended; or -errno.
- */
+/* A run from page i on, to be put late. 0; 1: somebody else had it, and has ended; or -errno. */
 static int fetch_run(struct reading *r, unsigned i)
 {
 	unsigned n = run_end(r, i) - i;

@@ -120,7 +120,7 @@ static unsigned times(struct cc_mount *m, struct cc_node *dir, const char *name)
 }
 
 /* Under the lock. */
-static bool is_sent_back(struct cc_turned *t, pid_t who, const struct cc_node *at, unsigned most)
+static bool goes_back(struct cc_turned *t, pid_t who, const struct cc_node *at, unsigned most)
 {
 	uint64_t now = os_clock_ns();
 
@@ -166,7 +166,7 @@ int cc_way_check(fuse_req_t req, struct cc_node *dir, const char *name)
 	}
 	most = times(m, dir, name);
 	os_mutex_lock(&turned);
-	back = is_sent_back(t, who, at, most);
+	back = goes_back(t, who, at, most);
 	os_mutex_unlock(&turned);
 	cc_count(m, CC_ASTRAY, back);
 	return back ? -ESTALE : 0;
