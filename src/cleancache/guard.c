@@ -13,16 +13,27 @@
  * mount's by then), so that all who wait have an error. It is made before there is anything to
  * share, and has no other descriptors.
  *
+ * But not before the threads that serve have ended, which may be in the middle of a change of the
+ * source: who is told that it failed, or finds the mount made anew, is not to meet it later. They
+ * end when the source has answered, and with the last thread the kernel ends the connection itself;
+ * our other threads, which have names of their own, change nothing. One that the source does not
+ * answer is waited for SERVING_MS and no longer.
+ *
  * Who kills both at once, or has no fusectl and may not mount one, is without it.
  */
 #include "cleancache/cleancache.h"
 
+#include "os/clock.h"
+
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -30,6 +41,8 @@
 #include <unistd.h>
 
 #define CONNECTIONS "/sys/fs/fuse/connections"
+#define SERVING_MS  5000u
+#define SURE	    20u
 
 /* fusectl may not be mounted: then for a moment, where nobody sees it. */
 static int open_abort(uint32_t number)
@@ -54,9 +67,53 @@ static int open_abort(uint32_t number)
 	return fd;
 }
 
+/* One of libfuse's threads, which have the main thread's name (mount.c). */
+static bool serves(const char *tasks, const char *tid)
+{
+	char path[340], name[16] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s/comm", tasks, tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, name, sizeof(name) - 1) < 0)
+		name[0] = 0;
+	close(fd);
+	return !strcmp(name, "tmem-mount\n");
+}
+
+static bool is_served(pid_t pid)
+{
+	const struct dirent *e;
+	char tasks[64];
+	bool any = false;
+	DIR *d;
+
+	snprintf(tasks, sizeof(tasks), "/proc/%d/task", (int)pid);
+	d = opendir(tasks);
+	while (d && !any && (e = readdir(d)))
+		any = atoi(e->d_name) > 0 && atoi(e->d_name) != pid && serves(tasks, e->d_name);
+	if (d)
+		closedir(d);
+	return any;
+}
+
+/* A list of threads that end meanwhile may end early: it is to say so several times. */
+static void wait_for_servers(pid_t pid)
+{
+	unsigned none = 0;
+
+	for (unsigned ms = 0; ms < SERVING_MS && none < SURE; ms++) {
+		none = is_served(pid) ? 0 : none + 1;
+		os_sleep_ns(1000000);
+	}
+}
+
 static void guard(int pipe)
 {
 	struct pollfd p[2] = {{.fd = pipe, .events = POLLIN}, {.events = POLLIN}};
+	pid_t mount = getppid();
 	uint32_t number;
 	sigset_t all;
 	int fd = -1;
@@ -80,6 +137,7 @@ static void guard(int pipe)
 			return; /* it ends by itself */
 		fd = open_abort(number);
 	}
+	wait_for_servers(mount);
 	if (fd >= 0 && write(fd, "1", 1) < 0)
 		return; /* there is no connection any more */
 }

@@ -239,6 +239,25 @@ fi
 wait "${HUNG[@]}"
 check killed_right "differs" cmp "$R/a" "$M/a"
 
+# ---- killed while the source is being changed: who is told so does not meet the change later
+faults "write b 0 2000000 delay 1500"
+timeout 60 python3 - "$M/b" "$R/b" "$(figure pid)" >"$T/out" 2>&1 <<'PY'
+import os, signal, sys, threading, time
+path, real, pid = sys.argv[1:]
+f = os.open(path, os.O_RDWR)
+t = time.time()
+threading.Timer(0.4, lambda: os.kill(int(pid), signal.SIGKILL)).start()
+try: os.pwrite(f, b"x" * 4096, 0)
+except OSError as e: print("told", e, time.time() - t)
+then = open(real, "rb").read()
+time.sleep(3) # longer than the fault
+print("right" if open(real, "rb").read() == then else "it came later")
+PY
+healed
+mounted
+check killed_changing "$(tail -n 1 "$T/out")" grep -qx right "$T/out"
+check killed_changing_told "$(head -n 1 "$T/out")" grep -q told "$T/out"
+
 # ---- locks: one that the source does not answer for holds up nobody else
 python3 - "$M/b" "$S/b" "$T/faults" "$M/a" "$R/a" >"$T/out" 2>&1 <<'PY'
 import fcntl, os, sys, threading, time
