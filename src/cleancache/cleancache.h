@@ -51,6 +51,7 @@
 #define CC_IO_PAGES 64u /* of one request of the kernel, and of one read of the source */
 #define CC_IO_BYTES (CC_IO_PAGES * CC_PAGE)
 #define CC_SHARDS   64u
+#define CC_NAME	    "tmem-mount" /* of the main thread, and so of libfuse's */
 
 struct cc_mount;
 

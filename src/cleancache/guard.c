@@ -67,7 +67,7 @@ static int open_abort(uint32_t number)
 	return fd;
 }
 
-/* One of libfuse's threads, which have the main thread's name (mount.c). */
+/* One of libfuse's threads, which have the main thread's name. */
 static bool serves(const char *tasks, const char *tid)
 {
 	char path[340], name[16] = "";
@@ -80,7 +80,7 @@ static bool serves(const char *tasks, const char *tid)
 	if (read(fd, name, sizeof(name) - 1) < 0)
 		name[0] = 0;
 	close(fd);
-	return !strcmp(name, "tmem-mount\n");
+	return !strcmp(name, CC_NAME "\n");
 }
 
 static bool is_served(pid_t pid)

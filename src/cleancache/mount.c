@@ -440,7 +440,7 @@ static int run(const struct cc_options *o, int ready_fd)
 	if (!m)
 		return failed("no memory");
 	m->o = o;
-	(void)prctl(PR_SET_NAME, "tmem-mount");
+	(void)prctl(PR_SET_NAME, CC_NAME);
 	os_blocks_heaps(HEAPS);
 	cc_guard_open(m);
 	/* Each file that the kernel knows takes a descriptor. Root may not do this afterwards. */
