@@ -24,7 +24,7 @@ GONE_S = 30  # after a kill, until nothing is left
 TURN_S = 240  # of one that is not killed; then it is slow, or stands still
 # Those who stop and kill processes themselves: a signal of ours changes the answer.
 DELICATE = {"gdb", "gdb-attach"}
-WITHOUT = ["ahead", "company", "fill", "follow", "idle", "keep", "learn", "main", "read-ahead"]
+WITHOUT = ["ahead", "apart", "company", "fill", "follow", "idle", "keep", "learn", "main", "read-ahead"]
 WHO = ["process", "host", "supervisor", "all"]
 FATAL = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
 

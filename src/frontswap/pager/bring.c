@@ -36,6 +36,13 @@
  *   B3  a quarter of the cluster is dead => all come. They are stored with what they
  *       leave with, and the dead are not held any longer: where a program writes here
  *       and there to more than fits, the store is a fifth smaller (docs/figures.md).
+ *   B4  what comes by B3, and not soon after the first of its cluster, leaves by itself
+ *
+ * A cluster that falls apart slowly was three faults, each of which decompressed half of it, and
+ * was denser only meanwhile. Its pages are stored together again when they are asked for together
+ * (victims.c). Where nearly all clusters of a program end so (`apart`), pages that were never out
+ * leave by themselves, too; but one block in APART_PROBE is stored as a cluster, to see. What is at
+ * rest is packed later (idle.c).
  *
  * A fault costs 40 us or so beside the decompression, a guest in vain 20 for coming,
  * leaving and being compressed again, and the room of a page for its time. So guests of
@@ -49,10 +56,13 @@
 #include <sys/ioctl.h>
 
 #define PROBE	       64u
-#define SOON	       64u  /* faults */
-#define ENOUGH	       3u   /* mates asked for */
-#define VERDICTS_LEAST 4u   /* of a chunk, before its own estimate is used */
-#define THRESHOLD      100u /* of 255 */
+#define SOON	       64u    /* faults */
+#define ENOUGH	       3u     /* mates asked for */
+#define VERDICTS_LEAST 4u     /* of a chunk, before its own estimate is used */
+#define THRESHOLD      100u   /* of 255 */
+#define APART	       57344u /* seven eighths of 65536 */
+#define APART_WEIGHT   64
+#define APART_PROBE    16u
 
 static uint8_t moved(int estimate, int to)
 {
@@ -65,6 +75,22 @@ static struct window *window_of(const struct space *sp, struct chunk *c, uint64_
 	return &c->window[page % CHUNK_PAGES / sp->run->opts.cluster];
 }
 
+/* The end of a cluster: its pages were wanted together, or not. */
+static void fell(struct space *sp, bool together)
+{
+	if (together)
+		sp->apart -= sp->apart / APART_WEIGHT;
+	else
+		sp->apart += (UINT16_MAX - sp->apart) / APART_WEIGHT;
+}
+
+bool bring_apart(struct space *sp)
+{
+	/* What has been cold for long is not expected back. */
+	return !(sp->run->opts.without & STORED_APART) && !sp->cold.turn && sp->apart >= APART &&
+	       sp->apart_probes++ % APART_PROBE != 0;
+}
+
 /* A window ends: what part of the mates it has shown to be wanted. */
 static void close_window(struct space *sp, struct chunk *c, struct window *w)
 {
@@ -73,6 +99,8 @@ static void close_window(struct space *sp, struct chunk *c, struct window *w)
 							      : w->asked * UINT8_MAX / w->mates;
 
 	w->alone = 0;
+	if (!w->again)
+		fell(sp, part == UINT8_MAX);
 	if (!c->verdicts)
 		c->together = sp->together;
 	if (c->verdicts < VERDICTS_LEAST)
@@ -89,11 +117,30 @@ void bring_left(struct space *sp, struct chunk *c, uint64_t page)
 		close_window(sp, c, w);
 }
 
-/* Whether the mates of a page that is wanted, which are out, are to come along. */
-static bool mates_come(struct space *sp, struct chunk *c, uint64_t page, uint32_t mates)
+static bool is_open(const struct space *sp, const struct window *w)
+{
+	return w->alone && (uint16_t)(sp->brought - w->alone) <= SOON;
+}
+
+/* B3: the rest comes, and the window shows nothing more. With whom it is to leave (B4). */
+static enum with rest_comes(struct space *sp, struct window *w)
+{
+	bool soon = is_open(sp, w) && !w->again;
+
+	if (w->alone && !w->again)
+		fell(sp, soon);
+	w->alone = 0;
+	return soon || sp->run->opts.without & STORED_APART ? WITH_COMPANY : WITH_NONE;
+}
+
+/*
+ * Whether the mates of a page that is wanted, which are out, are to come along; whole: all pages
+ * of its cluster are still in it.
+ */
+static bool mates_come(struct space *sp, struct chunk *c, uint64_t page, uint32_t mates, bool whole)
 {
 	struct window *w = window_of(sp, c, page);
-	bool open = w->alone && (uint16_t)(sp->brought - w->alone) <= SOON;
+	bool open = is_open(sp, w);
 
 	if (open && w->asked < ENOUGH)
 		w->asked++;
@@ -109,6 +156,7 @@ static bool mates_come(struct space *sp, struct chunk *c, uint64_t page, uint32_
 		return true;
 	w->alone = sp->brought;
 	w->asked = 0;
+	w->again = !whole;
 	w->mates = (uint8_t)mates;
 	return false;
 }
@@ -139,9 +187,9 @@ static uint32_t still_out(struct space *sp, const struct segment *seg, uint64_t 
 	return out;
 }
 
-/* B1, B2 for the pages of `in`, just copied from sp->buf. */
+/* B1, B2, B4 for the pages of `in`, just copied from sp->buf. */
 static void keep_or_drop(struct space *sp, const struct segment *seg, uint64_t first, uint32_t mask,
-			 uint32_t in)
+			 uint32_t in, enum with next)
 {
 	struct run *r = sp->run;
 	uint32_t here, goes = 0;
@@ -164,8 +212,11 @@ static void keep_or_drop(struct space *sp, const struct segment *seg, uint64_t f
 			struct chunk *c = space_chunk(sp, seg->area, first + i + n, false);
 			uint64_t at = (first + i + n) % CHUNK_PAGES;
 
-			if (c)
-				space_set_page(c, at, c->page[at] & (uint8_t)~PAGE_KEPT);
+			if (!c)
+				continue;
+			space_set_page(c, at, c->page[at] & (uint8_t)~PAGE_KEPT);
+			if (in >> (i + n) & 1)
+				c->place[at].with = next;
 		}
 		if (n) {
 			space_oid(seg->area, first + i, &oid, &index);
@@ -193,6 +244,8 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 	struct run *r = sp->run;
 	uint32_t mask, here, in = 0;
 	uint64_t index, first;
+	enum with next = WITH_COMPANY;
+	unsigned with, left;
 	bool ok = true;
 	tmem_oid oid;
 	int rc;
@@ -212,10 +265,13 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 	first = page - (index - first);
 	sp->brought += (uint16_t)(1 + (sp->brought == UINT16_MAX));
 	still_out(sp, seg, first, mask, &here);
-	all |= (unsigned)__builtin_popcount(mask) * 4 <= 3 * was_with(c, page, mask); /* B3 */
+	with = was_with(c, page, mask);
+	left = (unsigned)__builtin_popcount(mask);
 	if (all)
 		window_of(sp, c, page)->alone = 0; /* it will show nothing */
-	else if (!mates_come(sp, c, page, (uint32_t)__builtin_popcount(here) - 1))
+	else if (left * 4 <= 3 * with)
+		next = rest_comes(sp, window_of(sp, c, page));
+	else if (!mates_come(sp, c, page, (uint32_t)__builtin_popcount(here) - 1, left == with))
 		here = 1u << (page - first);
 	for (uint32_t i = 0; here >> i && !sp->gone; i++) {
 		uint64_t n = 0, done, at = first + i;
@@ -237,7 +293,7 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all)
 		}
 		i += (uint32_t)n;
 	}
-	keep_or_drop(sp, seg, first, mask, in);
+	keep_or_drop(sp, seg, first, mask, in, next);
 	return ok || sp->gone;
 }
 

@@ -104,9 +104,10 @@ enum technique {
 	IDLE_PAGES = 256,      /* stored pages that are not asked for get denser, idle.c */
 	BATCHES = 512,	       /* several victims leave in one round */
 	SECOND_CHANCE = 1024,  /* what is asked for while in its slot comes back from there */
+	STORED_APART = 2048,   /* what was not wanted together is not stored so again, bring.c */
 };
 #define TECHNIQUES                                                                                 \
-	"ahead, batch, chance, company, fill, follow, idle, keep, learn, main, read-ahead"
+	"ahead, apart, batch, chance, company, fill, follow, idle, keep, learn, main, read-ahead"
 /* Names with commas; 0 or -EINVAL. */
 int technique_parse(const char *names, uint32_t *bits);
 
@@ -145,6 +146,7 @@ struct slot {
 	uint32_t touched;		      /* pages of its memory that were ever used */
 	uint64_t first;
 	uint32_t kept;	    /* pages that have a kept copy, with its print */
+	uint32_t apart;	    /* pages that are to be stored by themselves */
 	uint32_t stored;    /* A by state: pages the store has */
 	uint32_t unchanged; /* A by state: of those, the kept ones that are as they were */
 	uint32_t poor;	    /* A by state: pages that do not compress */
@@ -262,7 +264,8 @@ struct space {
 	struct queue probation, main;
 	uint32_t evict_clock, arrivals; /* pages that left, that came */
 	uint8_t together;		/* as in a chunk, of all of them */
-	uint32_t probes;
+	uint16_t apart;			/* part of the clusters that fell apart slowly, of 65535 */
+	uint32_t probes, apart_probes;
 	uint16_t brought;      /* faults on stored pages, never 0 */
 	uint64_t queued_pages; /* resident ones that have a place in a queue */
 
@@ -579,6 +582,8 @@ bool bring_in(struct space *sp, struct segment *seg, uint64_t page, bool all);
 void bring_ahead(struct space *sp, struct segment *seg, uint64_t page);
 /* A page of a cluster leaves: its window is over. */
 void bring_left(struct space *sp, struct chunk *c, uint64_t page);
+/* Whether pages of a block that leave, and were never out, are to be stored by themselves. */
+bool bring_apart(struct space *sp);
 
 /* keep.c */
 /* The store keeps pages that were copied in from `data` just now. False: it cannot. */

@@ -97,17 +97,24 @@ enum queued {
 	QUEUED_STALE = 2, /* one entry, and the page left otherwise */
 	QUEUED_AGAIN = 3, /* and came back since: it goes to the end when it comes up */
 };
+/* How a page that is resident is to be stored, see bring.c. */
+enum with {
+	WITH_UNKNOWN = 0, /* it was never out */
+	WITH_NONE = 1,	  /* by itself */
+	WITH_COMPANY = 2, /* with those that came with it */
+};
 struct place {		/* five bytes: of the books of a page these are most */
 	uint32_t stamp; /* resident: sp->arrivals when it came; out: sp->evict_clock; 0: never */
 	uint8_t queued : 2;  /* enum queued */
 	uint8_t main : 1;    /* came back soon after it had left: to the main queue */
 	uint8_t emptied : 1; /* I9 */
-	uint8_t with : 4;    /* out: pages that it was compressed with */
+	uint8_t with : 4;    /* out, or kept: pages that it was compressed with; else: enum with */
 } __attribute__((packed));
 
 /* Of a cluster, see bring.c. */
 struct window {
-	uint8_t asked : 4; /* mates that were asked for in it */
+	uint8_t asked : 3; /* mates that were asked for in it */
+	uint8_t again : 1; /* not the cluster's first */
 	uint8_t mates : 4; /* that were out when it began */
 	uint16_t alone;	   /* sp->brought when it began; 0: none */
 };

@@ -121,6 +121,7 @@ struct space *space_fork(struct space *parent, int uffd)
 	sp->early_next = parent->early_next;
 	sp->parent_pid = parent->pid;
 	sp->together = parent->together;
+	sp->apart = parent->apart;
 	atomic_store(&sp->managed, atomic_load(&parent->managed));
 	for (uint32_t a = 0; a < sp->nareas; a++)
 		for (uint32_t c = 0; c < sp->areas[a].nchunks; c++)

@@ -251,6 +251,8 @@ void space_mark_resident(struct space *sp, const struct segment *seg, uint64_t a
 					  ~(PAGE_STATE | PAGE_REMOVED | PAGE_ZERO)) |
 					 PAGE_RESIDENT | (early ? PAGE_REMOVED : 0))); /* I5 */
 		at->emptied |= emptied;						       /* I9 */
+		if (how != ARRIVAL_STORED)
+			at->with = WITH_UNKNOWN;
 		if (at->queued == QUEUED || at->queued == QUEUED_AGAIN)
 			continue;
 		if (how == ARRIVAL_FOUND || (how == ARRIVAL_STORED && at->stamp &&

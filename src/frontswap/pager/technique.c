@@ -12,10 +12,10 @@ static const struct {
 	const char *name;
 	enum technique bit;
 } techniques[] = {
-	{"ahead", EVICT_AHEAD},	     {"batch", BATCHES},	 {"chance", SECOND_CHANCE},
-	{"company", COMPANY_LEAVES}, {"fill", FILL_AROUND},	 {"follow", FOLLOW_FAULTS},
-	{"idle", IDLE_PAGES},	     {"keep", KEEP_COPIES},	 {"learn", LEARN_NEIGHBOURS},
-	{"main", MAIN_QUEUE},	     {"read-ahead", READ_AHEAD},
+	{"ahead", EVICT_AHEAD},	     {"apart", STORED_APART},	  {"batch", BATCHES},
+	{"chance", SECOND_CHANCE},   {"company", COMPANY_LEAVES}, {"fill", FILL_AROUND},
+	{"follow", FOLLOW_FAULTS},   {"idle", IDLE_PAGES},	  {"keep", KEEP_COPIES},
+	{"learn", LEARN_NEIGHBOURS}, {"main", MAIN_QUEUE},	  {"read-ahead", READ_AHEAD},
 };
 
 int technique_parse(const char *names, uint32_t *bits)

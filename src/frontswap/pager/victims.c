@@ -132,7 +132,7 @@ static struct agent_cmd *new_command(struct space *sp, uint32_t *ncmds, uint32_t
 	*cmd = (struct agent_cmd){.addr = addr, .slot = index};
 	sl->area = area;
 	sl->first = page;
-	sl->pages = sl->moved = sl->dropped = sl->kept = 0;
+	sl->pages = sl->moved = sl->dropped = sl->kept = sl->apart = 0;
 	sl->stored = sl->unchanged = sl->poor = 0;
 	atomic_store(&sl->state, SLOT_MOVING);
 	sp->slots_busy++;
@@ -155,13 +155,15 @@ void evict_slots_return(struct space *sp)
 }
 
 /* A victim becomes page k of a slot (I4), which learns what a kept copy has. */
-static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_t k)
+static void page_leaves(struct chunk *c, uint64_t page, struct slot *sl, uint32_t k, bool apart)
 {
-	uint8_t p = c->page[page % CHUNK_PAGES];
+	uint8_t p = c->page[page % CHUNK_PAGES], with = c->place[page % CHUNK_PAGES].with;
 
 	if (p & PAGE_KEPT) {
 		sl->kept |= 1u << k;
 		sl->print[k] = c->print[page % CHUNK_PAGES];
+	} else if (with == WITH_NONE || (with == WITH_UNKNOWN && apart)) {
+		sl->apart |= 1u << k;
 	}
 	space_set_page(c, page, (uint8_t)((p & ~PAGE_STATE) | PAGE_TRANSIT));
 }
@@ -174,6 +176,7 @@ bool evict_name(struct space *sp, uint32_t area, uint64_t first, uint32_t goes, 
 		uint64_t *pages)
 {
 	struct chunk *c = space_chunk(sp, area, first, false);
+	bool apart = bring_apart(sp);
 
 	for (uint32_t i = 0, n; goes >> i; i += n) {
 		uint64_t addr = goes >> i & 1 ? space_address(sp, area, first + i) : 0;
@@ -194,7 +197,7 @@ bool evict_name(struct space *sp, uint32_t area, uint64_t first, uint32_t goes, 
 		if (!cmd)
 			return false;
 		for (uint32_t k = 0; k < n; k++)
-			page_leaves(c, first + i + k, &sp->slots[cmd->slot], cmd->pages + k);
+			page_leaves(c, first + i + k, &sp->slots[cmd->slot], cmd->pages + k, apart);
 		cmd->pages += n;
 		slot_grow(sp, &sp->slots[cmd->slot], n);
 		*pages += n;

@@ -94,7 +94,7 @@ static void store(const struct job *j)
 
 		/* Blocks aligned in the area keep together what was together before. */
 		while (i + n < sl->pages && sl->moved >> (i + n) & 1 &&
-		       (n == 0 || (sl->first + i + n) % size))
+		       (n == 0 || ((sl->first + i + n) % size && !(sl->apart >> (i + n - 1) & 3))))
 			n++;
 		if (n)
 			store_block(sp, sl, data, i, n);
