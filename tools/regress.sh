@@ -14,6 +14,10 @@
 ROUNDS=${1:-1000} EVICT=${2:-both}
 shift $(($# < 2 ? $# : 2))
 ROWS=("$@")
+[[ $ROUNDS =~ ^[1-9][0-9]*$ && $EVICT =~ ^(move|discard|both)$ ]] || {
+	echo "usage: tools/regress.sh [ROUNDS [move|discard|both [ROW...]]]" >&2
+	exit 2
+}
 . "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
 need_run
 CORRUPT=$BUILD/tests/e2e/e2e-corrupt

@@ -215,8 +215,7 @@ static void keep_or_drop(struct space *sp, const struct segment *seg, uint64_t f
 			if (!c)
 				continue;
 			space_set_page(c, at, c->page[at] & (uint8_t)~PAGE_KEPT);
-			if (in >> (i + n) & 1)
-				c->place[at].with = next;
+			c->place[at].with = in >> (i + n) & 1 ? next : WITH_COMPANY;
 		}
 		if (n) {
 			space_oid(seg->area, first + i, &oid, &index);

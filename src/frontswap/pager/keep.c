@@ -74,6 +74,7 @@ void keep_end(struct space *sp)
 				}
 				keep_forget(sp, a, (uint64_t)i * CHUNK_PAGES + p);
 				space_set_page(c, p, c->page[p] & (uint8_t)~PAGE_KEPT);
+				c->place[p].with = WITH_COMPANY;
 			}
 			if (all) {
 				os_free(c->print);
