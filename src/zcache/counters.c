@@ -288,28 +288,14 @@ void zc_counts_end_thread(struct zc_thread *t)
 	os_mutex_unlock(&h->threads_lock);
 }
 
-/*
- * Evictors may still be counting in the spare block, without having entered the pool:
- * nothing is lost between reading and clearing it, and what comes later is the
- * client's all the same.
- */
-static void take_spare(struct zc_counts *k, struct zc_sum *sum)
-{
-	for (unsigned i = 0; i < ZC_COUNTERS; i++)
-		sum->n[i] += atomic_exchange(&k->count[i], 0);
-	for (unsigned i = 0; i < ZC_ZSIZE_BUCKETS; i++) {
-		sum->made[i] += atomic_exchange(&k->made[i], 0);
-		sum->freed[i] += atomic_exchange(&k->freed[i], 0);
-	}
-}
-
 void zc_counts_end_pool(struct zc_slot *s)
 {
 	struct tmem_client *c = s->client;
 	struct zc_counts *k;
 
 	os_mutex_lock(&s->host->threads_lock);
-	take_spare(&s->spare, &c->gone);
+	sum_block(&s->spare, &c->gone);
+	zc_counts_init(&s->spare, c, s);
 	while ((k = s->blocks)) {
 		sum_block(k, &c->gone);
 		unlink_block(k);

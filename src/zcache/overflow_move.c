@@ -224,11 +224,13 @@ static unsigned switch_leaf(struct tmem_host *h, struct zc_thread *t, unsigned i
 		zpages++;
 		bytes += m->z->zsize;
 	}
-	index_unlock(&c);
-	if (!pages)
+	if (!pages) {
+		index_unlock(&c);
 		return 0;
-	o->freed += bytes;
+	}
 	mine = zc_count_slot(t, s);
+	index_unlock(&c);
+	o->freed += bytes;
 	zc_count(t, ZC_OVER_WORDS_NOW, pages);
 	zc_count(t, ZC_OVER_ZPAGES_NOW, zpages);
 	zc_count(t, ZC_OVER_BYTES_NOW, bytes);

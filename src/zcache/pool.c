@@ -32,6 +32,10 @@
  * `dying`. So he leaves under a lock that whoever frees the slot takes in between:
  * the leaf's, or host->lock, by which clients and shared pools leave their lists.
  *
+ * Who takes pages out by a leaf counts that, when its lock is gone, for the pool which
+ * had them. He is inside for that, be the pool ending or not, and the destroyer waits
+ * once more when its leaves have gone: what is counted late is never the next pool's.
+ *
  *   I1  slot->id >= 0  =>  slot->pool is that pool and may be used by who entered
  *   I2  slot->id == -1 and no destroyer at work  =>  slot->pool == NULL
  *
@@ -108,6 +112,24 @@ void zc_pool_leave_slot(struct zc_slot *s)
 	atomic_fetch_sub(&s->stripe[os_thread_number() % ZC_STRIPES].users, 1);
 	if (atomic_load(&s->dying))
 		wake_destroyer(s);
+}
+
+struct zc_counts *zc_count_slot(struct zc_thread *t, struct zc_slot *s)
+{
+	struct zc_counts *was = t->counts;
+
+	/* Whatever its id is: while the leaf is locked its pool has not gone. */
+	atomic_fetch_add(&s->stripe[os_thread_number() % ZC_STRIPES].users, 1);
+	t->counts = &s->spare;
+	return was;
+}
+
+void zc_count_back(struct zc_thread *t, struct zc_counts *was)
+{
+	struct zc_slot *s = t->counts->slot;
+
+	t->counts = was;
+	zc_pool_leave_slot(s);
 }
 
 static bool slot_in_use(struct zc_slot *s)
@@ -225,6 +247,8 @@ tmem_pool zc_pool_publish(struct zc_slot *s)
 void zc_pool_discard(struct tmem_client *c, struct zc_slot *s)
 {
 	index_pool_destroy(s->pool);
+	/* For who took pages out by their leaves, and still counts them. */
+	zc_pool_wait(s);
 	zc_pool_set_dict(s, 0);
 	zc_slot_give_back(c, s);
 }

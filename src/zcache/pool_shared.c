@@ -154,6 +154,7 @@ static void end(struct tmem_host *h, struct zc_shared *sh)
 	os_mutex_lock(&h->lock);
 	os_mutex_unlock(&h->lock);
 	index_pool_destroy(sh->home.pool);
+	zc_pool_wait(&sh->home);
 	zc_evict_exit(&sh->ev);
 	os_mutex_lock(&h->lock);
 	unlist(h, sh);

@@ -117,12 +117,9 @@ static int verdict(const struct victim *v, uint64_t young_ms, unsigned *seen)
 }
 
 /* Spared: counted for its pool, whose leaf is locked. */
-static void count_chance(struct zc_thread *t, struct zc_slot *s, uint32_t mask)
+static void count_chance(struct zc_slot *s, uint32_t mask)
 {
-	struct zc_counts *mine = zc_count_slot(t, s->account);
-
-	zc_count(t, ZC_SECOND_CHANCES, (unsigned)__builtin_popcount(mask));
-	zc_count_back(t, mine);
+	zc_add(&s->spare, &s->spare.count[ZC_SECOND_CHANCES], (unsigned)__builtin_popcount(mask));
 }
 
 /*
@@ -131,8 +128,8 @@ static void count_chance(struct zc_thread *t, struct zc_slot *s, uint32_t mask)
  * what came in before; UINT64_MAX: any. *tries: entries looked at, at most; counted
  * down. False: none.
  */
-static bool victim_next(struct zc_evict *ev, struct zc_thread *t, uint64_t young_ms,
-			unsigned *tries, struct index_cursor *c, struct victim *v)
+static bool victim_next(struct zc_evict *ev, uint64_t young_ms, unsigned *tries,
+			struct index_cursor *c, struct victim *v)
 {
 	struct tmem_host *h = ev->host;
 
@@ -158,7 +155,7 @@ static bool victim_next(struct zc_evict *ev, struct zc_thread *t, uint64_t young
 			/* No room to remember it: then it goes. */
 			if (!zc_requeue(ev, &v->e, (unsigned)to))
 				return true;
-			count_chance(t, index_pool_owner(c->pool), v->mask);
+			count_chance(index_pool_owner(c->pool), v->mask);
 		}
 		index_unlock(c);
 	}
@@ -206,10 +203,10 @@ static void evict_one(struct tmem_host *h, struct zc_thread *t, struct index_cur
 		taken[n++] = index_cursor_get(c, slot);
 		index_cursor_clear(c, slot);
 	}
+	mine = zc_count_slot(t, s);
 	/* The pool may be gone after this; the set stays, it is in use. */
 	index_unlock(c);
 	atomic_fetch_sub_explicit(&v->ev->pages, n, memory_order_relaxed);
-	mine = zc_count_slot(t, s);
 	zc_drop(h, t, taken, n);
 	zc_policy_gone(v->ev, (int)v->from, name);
 	zc_count(t, ZC_EVICTED_ZPAGES, !v->e.immediate);
@@ -268,15 +265,16 @@ bool zc_evict_zpage(void *ctx, uint64_t handle, void *ptr, size_t size)
 		taken[n++] = index_cursor_get(&c, at);
 		index_cursor_clear(&c, at);
 	}
-	if (n)
-		zc_sets_get(ev); /* keeps the client, and the slot with it */
-	/* The pool may be gone after this, and another one in its slot. */
-	index_unlock(&c);
-	if (!n)
+	if (!n) {
+		index_unlock(&c);
 		return false;
+	}
 	t = t ? t : h->emergency;
-	atomic_fetch_sub_explicit(&ev->pages, n, memory_order_relaxed);
+	zc_sets_get(ev); /* keeps the client, and the slot with it */
 	mine = zc_count_slot(t, s);
+	/* The pool may be gone after this. */
+	index_unlock(&c);
+	atomic_fetch_sub_explicit(&ev->pages, n, memory_order_relaxed);
 	zc_drop(h, t, taken, n);
 	zc_count(t, ZC_EVICTED + ZC_WHY_DRIVER, n);
 	zc_count(t, ZC_EVICTED_ZPAGES, 1);
@@ -307,8 +305,7 @@ void zc_evict(struct tmem_host *h, struct zc_thread *t, const struct zc_want *w,
 		 * of TRIES_MAX that were wanted one goes, and by age they are young again. A
 		 * set that is not as old as it looked is known better by then.
 		 */
-		while (batch-- && !enough(w, got) &&
-		       victim_next(ev, t, w->young_ms, &tries, &c, &v)) {
+		while (batch-- && !enough(w, got) && victim_next(ev, w->young_ms, &tries, &c, &v)) {
 			evict_one(h, t, &c, &v, w->why, got);
 			victims++;
 		}

@@ -299,17 +299,6 @@ static inline void zc_count(struct zc_thread *t, enum zc_counter c, uint64_t n)
 	zc_add(t->counts, &t->counts->count[c], n);
 }
 
-/*
- * From here on t counts for the slot s, although it has not entered the pool: for who
- * comes bottom-up. Returns what to give to zc_count_back(). The slot stays (its client
- * may not end meanwhile), its pool may end: so this is the slot's own block.
- */
-static inline struct zc_counts *zc_count_slot(struct zc_thread *t, struct zc_slot *s);
-static inline void zc_count_back(struct zc_thread *t, struct zc_counts *was)
-{
-	t->counts = was;
-}
-
 static inline unsigned zc_zsize_bucket(size_t zsize, unsigned pages)
 {
 	size_t each = pages > 1 ? zsize / pages : zsize;
@@ -359,14 +348,6 @@ struct zc_slot {
 	struct zc_counts *blocks; /* of the threads that have one, under threads_lock */
 	struct zc_counts spare;	  /* for those that have none */
 };
-
-static inline struct zc_counts *zc_count_slot(struct zc_thread *t, struct zc_slot *s)
-{
-	struct zc_counts *was = t->counts;
-
-	t->counts = &s->spare;
-	return was;
-}
 
 struct zc_slot_chunk {
 	struct zc_slot *_Atomic slot[ZC_SLOT_CHUNK];
@@ -678,6 +659,15 @@ void zc_pool_leave(struct zc_slot *s);
  */
 bool zc_pool_enter_slot(struct zc_slot *s);
 void zc_pool_leave_slot(struct zc_slot *s);
+/*
+ * From here on t counts for the slot s, although it has not entered the pool: for who
+ * comes bottom-up, and holds the lock of a leaf of it. He may let go of that: the pool may
+ * end then, but no other one comes into the slot before zc_count_back(). That the client
+ * stays is his own care. What he counts is in the slot's own block. Returns what to give
+ * to zc_count_back().
+ */
+struct zc_counts *zc_count_slot(struct zc_thread *t, struct zc_slot *s);
+void zc_count_back(struct zc_thread *t, struct zc_counts *was);
 /* The slot's id is -1 by the caller's hand: sleep until nobody is inside. */
 void zc_pool_wait(struct zc_slot *s);
 /* A place in the client's table; NULL: no memory, or no place. */

@@ -2,6 +2,7 @@
 /* Statistics: by name, by client and pool; identities; distributions; the manual. */
 #include "tmem_test.h"
 
+#include "os/clock.h"
 #include "os/file.h"
 #include "os/mem.h"
 #include "os/thread.h"
@@ -50,6 +51,49 @@ static void put_n(tmem_client *c, tmem_pool pool, uint64_t from, uint64_t n)
 		test_fill(&page, i, 100);
 		assert_int_equal(tmem_put(c, pool, &oid, i, &page), 0);
 	}
+}
+
+static struct test_host racing;
+static _Atomic bool raced;
+
+static void *evict(void *unused)
+{
+	while (!atomic_load(&raced))
+		(void)tmem_host_shrink(racing.host, 4, NULL);
+	return unused;
+}
+
+/*
+ * A pool of which others still take pages ends, and another one gets its place: what was
+ * taken from the first is not told of the second.
+ */
+static void a_pool_begins_with_nothing(void **state)
+{
+	os_thread th[2];
+
+	(void)state;
+	racing = test_open(NULL);
+	atomic_store(&raced, false);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(os_thread_create(&th[i], "evict", evict, NULL), 0);
+	for (unsigned i = 0; i < 2000; i++) {
+		tmem_pool p = tmem_pool_create(racing.client, 0, 1);
+		tmem_pool_stats s = {.size = sizeof(s)};
+
+		assert_true(p >= 0);
+		put_n(racing.client, p, 0, 16);
+		assert_int_equal(tmem_pool_destroy(racing.client, p), 0);
+		p = tmem_pool_create(racing.client, TMEM_POOL_PERSIST, 1);
+		assert_true(p >= 0);
+		os_sleep_ns(20000); /* what was under way ends */
+		assert_int_equal(tmem_pool_stats_get(racing.client, p, &s), 0);
+		assert_int_equal(s.evicted_pages, 0);
+		assert_int_equal(tmem_pool_destroy(racing.client, p), 0);
+	}
+	atomic_store(&raced, true);
+	for (unsigned i = 0; i < 2; i++)
+		os_thread_join(th[i]);
+	test_close(&racing);
 }
 
 static void names_are_listed_once(void **state)
@@ -263,9 +307,10 @@ static void the_manual_names_each(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names_are_listed_once), cmocka_unit_test(each_sees_its_own),
-		cmocka_unit_test(threads_come_and_go),	 cmocka_unit_test(identities_are_checked),
-		cmocka_unit_test(distributions),	 cmocka_unit_test(the_manual_names_each),
+		cmocka_unit_test(names_are_listed_once),      cmocka_unit_test(each_sees_its_own),
+		cmocka_unit_test(a_pool_begins_with_nothing), cmocka_unit_test(threads_come_and_go),
+		cmocka_unit_test(identities_are_checked),     cmocka_unit_test(distributions),
+		cmocka_unit_test(the_manual_names_each),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
