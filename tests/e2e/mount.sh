@@ -825,6 +825,30 @@ PY
 		check "source_$mode" "$(cat "$T/err")" test "$code" = 1 -a "$(grep -c 'source: Permission denied' "$T/err")" = "$((mode == 700))"
 	done
 	check mount_hint "$(cat "$T/err")" grep -q '^tmem mount: .*/his: not mounted: /dev/fuse' "$T/err"
+	# A user's own mount, which nobody else may look into, not even root.
+	chmod 777 "$S"
+	head -c 1000000 /dev/urandom >"$S/many"
+	cat >"$T/user.sh" <<'SH'
+T=$1 TMEM=$2 S=$3 M=$T/his/mount
+his() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+up() { his "$TMEM" mount --size 32M --save "$T/his/saved" "$S" "$M"; }
+mknod -m 666 "$T/fuse" c 10 229 && mount --bind "$T/fuse" /dev/fuse && his mkdir "$M" && up || exit 2
+his sh -c "echo new >'$M/own' && mv '$M/own' '$M/owned' && cat '$M/owned'"
+stat -c '%u %g' "$S/owned"
+his cat "$M/secret" 2>/dev/null || echo not his
+ls "$M" >/dev/null 2>&1 || echo not for root
+for _ in 1 2; do his cmp "$M/many" "$S/many" || echo many differ; done
+his "$TMEM" umount "$M" && his test -s "$T/his/saved" && up
+his cmp "$M/many" "$S/many" && his "$TMEM" stat "$M" | sed -n 's/^misses //p'
+his "$TMEM" umount "$M" || umount -l "$M"
+SH
+	unshare -m bash "$T/user.sh" "$T" "$TMEM" "$S" >"$T/out" 2>"$T/err"
+	if [ $? = 2 ]; then
+		skip his_own "no other user may mount here: $(tail -n 1 "$T/err")"
+	else
+		check his_own "$(tr '\n' ' ' <"$T/out") $(tail -n 1 "$T/err")" \
+			test "$(cat "$T/out")" = "$(printf '%s\n' new '65534 65534' 'not his' 'not for root' 0)"
+	fi
 else
 	skip users "not root"
 fi
