@@ -209,10 +209,12 @@ void cc_store_take(struct cc_mount *m, tmem_client *client, const tmem_pool_pair
  */
 bool cc_store_get(struct cc_mount *m, const tmem_oid *oid, uint64_t index, void *pages,
 		  uint64_t *first, uint32_t *mask);
-/* n pages that were read at once; between cc_put_begin() and cc_put_end(). How many were refused.
+/*
+ * n pages that were missing of a read of so many; between cc_put_begin() and cc_put_end(). How
+ * many were refused.
  */
 unsigned cc_store_put(struct cc_mount *m, const tmem_oid *oid, uint64_t index, unsigned n,
-		      const char *pages);
+		      const char *pages, unsigned asked);
 /* All pages of the file go. Whether there were any. */
 bool cc_store_drop(struct cc_mount *m, const tmem_oid *oid);
 

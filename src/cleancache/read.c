@@ -64,7 +64,8 @@ struct late {
 	uint64_t changes;  /* of the view that it was read under */
 	uint64_t size;
 	const char *at;
-	size_t got; /* bytes */
+	size_t got;	/* bytes */
+	unsigned asked; /* pages of the read that it was part of */
 	struct cc_fetch fetch;
 };
 
@@ -180,7 +181,7 @@ static void put(struct cc_mount *m, struct late *l)
 		cc_count(m, CC_STALE, whole);
 		return;
 	}
-	l->f->refused += cc_store_put(m, &l->f->oid, index, (unsigned)whole, l->at);
+	l->f->refused += cc_store_put(m, &l->f->oid, index, (unsigned)whole, l->at, l->asked);
 	cc_put_end(l->f);
 }
 
@@ -244,6 +245,7 @@ static int fetch_run(struct reading *r, unsigned i)
 	l->size = r->view.size;
 	l->at = at;
 	l->got = (size_t)got;
+	l->asked = r->n;
 	if ((size_t)got < (size_t)n * CC_PAGE)
 		r->end = index * CC_PAGE + (uint64_t)got;
 	/* What lies past the end is no page. */

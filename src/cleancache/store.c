@@ -8,8 +8,13 @@
  * and gain next to nothing by it. So there are two pools, and the host's eviction spares one of
  * them (TMEM_POOL_COSTLY):
  *
- *   streamed   read COSTLY_PAGES or more at a time, mostly ahead of who reads in order
- *   costly     read in smaller pieces: small files, and reads at random
+ *   streamed   of a read of COSTLY_PAGES or more, mostly ahead of who reads in order
+ *   costly     of a smaller one: small files, and reads at random
+ *
+ * It is the read that counts, not the piece of it that was missing. What is left of a stream since
+ * its last time lies scattered, and each piece in between is a request; as costly pages those would
+ * push out the small files, all of them in two passes, and be no more use than the rest of the
+ * stream.
  *
  * What is costly is also compressed harder, unless a codec was asked for: the time for that is
  * little beside a request's, and each page more that fits saves one. Not in a small mount: what
@@ -72,9 +77,9 @@ bool cc_store_get(struct cc_mount *m, const tmem_oid *oid, uint64_t index, void 
 
 /* Clusters begin where their index is a multiple of their pages, so that runs meet. */
 unsigned cc_store_put(struct cc_mount *m, const tmem_oid *oid, uint64_t index, unsigned n,
-		      const char *pages)
+		      const char *pages, unsigned asked)
 {
-	tmem_pool pool = m->pool[n < COSTLY_PAGES ? CC_COSTLY : CC_STREAMED];
+	tmem_pool pool = m->pool[asked < COSTLY_PAGES ? CC_COSTLY : CC_STREAMED];
 	unsigned most = m->o->cluster, refused = 0;
 
 	while (n) {

@@ -511,6 +511,24 @@ check costly "differs" diff -r "$S/few" "$M/few"
 before=$(($(figure source_reads) - before))
 check costly_stays "of 200 files $before were read again" test "$before" -lt 20
 ended
+# So does what comes in pieces, since some of it is there already.
+mounted --size 40M
+python3 - "$M/stream" <<'PY'
+import os, sys
+f = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
+for page in range(0, 100000000 // 4096, 15): os.pread(f, 4096, page * 4096)
+PY
+cat "$M"/few/* >/dev/null
+for i in 1 2; do
+	forget "$M/stream" "$M"/few/*
+	cat "$M/stream" >/dev/null
+done
+before=$(figure source_reads)
+check pieces "differs" diff -r "$S/few" "$M/few"
+before=$(($(figure source_reads) - before))
+check costly_stays_pieces "of 200 files $before were read again" test "$before" -lt 20
+ended
 rm -r "$S/few" "$S/stream"
 
 # ---- what is costly is denser, where there is room for what that needs
